@@ -1,0 +1,118 @@
+"""Shared by all tests: real data where it is at hand, one Ray and one S3 server for the session."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from segjobs.config import S3Config, StorageConfig
+from segjobs.storage import Storage
+
+# A shared machine pauses a test now and then; no test here asserts how long something takes.
+settings.register_profile("segjobs", deadline=None)
+settings.load_profile("segjobs")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Of the S3 server below; here, since Ray's workers have the environment of the moment when Ray was started.
+os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+_PORTS = ("master", "volume", "filer", "s3")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images with labels; the test skips where it is not there."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray with two CPUs for all tests that run jobs in this process."""
+    import segjobs.jobs  # noqa: F401  # sets Ray's environment before Ray is imported
+
+    import ray  # isort: skip
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def _free_port() -> int:
+    """A port P such that P + 10000, which the server takes for gRPC, is free too."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            if port + 10_000 > 65_535:
+                continue
+            try:
+                two.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageConfig]:
+    """A real S3 server on loopback with one bucket, ``segjobs``; its credentials are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": "test", "secretKey": "test-secret"}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = {name: _free_port() for name in _PORTS}
+    command = [
+        str(Path(sys.executable).parent / "weed"),
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        f"-s3.config={folder / 's3.json'}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+        "-bucket=segjobs",
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            _wait_for(f"http://127.0.0.1:{ports['s3']}/healthz", server)
+            yield StorageConfig(s3=S3Config(endpoint_url=f"http://127.0.0.1:{ports['s3']}"))
+        finally:
+            server.terminate()
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> None:
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"no answer from {url}")
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
+    """A storage and an empty place in it, on the local disk and on S3."""
+    if request.param == "local":
+        return Storage(), str(tmp_path / "store")
+    config = request.getfixturevalue("s3_server")
+    return Storage(config), f"s3://segjobs/{tmp_path.name}"

@@ -1,0 +1,84 @@
+"""Flows as a person runs them: one process with a Ray of its own, watched, stopped, and cleaned up after."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_LONGEST_S = 500
+
+
+@dataclass
+class Flow:
+    """A running flow. ``family``: every process that it started, as far as seen."""
+
+    process: subprocess.Popen[str]
+    family: set[psutil.Process] = field(default_factory=set)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Poll until it holds; the flow must not end before."""
+        end = time.monotonic() + _LONGEST_S
+        while not condition():
+            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
+            assert time.monotonic() < end, "waited in vain"
+            self.look()
+            time.sleep(0.02)
+        self.look()
+
+    def look(self) -> None:
+        self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
+
+    def wait(self) -> tuple[int, str, str]:
+        """Exit status, standard output and error."""
+        out, err = self.process.communicate(timeout=_LONGEST_S)
+        return self.process.returncode, out, err
+
+    def left_alive(self) -> list[psutil.Process]:
+        """Which of its processes live on after its end; Ray's agents of a killed driver notice it after a minute."""
+        _, alive = psutil.wait_procs([one for one in self.family if _lives(one)], timeout=200)
+        return [one for one in alive if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def flow(name: str, *arguments: str, **environment: str) -> Iterator[Flow]:
+    """Start ``flows/<name>.py``; whatever of it still runs at the end is killed."""
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "flows" / f"{name}.py"), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
+    running = Flow(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            running.look()
+            process.kill()
+        process.communicate()
+        for one in running.family:
+            if _lives(one):
+                one.kill()
+
+
+def run_flow(name: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run a flow to its end: exit status, standard output and error."""
+    with flow(name, *arguments, **environment) as running:
+        return running.wait()

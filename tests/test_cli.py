@@ -1,0 +1,86 @@
+"""The command line as a process: exit codes, all problems at once, and a stop that can be continued."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segjobs.config import LabelConfig, describe_keys, load_config
+from tests.flow_process import flow, run_flow
+
+TOY = "model.name=tests.toy_model:build"
+
+
+def test_help_lists_every_key() -> None:
+    code, out, err = run_flow("label", "--help")
+    assert (code, err) == (0, "")
+    assert describe_keys(LabelConfig) in out
+    for option in ("--config FILE", "--dry-run", "--print-config", "key=value"):
+        assert option in out
+
+
+def test_every_problem_is_an_error_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("input: {urj: x}\nmodel: {name: unet}\nshard: {images: 0}\n")
+    code, out, err = run_flow("label", "--config", str(tmp_path / "c.yaml"), "compute.precision=fp31", "output.uri")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "error: command line: 'output.uri' is no override; expected key=value, such as output.uri=out/run1",
+        f"error: {tmp_path}/c.yaml: input.uri: missing; give it in the file or as input.uri=…",
+        f"error: {tmp_path}/c.yaml: input.urj: unknown key; did you mean 'uri'?",
+        f"error: {tmp_path}/c.yaml: output: missing; give it in the file or as output=…",
+        "error: command line: compute.precision: 'fp31' does not fit; did you mean 'fp32' or 'fp16'?",
+        f"error: {tmp_path}/c.yaml: shard.images: 0: expected greater than or equal to 1",
+    ]
+
+
+def test_usage_errors_are_exit_code_2() -> None:
+    code, _, err = run_flow("label", "--no-such-option")
+    assert code == 2
+    assert "unrecognized arguments: --no-such-option" in err
+    code, _, err = run_flow("evaluate", "--dry-run")
+    assert code == 2, "only the flows that have it"
+
+
+def test_the_printed_config_loads_again(tmp_path: Path) -> None:
+    arguments = ["input.uri=a b", "output.uri=out", "model.name=unet", "model.options.encoder=resnet18"]
+    code, out, err = run_flow("label", *arguments, "--print-config", 'input.exclude=["*.tif"]')
+    assert (code, err) == (0, "")
+    (tmp_path / "printed.yaml").write_text(out)
+    expected = load_config(LabelConfig, None, [*arguments, 'input.exclude=["*.tif"]'])
+    assert load_config(LabelConfig, str(tmp_path / "printed.yaml"), []) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_with_75_and_the_same_command_finishes(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(12):
+        Image.fromarray(np.full((4, 4, 3), n, np.uint8)).save(tmp_path / "in" / f"{n:02d}.png")
+    command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", TOY, "shard.images=1", "compute.actors=1"]
+    with flow("label", *command, TOY_SLEEP_S="0.5") as running:
+        parts = tmp_path / "out" / "parts"
+        running.wait_until(lambda: parts.is_dir() and len(list(parts.glob("part-*"))) >= 2)
+        os.kill(running.process.pid, number)
+        code, out, err = running.wait()
+        assert (code, out) == (75, "")
+        assert err.splitlines()[-1] == (
+            "stopped by a signal; what is published stays: run the same command again to continue"
+        )
+        assert "Traceback" not in err
+        assert running.left_alive() == []
+    published = len(list(parts.glob("part-*")))
+    assert 2 <= published < 12
+    assert not (tmp_path / "out" / "run.json").exists()
+    code, out, err = run_flow("label", *command)
+    assert code == 0
+    assert {key: json.loads(out)[key] for key in ("images", "ok", "already_done")} == {
+        "images": 12,
+        "ok": 12,
+        "already_done": published,
+    }
+    assert f"{published} of them were done by an earlier attempt" in err
