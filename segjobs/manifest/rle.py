@@ -1,0 +1,298 @@
+"""COCO run-length codes: label maps, crops and polygons in; ``counts`` strings out, and back to runs or pixels.
+
+A mask is its alternating run lengths in column-major order, background first. The ``counts`` string
+writes each length (from the fourth on: minus the length two before) in groups of five bits, low
+group first, one printable character each: ``48 + bits``, plus 32 where more follow. Every string
+here is byte for byte what pycocotools writes (its ``maskApi.c``: rleEncode, rleToString).
+
+Scoring reads runs and never pixels: ``label_runs`` turns an image's segments into one partition.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from segjobs.errors import ManifestError
+
+VOID = 65535
+"""In a label map and in ``label_runs``: this pixel has no class (unlabelled, ignore)."""
+
+Box = tuple[int, int, int, int]
+
+# Run lengths are uint32 in pycocotools, so a difference of two has 33 bits: seven groups of five.
+_LARGEST_RUN = 2**32 - 1
+_MOST_GROUPS = 7
+_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Region:
+    """All pixels of one class: its ``index``, COCO ``counts``, ``area`` and ``bbox`` (x, y, w, h) in pixels."""
+
+    index: int
+    counts: str
+    area: int
+    bbox: Box
+
+
+def encode_label_map(ids: np.ndarray, *, void: int = VOID) -> list[Region]:
+    """uint8 or uint16 (H, W) class indices → one Region per class present, by index; ``void`` is left out."""
+    if ids.ndim != 2 or ids.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"expected a uint8 or uint16 label map (H, W), got {ids.dtype} {ids.shape}")
+    if ids.size == 0:
+        return []
+    flat = ids.ravel(order="F")
+    bounds = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
+    values = flat[bounds[:-1]]
+    # A stable sort of 8 or 16 bits is numpy's radix sort; it keeps each class's runs in their order.
+    order = np.argsort(values, kind="stable")
+    order = order[values[order] != void]
+    if order.size == 0:
+        return []
+    values, starts, ends = values[order], bounds[order], bounds[order + 1]
+    first = np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1))
+    counts = _encode_groups(starts, ends, first, flat.size)
+    areas = np.add.reduceat(ends - starts, first).tolist()
+    boxes = _boxes(starts, ends, first, ids.shape[0])
+    return [Region(*parts) for parts in zip(values[first].tolist(), counts, areas, boxes, strict=True)]
+
+
+def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int]) -> tuple[str, int, Box]:
+    """One object's mask, bool (h, w) with its top left corner at ``corner_xy`` of an image ``size_hw``.
+
+    Gives (counts, area, bbox x, y, w, h) of the mask pasted to the whole image, which is never made.
+    Raises ValueError where the window leaves the image.
+    """
+    (height, width), (left, top), (image_height, image_width) = mask.shape, corner_xy, size_hw
+    if not (0 <= left <= image_width - width and 0 <= top <= image_height - height):
+        raise ValueError(
+            f"a {width}x{height} window at x={left}, y={top} leaves the {image_width}x{image_height} image"
+        )
+    # One background row under the window ends the runs at each column's end. In a window of full
+    # height they go on into the next column, as they do in the image.
+    stride = height if height == image_height else height + 1
+    flat = np.zeros((width, stride), bool)
+    flat[:, :height] = mask.T
+    starts, ends = _foreground(flat.ravel())
+    if starts.size == 0:
+        return counts_from_runs([image_height * image_width]), 0, (0, 0, 0, 0)
+    if stride == height:
+        starts, ends = starts + left * image_height, ends + left * image_height
+    else:
+        columns = starts // stride
+        shift = columns * (image_height - stride) + left * image_height + top
+        starts, ends = starts + shift, ends + shift
+    first = np.zeros(1, np.int64)
+    (counts,) = _encode_groups(starts, ends, first, image_height * image_width)
+    (box,) = _boxes(starts, ends, first, image_height)
+    return counts, int((ends - starts).sum()), box
+
+
+def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> str:
+    """The union of polygons (each x, y, x, y, … in pixels), rasterised as COCO does it → counts.
+
+    Raises ManifestError for a part with fewer than three points, an odd number of coordinates, or a
+    coordinate that is not finite or more than one image size outside (its edges would be drawn
+    pixel by pixel).
+    """
+    height, width = size_hw
+    if not polygons or height * width == 0:
+        return counts_from_runs([height * width])
+    for part in polygons:
+        try:
+            points = np.asarray(part, np.float64)
+        except (TypeError, ValueError):
+            raise ManifestError(f"polygon {_show(part)}: expected numbers x, y, x, y, …") from None
+        if points.ndim != 1 or points.size < 6 or points.size % 2:
+            raise ManifestError(f"polygon {_show(part)}: expected an even number of coordinates, 6 or more")
+        reach = np.maximum(np.abs(points[0::2] - width / 2) / width, np.abs(points[1::2] - height / 2) / height)
+        if not (reach <= 1.5).all():
+            raise ManifestError(f"polygon {_show(part)}: a coordinate is far outside the {width}x{height} image")
+    parts: Any = [list(map(float, part)) for part in polygons]  # pycocotools' own annotations know one form only
+    union: Any = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))
+    return union["counts"].decode("ascii")
+
+
+def from_uncompressed(counts: Sequence[int]) -> str:
+    """COCO's uncompressed counts (a JSON list of run lengths, as crowds have) → counts string."""
+    try:
+        exact = all(isinstance(run, int) for run in counts)
+    except TypeError:
+        exact = False
+    if not exact:
+        raise ManifestError(f"counts {_show(counts)}: expected a list of whole numbers")
+    return counts_from_runs(counts)
+
+
+def counts_from_runs(runs: np.ndarray | Sequence[int]) -> str:
+    """Alternating run lengths, background first → counts string. Raises ManifestError outside 0 … 2^32 - 1."""
+    try:
+        lengths = np.asarray(runs, np.int64)
+    except OverflowError:
+        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {_LARGEST_RUN}") from None
+    if lengths.size and not (lengths.min() >= 0 and lengths.max() <= _LARGEST_RUN):
+        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {_LARGEST_RUN}")
+    deltas = lengths.copy()
+    deltas[3:] -= lengths[1:-2]
+    return _characters(deltas)[0].tobytes().decode("ascii")
+
+
+def runs(counts: str) -> np.ndarray:
+    """Counts string → int64 (N,) alternating run lengths, background first; ManifestError where malformed."""
+    try:
+        symbols = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        raise ManifestError(f"counts {_show(counts)}: not a COCO run-length code") from None
+    if symbols.size == 0:
+        return symbols
+    ends = np.flatnonzero(symbols & 32 == 0)
+    if symbols.min() < 0 or symbols.max() > 63 or ends.size == 0 or ends[-1] != symbols.size - 1:
+        raise ManifestError(f"counts {_show(counts)}: not a COCO run-length code")
+    first = np.concatenate(([0], ends[:-1] + 1))
+    groups = ends - first + 1
+    if groups.max() > _MOST_GROUPS:
+        raise ManifestError(f"counts {_show(counts)}: a run length of more than 32 bits")
+    place = 5 * (np.arange(symbols.size) - np.repeat(first, groups))
+    lengths = np.add.reduceat((symbols & 31) << place, first)
+    lengths -= ((symbols[ends] & 16) != 0) * (1 << (5 * groups))
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    if lengths.min() < 0 or lengths.max() > _LARGEST_RUN:
+        raise ManifestError(f"counts {_show(counts)}: a run length outside 0 to {_LARGEST_RUN}")
+    return lengths
+
+
+def decode(counts: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """Counts string → bool (H, W). Raises ManifestError where malformed or not of this size."""
+    return paint([(1, counts)], size_hw, 0).astype(bool)
+
+
+def label_runs(
+    segments: Sequence[tuple[int, str]], size_hw: tuple[int, int], void: int = VOID
+) -> tuple[np.ndarray, np.ndarray]:
+    """Segments (class index, counts) of one image → its column-major pixels cut into runs of one class.
+
+    Gives (ends, values): run k covers pixels ``ends[k - 1]`` (0 for the first) to ``ends[k]``, int64
+    ascending up to H·W, and has class ``values[k]``, int32, ``void`` where no segment covers.
+    Raises ManifestError where a code is malformed, is of another size, or two segments overlap.
+    """
+    height, width = size_hw
+    total = height * width
+    starts, ends, classes = [], [], []
+    for index, counts in segments:
+        bounds = np.cumsum(runs(counts))
+        covered = int(bounds[-1]) if bounds.size else 0
+        if covered != total:
+            raise ManifestError(f"counts {_show(counts)}: covers {covered} pixels, the image has {height}x{width}")
+        starts.append(bounds[: bounds.size // 2 * 2 : 2])
+        ends.append(bounds[1::2])
+        classes.append(np.full(bounds.size // 2, index, np.int32))
+    if not segments:
+        starts, ends, classes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    start, end, value = np.concatenate(starts), np.concatenate(ends), np.concatenate(classes)
+    filled = end > start
+    start, end, value = start[filled], end[filled], value[filled]
+    order = np.argsort(start, kind="stable")
+    start, end, value = start[order], end[order], value[order]
+    clash = np.flatnonzero(start[1:] < end[:-1])
+    if clash.size:
+        x, y = divmod(int(start[clash[0] + 1]), height)
+        pair = f"{value[clash[0]]} and {value[clash[0] + 1]}"
+        raise ManifestError(f"segments of classes {pair} overlap at x={x}, y={y}: a label map has one class per pixel")
+    # Each segment run is preceded by a void run, which is dropped where it is empty.
+    bounds = np.append(np.stack([start, end], axis=1).ravel(), total)
+    labels = np.append(np.stack([np.full_like(value, void), value], axis=1).ravel(), np.int32(void))
+    kept = np.diff(bounds, prepend=0) > 0
+    return bounds[kept], labels[kept]
+
+
+def paint(segments: Sequence[tuple[int, str]], size_hw: tuple[int, int], void: int = VOID) -> np.ndarray:
+    """Segments (class index, counts) of one image → uint16 (H, W) label map; raises as ``label_runs``."""
+    height, width = size_hw
+    ends, values = label_runs(segments, size_hw, void)
+    flat = np.repeat(values.astype(np.uint16), np.diff(ends, prepend=0))
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def _foreground(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """bool (N,) → first pixel of each run of True, and the pixel after its last."""
+    bounds = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat.size and flat[0]:
+        bounds = np.concatenate(([0], bounds))
+    if flat.size and flat[-1]:
+        bounds = np.append(bounds, flat.size)
+    return bounds[0::2], bounds[1::2]
+
+
+def _encode_groups(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, total: int) -> list[str]:
+    """Foreground runs of several masks behind each other (mask g's from ``first[g]``) → their counts."""
+    pairs = np.diff(first, append=starts.size)
+    last = first + pairs - 1
+    opens = np.zeros(starts.size, bool)
+    opens[first] = True
+    gaps = starts.copy()
+    gaps[1:] -= ends[:-1]
+    gaps[first] = starts[first]
+    lengths = ends - starts
+    tails = total - ends[last]
+    # Differences to the length two before. A mask's first gap, first length and second gap (its
+    # first three codes) are written as they are, and so is a tail that comes third.
+    gap_codes, length_codes = gaps.copy(), lengths.copy()
+    third = np.zeros(starts.size, bool)
+    third[1:] = opens[:-1]
+    gap_codes[1:] -= np.where(opens | third, 0, np.roll(gaps, 1))[1:]
+    length_codes[1:] -= np.where(opens, 0, np.roll(lengths, 1))[1:]
+    tail_codes = tails - np.where(pairs > 1, gaps[last], 0)
+
+    sizes = 2 * pairs + (tails > 0)
+    offsets = np.cumsum(sizes) - sizes
+    place = np.arange(0, 2 * starts.size, 2) + np.repeat(offsets - 2 * first, pairs)
+    codes = np.empty(int(sizes.sum()), np.int64)
+    codes[place] = gap_codes
+    codes[place + 1] = length_codes
+    tailed = tails > 0
+    codes[(offsets + sizes - 1)[tailed]] = tail_codes[tailed]
+    characters, code_ends = _characters(codes)
+    text = characters.tobytes().decode("ascii")
+    cuts = [0, *code_ends[offsets + sizes - 1].tolist()]
+    return [text[begin:end] for begin, end in pairwise(cuts)]
+
+
+def _characters(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Signed codes, int64 (N,) → their characters, uint8, and where each code's characters end, (N,)."""
+    magnitude = codes ^ (codes >> 63)
+    groups = np.ones(codes.size, np.int64)
+    limit, larger = 16, np.flatnonzero(magnitude >= 16)
+    while larger.size:
+        groups[larger] += 1
+        limit <<= 5
+        larger = larger[magnitude[larger] >= limit]
+    ends = np.cumsum(groups)
+    characters = np.empty(int(ends[-1]) if ends.size else 0, np.uint8)
+    place, rest, left = ends - groups, codes, groups
+    while rest.size:
+        more = left > 1
+        characters[place] = (rest & 31) + 48 + 32 * more
+        place, rest, left = place[more] + 1, rest[more] >> 5, left[more] - 1
+    return characters, ends
+
+
+def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> list[Box]:
+    """Bounding boxes (x, y, w, h) of grouped foreground runs in columns of ``height`` pixels."""
+    left, top = np.divmod(starts, height)
+    right, bottom = np.divmod(ends - 1, height)
+    wraps = right > left  # reaches the foot of one column and the head of the next
+    top[wraps], bottom[wraps] = 0, height - 1
+    last = np.append(first[1:], starts.size) - 1
+    x, y = left[first], np.minimum.reduceat(top, first)
+    w, h = right[last] - x + 1, np.maximum.reduceat(bottom, first) - y + 1
+    return list(zip(x.tolist(), y.tolist(), w.tolist(), h.tolist(), strict=True))
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -1,0 +1,150 @@
+"""The mask manifest: columns, categories, model card and the Parquet footer that carries them.
+
+Everything that segjobs reads or writes about masks has this one shape: one row per image.
+Standard Parquet types only, so DuckDB, Polars, pandas and pycocotools read it as it is.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from segjobs import __version__
+from segjobs.errors import ManifestError
+
+SCHEMA_VERSION = 1
+FOOTER_KEY = b"segjobs"
+Task = Literal["semantic", "instance", "panoptic"]
+"""semantic: one segment per class, never overlapping. instance: one per object, which may overlap; uncovered
+pixels are background. panoptic: one per object or stuff region, never overlapping. Where no segment of a
+semantic or panoptic row lies, the pixel is unlabelled; ``iscrowd`` marks regions of uncounted objects."""
+
+SOURCE_TYPE = pa.struct(
+    [
+        ("size", pa.int64()),
+        ("mtime", pa.timestamp("us", tz="UTC")),
+        ("etag", pa.string()),
+        ("sha256", pa.string()),
+    ]
+)
+SEGMENT_TYPE = pa.struct(
+    [
+        ("category_id", pa.int32()),
+        ("category", pa.string()),
+        ("score", pa.float32()),
+        ("bbox", pa.list_(pa.float32())),  # x, y, w, h in pixels, as COCO
+        ("area", pa.int64()),
+        ("iscrowd", pa.bool_()),
+        (
+            "segmentation",
+            pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),  # size is h, w
+        ),
+    ]
+)
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source", SOURCE_TYPE),
+        pa.field("status", pa.string(), nullable=False),
+        ("error", pa.struct([("code", pa.string()), ("message", pa.string())])),
+        ("segments", pa.list_(SEGMENT_TYPE)),
+        ("confidence", pa.float32()),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class: the id that masks carry, its name, and the colour it is drawn in (r, g, b, 0–255).
+
+    ``isthing``, of panoptic labels: countable objects (True) or stuff, one region an image (False).
+    """
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+    isthing: bool | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, as written beside its weights, in every manifest footer and in run.json.
+
+    ``digest`` is the SHA-256 of weights and architecture together; ``preprocessing`` holds
+    ``resize`` (see ``models/base.py``), ``mean`` and ``std`` (RGB, of values in [0, 1]).
+    """
+
+    name: str
+    task: Task
+    categories: tuple[Category, ...]
+    digest: str
+    weights: str
+    options: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The manifest's ``model`` column: ``name@sha256[:12]``."""
+        return f"{self.name}@{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The JSON under the key ``segjobs`` of every part: all a reader needs to interpret the rows."""
+
+    task: Task
+    categories: tuple[Category, ...]
+    config_digest: str
+    model: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+    version: str = __version__
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Footer":
+        raw = json.loads(data)
+        if raw.get("schema_version") != SCHEMA_VERSION:
+            raise ManifestError(
+                f"the manifest's schema version is {raw.get('schema_version')!r}, this release reads "
+                f"{SCHEMA_VERSION}: read it with segjobs {raw.get('version')}"
+            )
+        raw["categories"] = categories_from_json(raw["categories"])
+        return Footer(**raw)
+
+
+def _without_unknown(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if (key, value) != ("isthing", None)}
+
+
+def categories_from_json(raw: Sequence[dict[str, Any]]) -> tuple[Category, ...]:
+    """Categories as JSON holds them (``id``, ``name``, ``color`` as a list, ``isthing`` or not) to values."""
+    return tuple(Category(int(c["id"]), str(c["name"]), tuple(c["color"]), c.get("isthing")) for c in raw)
+
+
+def palette_color(index: int) -> tuple[int, int, int]:
+    """Colour of a class by its index, as PASCAL VOC's colour map makes it (r, g, b, 0–255).
+
+    Source: VOCdevkit ``VOClabelcolormap.m``: the bits of the index spread over the three channels.
+    """
+    rgb = [0, 0, 0]
+    value = index
+    for bit in range(7, -1, -1):
+        for channel in range(3):
+            rgb[channel] |= ((value >> channel) & 1) << bit
+        value >>= 3
+    return rgb[0], rgb[1], rgb[2]
+
+
+def make_categories(names: Sequence[str], *, first_id: int = 0) -> tuple[Category, ...]:
+    """Categories numbered from ``first_id`` with palette colours, in the order of ``names``."""
+    return tuple(Category(first_id + index, name, palette_color(index)) for index, name in enumerate(names))

@@ -1,0 +1,131 @@
+"""Parts and run.json: written once, read back, tallied, and what damage is called."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segjobs.errors import ItemError, ManifestError
+from segjobs.manifest.parts import (
+    Run,
+    find_run,
+    footer_of,
+    list_parts,
+    open_run,
+    part_bytes,
+    part_uri,
+    publish_part,
+    read_part,
+    read_rows,
+    receipt_of,
+    write_run,
+)
+from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer, make_categories
+from segjobs.storage import FileInfo, Storage, join
+
+Store = tuple[Storage, str]
+FOOTER = Footer("semantic", make_categories(["sky", "Straße"]), "digest", {"label": "unet@123"})
+AUTHOR = Author("run", "unet@123")
+SEGMENT = {
+    "category_id": 1,
+    "category": "Straße",
+    "score": 0.5,
+    "bbox": [0.0, 0.0, 2.0, 1.0],
+    "area": 2,
+    "iscrowd": False,
+    "segmentation": {"size": [1, 2], "counts": "02"},
+}
+
+
+def rows() -> list[dict[str, Any]]:
+    item = FileInfo("/d/a.jpg", "a.jpg", 3, 1_700_000_000_123_456, "")
+    gone = FileInfo("/d/b.jpg", "b.jpg", -1, 0, "")
+    return [
+        ok_row(item, AUTHOR, sha256="00", size_hw=(1, 2), segments=[SEGMENT], confidence=0.75),
+        failed_row(gone, AUTHOR, ItemError("NOT_FOUND", "no such file")),
+    ]
+
+
+def table() -> pa.Table:
+    return pa.Table.from_pylist(rows(), schema=MANIFEST_SCHEMA)
+
+
+def test_a_part_is_plain_parquet_with_the_schema_and_the_footer() -> None:
+    read = pq.read_table(pa.BufferReader(part_bytes(table(), FOOTER)))
+    assert read.schema.equals(MANIFEST_SCHEMA)
+    assert Footer.from_bytes(read.schema.metadata[FOOTER_KEY]) == FOOTER
+    first, second = read.to_pylist()
+    assert first["segments"] == [SEGMENT]
+    assert (first["width"], first["height"], first["status"], first["error"]) == (2, 1, "ok", None)
+    assert first["source"]["mtime"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
+    assert second["error"] == {"code": "NOT_FOUND", "message": "no such file"}
+    assert second["segments"] is None
+    assert second["source"] == {"size": None, "mtime": None, "etag": None, "sha256": None}
+
+
+def test_equal_rows_give_equal_bytes() -> None:
+    assert part_bytes(table(), FOOTER) == part_bytes(table(), FOOTER)
+
+
+def test_the_first_writer_of_a_part_stays(store: Store) -> None:
+    storage, uri = store
+    data = part_bytes(table(), FOOTER)
+    assert publish_part(storage, uri, 12, data) == (data, True)
+    assert publish_part(storage, uri, 12, data) == (data, True), "a lost reply is found to be one's own"
+    assert publish_part(storage, uri, 12, b"other") == (data, False)
+    assert list_parts(storage, uri) == {12}
+    assert part_uri(uri, 12).endswith("/parts/part-00012.parquet")
+
+
+def test_a_receipt_tallies_and_checks_the_ids() -> None:
+    data = part_bytes(table(), FOOTER)
+    receipt = receipt_of(3, data, ["a.jpg", "b.jpg"])
+    assert (receipt.ok, receipt.segments, receipt.failures) == (1, 1, {"NOT_FOUND": 1})
+    assert receipt.examples == {"NOT_FOUND": ("b.jpg", "no such file")}
+    assert (receipt.part.rows, receipt.part.first_id, receipt.part.last_id) == (2, "a.jpg", "b.jpg")
+    with pytest.raises(ManifestError, match="belongs to another run"):
+        receipt_of(3, data, ["a.jpg"])
+    with pytest.raises(ManifestError, match="damaged"):
+        receipt_of(3, data[:-20], ["a.jpg", "b.jpg"])
+
+
+def test_a_manifest_exists_when_run_json_does(store: Store) -> None:
+    storage, uri = store
+    with pytest.raises(ManifestError, match="no manifest here"):
+        open_run(storage, uri)
+    data, _ = publish_part(storage, uri, 0, part_bytes(table(), FOOTER))
+    assert find_run(storage, uri) is None
+    with pytest.raises(ManifestError, match="not finished"):
+        open_run(storage, uri)
+    run = Run(uri, (receipt_of(0, data, ["a.jpg", "b.jpg"]).part,), {"footer": {}, "counts": {"images": 2}})
+    assert write_run(storage, run)
+    assert not write_run(storage, run)
+    assert open_run(storage, uri) == run
+    assert [row["image_id"] for row in read_rows(storage, uri)] == ["a.jpg", "b.jpg"]
+    assert list(read_rows(storage, uri, columns=["width"])) == [{"width": 2}, {"width": None}]
+
+
+def test_a_damaged_part_is_refused(tmp_path) -> None:
+    storage, uri = Storage(), str(tmp_path)
+    data, _ = publish_part(storage, uri, 0, part_bytes(table(), FOOTER))
+    part = receipt_of(0, data, ["a.jpg", "b.jpg"]).part
+    run = Run(uri, (part,), {})
+    (tmp_path / "parts" / part.name).write_bytes(data[:100] + b"x" + data[101:])
+    with pytest.raises(ManifestError, match="sha256"):
+        read_part(storage, run, part)
+    (tmp_path / "parts" / part.name).unlink()
+    with pytest.raises(ManifestError, match="not there"):
+        read_part(storage, run, part)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ManifestError, match="damaged"):
+        find_run(storage, join(uri))
+
+
+def test_the_footer_of_a_run() -> None:
+    run = Run("x", (), {"footer": json.loads(FOOTER.to_bytes())})
+    assert footer_of(run) == FOOTER
+    with pytest.raises(ManifestError, match="schema version is 99"):
+        Footer.from_bytes(b'{"schema_version": 99, "version": "9"}')

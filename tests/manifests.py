@@ -1,0 +1,71 @@
+"""Finished manifests made of plain masks, as a run would leave them: for tests of what reads manifests."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pycocotools import mask as coco_mask
+
+from segjobs.config import ShardConfig
+from segjobs.errors import ItemError
+from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.plan import make_plan, write_plan
+from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items
+from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.storage import FileInfo, Storage, join
+
+Row = Sequence[dict[str, Any]] | ItemError
+"""What becomes of an image: its segments, or why it has none."""
+
+
+def segment_of(mask: np.ndarray, category: Category, **keys: Any) -> dict[str, Any]:
+    """bool (H, W) → one segment, by pycocotools."""
+    code: Any = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "category_id": category.id,
+        "category": category.name,
+        "score": 1.0,
+        "bbox": coco_mask.toBbox(code).tolist(),
+        "area": int(mask.sum()),
+        "iscrowd": False,
+        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode()},
+        **keys,
+    }
+
+
+def write_manifest(
+    uri: str,
+    rows: Mapping[str, tuple[tuple[int, int], Row]],
+    categories: Sequence[Category],
+    *,
+    task: Task = "instance",
+    model: str | None = None,
+    shard: int = 2,
+    storage: Storage | None = None,
+) -> Run:
+    """Publish a manifest. ``rows``: image_id → (size_hw, segments or error); ``shard``: images of a part."""
+    storage = storage or Storage()
+    footer = Footer(task, tuple(categories), "0" * 64, {"label": model} if model else None)
+    files = [FileInfo(f"/photos/{image_id}", image_id, 10, 0, "") for image_id in rows]
+    plan = make_plan(files, ShardConfig(images=shard))
+    author, receipts = Author("0123456789abcdef", model), []
+    storage.put_if_absent(join(uri, "plan.parquet"), write_plan(plan, {FOOTER_KEY: b"{}"}))
+    for number, items in plan.shards():
+        made = []
+        for item in planned_items(items):
+            size_hw, row = rows[item.path]
+            if isinstance(row, ItemError):
+                made.append(failed_row(item, author, row))
+            else:
+                made.append(ok_row(item, author, sha256="0" * 64, size_hw=size_hw, segments=row, confidence=0.5))
+        data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(made, MANIFEST_SCHEMA), footer))
+        receipts.append(receipt_of(number, data, items["image_id"].to_pylist()))
+    ok = sum(receipt.ok for receipt in receipts)
+    counts = {"images": len(rows), "ok": ok, "failed": len(rows) - ok}
+    counts["segments"] = sum(receipt.segments for receipt in receipts)
+    info = {"run_id": author.run_id, "counts": counts, "footer": json.loads(footer.to_bytes())}
+    run = Run(uri, tuple(receipt.part for receipt in receipts), info)
+    write_run(storage, run)
+    return run
