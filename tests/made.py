@@ -1,0 +1,106 @@
+"""Manifests made by hand: rows of letters in, a finished run on disk out; and evaluations of two of them."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from segjobs.config import EvaluateConfig
+from segjobs.errors import ExitCode, ItemError
+from segjobs.jobs.evaluate import evaluate
+from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.rle import encode_label_map
+from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.storage import FileInfo, Storage
+
+GREY = (1, 1, 1)
+SKY, ROAD, TREE, CAR = (Category(i, n, GREY) for i, n in ((3, "sky"), (7, "road"), (9, "tree"), (11, "car")))
+TRUTH = (SKY, ROAD, TREE, CAR)
+# Another order, other ids, and no car: names decide.
+PREDICTED = (Category(0, "road", GREY), Category(1, "tree", GREY), Category(2, "sky", GREY))
+GONE = ItemError("NOT_FOUND", "no such file")
+
+Picture = Sequence[str] | ItemError
+"""Rows of letters: s(ky), r(oad), t(ree), c(ar), and . for a pixel that no segment covers."""
+
+
+def manifest(
+    uri: str | Path,
+    pictures: dict[str, Picture],
+    categories: Sequence[Category] = TRUTH,
+    *,
+    cut: Sequence[int] = (),
+    task: Task = "semantic",
+    change: Any = None,
+) -> str:
+    """Write a finished manifest, its images cut into parts before the given positions."""
+    storage, uri = Storage(), str(uri)
+    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
+    rows = [row_of(name, picture, categories) for name, picture in sorted(pictures.items())]
+    if change:
+        change(rows)
+    bounds = [0, *cut, len(rows)]
+    receipts = []
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        if start < stop:
+            part = pa.Table.from_pylist(rows[start:stop], schema=MANIFEST_SCHEMA)
+            data, _ = publish_part(storage, uri, number, part_bytes(part, footer))
+            receipts.append(receipt_of(number, data, [row["image_id"] for row in rows[start:stop]]).part)
+    info = {
+        "run_id": Path(uri).name,
+        "footer": json.loads(footer.to_bytes()),
+        "counts": {"images": len(rows)},
+    }
+    write_run(storage, Run(uri, tuple(receipts), info))
+    return uri
+
+
+def row_of(name: str, picture: Picture, categories: Sequence[Category]) -> dict[str, Any]:
+    item, author = FileInfo(f"/d/{name}", name, 1, 1, ""), Author("run")
+    if isinstance(picture, ItemError):
+        return failed_row(item, author, picture)
+    letters = {category.name[0]: index for index, category in enumerate(categories)}
+    ids = np.array([[letters.get(letter, 65535) for letter in line] for line in picture], np.uint16)
+    segments = [
+        {
+            "category_id": categories[region.index].id,
+            "category": categories[region.index].name,
+            "score": 1.0,
+            "bbox": [float(side) for side in region.bbox],
+            "area": region.area,
+            "iscrowd": False,
+            "segmentation": {"size": list(ids.shape), "counts": region.counts},
+        }
+        for region in encode_label_map(ids)
+    ]
+    return ok_row(item, author, sha256="00", size_hw=ids.shape, segments=segments)
+
+
+def evaluated(
+    folder: Path,
+    truth: str | None,
+    predicted: str,
+    name: str = "scores",
+    *,
+    ends: ExitCode = ExitCode.DONE,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The report of the evaluation below ``folder / name``. ``settings``: the config's other sections."""
+    predictions = {"uri": predicted, **settings.pop("predictions", {})}
+    sides = {"predictions": predictions, "truth": {"uri": truth} if truth else None}
+    config = EvaluateConfig.model_validate({**sides, "output": {"uri": str(folder / name)}, **settings})
+    assert evaluate(config) == ends
+    return json.loads((folder / name / "report.json").read_text())
+
+
+def classes_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return report["semantic"]["per_class"]
+
+
+def class_values(report: dict[str, Any], name: str) -> list[float | None]:
+    return [row[name]["value"] for row in classes_of(report)]
