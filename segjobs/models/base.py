@@ -1,0 +1,88 @@
+"""What a model is to the rest of the project: images in, label maps or instances out.
+
+A ``Segmenter`` owns its preprocessing and its way back to the original size. Inference is three
+steps, so that the pipeline can run them on different threads:
+
+    prepare (any thread) → forward (the one thread that owns the device) → restore (any thread)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from segjobs.manifest.rle import VOID
+from segjobs.manifest.schema import ModelCard
+
+__all__ = ["VOID", "Instances", "LabelMap", "Prediction", "Segmenter"]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Semantic prediction or target of one image, at its original size.
+
+    ``ids``: uint16 (H, W), index into the model's categories, ``VOID`` where unlabelled.
+    ``confidence``: float32 (H, W) in [0, 1], the winning class's probability at the network's
+    output resolution, interpolated bilinearly to the image's pixels; None for a target.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Instance prediction or target of one image, at its original size.
+
+    ``size_hw``: the image's height and width. ``classes``: int64 (N,), index into the model's
+    categories. ``scores``: float32 (N,) in [0, 1], best first. ``boxes_xyxy``: float32 (N, 4) in
+    pixels. ``crops``: N arrays, float32 (h, w) in [0, 1], each object's mask probability inside the
+    pixel window whose top left corner is ``corners_xy[n]`` (int32 (N, 2)); outside it is 0.
+    """
+
+    size_hw: tuple[int, int]
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xyxy: np.ndarray
+    crops: Sequence[np.ndarray]
+    corners_xy: np.ndarray
+
+
+Prediction = LabelMap | Instances
+
+
+class Segmenter(Protocol):
+    """A segmentation model with its preprocessing. One instance per process, one forward at a time."""
+
+    card: ModelCard
+    module: torch.nn.Module
+    same_size_batches: bool
+    """True: ``forward`` takes tensors of one shape only. False: any mix."""
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe."""
+        ...
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[Any]:
+        """Run the network on prepared tensors; one raw output per image, left on the device.
+
+        Raises torch.OutOfMemoryError; the caller halves the batch.
+        """
+        ...
+
+    def restore(self, output: Any, size_hw: tuple[int, int]) -> Prediction:
+        """Raw output of one image → its prediction at the original ``size_hw``. Thread-safe.
+
+        Raises ItemError NON_FINITE where the output holds NaN or infinity.
+        """
+        ...
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """The three steps in one call, for images uint8 (H, W, 3) RGB of any sizes, in batches."""
+        ...
+
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        """Scalar training loss of one batch; ``VOID`` pixels carry none. The module must be in train mode."""
+        ...

@@ -1,0 +1,58 @@
+"""Batches around a Segmenter: prepared tensors in, raw outputs (or predictions) out, in the order they came."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from segjobs.errors import ItemError
+from segjobs.models.base import Prediction, Segmenter
+
+
+def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[Any | ItemError]:
+    """``segmenter.forward``, halving the batch each time the device runs out of memory.
+
+    Returns one raw output per tensor, in order; in place of one that does not fit even alone, ItemError GPU_OOM.
+    """
+    try:
+        return list(segmenter.forward(batch))
+    except torch.OutOfMemoryError as error:
+        message = str(error).splitlines()[0]
+    # Outside the handler: the exception's traceback would keep the failed batch's memory alive.
+    torch.cuda.empty_cache()
+    if len(batch) == 1:
+        height, width = batch[0].shape[-2:]
+        return [ItemError("GPU_OOM", f"{width}x{height} pixels do not fit on the device alone: {message}")]
+    half = len(batch) // 2
+    return forward_in_halves(segmenter, batch[:half]) + forward_in_halves(segmenter, batch[half:])
+
+
+def same_size_runs(tensors: Sequence[torch.Tensor], batch_size: int, *, same_size: bool) -> Iterator[slice]:
+    """Cut a sequence into consecutive batches of at most ``batch_size``, each of one shape if ``same_size``."""
+    start = 0
+    for end in range(1, len(tensors) + 1):
+        full = end - start == batch_size or end == len(tensors)
+        if full or (same_size and tensors[end].shape != tensors[start].shape):
+            yield slice(start, end)
+            start = end
+
+
+def predict(segmenter: Segmenter, images: Sequence[np.ndarray], *, batch_size: int = 8) -> list[Prediction]:
+    """prepare → forward → restore for images uint8 (H, W, 3) RGB of any sizes. Raises the first ItemError."""
+    tensors = [segmenter.prepare(image) for image in images]
+    predictions: list[Prediction] = []
+    for run in same_size_runs(tensors, batch_size, same_size=segmenter.same_size_batches):
+        outputs = segmenter.forward(tensors[run])
+        predictions += [
+            segmenter.restore(output, (image.shape[0], image.shape[1]))
+            for output, image in zip(outputs, images[run], strict=True)
+        ]
+    return predictions
+
+
+def compute_single_threaded() -> None:
+    """Let torch and OpenCV use the calling thread only: for threads that work beside the network's."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

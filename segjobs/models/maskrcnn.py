@@ -1,0 +1,243 @@
+"""The instance Segmenter: torchvision's Mask R-CNN without its paste of every mask to the full image.
+
+    uint8 image → [normalise, resize, batch: torchvision's own transform] → backbone → RPN → heads → boxes and
+    28x28 mask probabilities → crops at the original size, made when they are looked at
+
+Paper: He et al. 2017 (https://arxiv.org/abs/1703.06870); v2: Li et al. 2021 (https://arxiv.org/abs/2111.11429).
+The crops hold exactly the pixels that torchvision's ``paste_masks_in_image`` gives. Images of different sizes share
+a batch, padded with zeros to the largest, as torchvision does; so a result may differ in its last digits, and near
+the frame, from the one in another batch.
+
+How ``model.resize`` reads here: ``short:N`` is torchvision's min_size N with max_size 1333·N/800; ``long:N`` bounds
+the longer side alone; ``HxW`` is exact; ``native`` resizes nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, maskrcnn_inference
+from torchvision.models.detection.transform import resize_boxes
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from segjobs.errors import ItemError
+from segjobs.manifest.schema import ModelCard
+from segjobs.models import batching
+from segjobs.models.base import Instances, Prediction
+from segjobs.models.resize import to_tensor
+from segjobs.models.semantic import AUTOCAST
+
+
+def maskrcnn(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """``maskrcnn_resnet50_fpn`` with random weights; ``num_classes`` counts the background.
+
+    ``frozen_norm``: batch norms are constants (``FrozenBatchNorm2d``, eps 0), as the published weights were
+    trained; False learns them, for training from scratch.
+    """
+    options = dict(options)
+    if not options.pop("frozen_norm"):
+        return maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, **options)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
+    )
+    network = MaskRCNN(backbone, num_classes=num_classes, **options)
+    for layer in network.modules():
+        if isinstance(layer, FrozenBatchNorm2d):
+            layer.eps = 0.0
+    return network
+
+
+def maskrcnn_v2(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """``maskrcnn_resnet50_fpn_v2`` with random weights; ``num_classes`` counts the background."""
+    return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes, **options)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Raw output of one image, on the device. ``size_hw``: of the resized image, the frame of ``boxes_xyxy``.
+
+    ``labels``: int64 (N,), the network's channel. ``masks``: float32 (N, 1, 28, 28) in [0, 1]. ``checksum``: NaN or
+    infinite where a feature or a class score is.
+    """
+
+    size_hw: tuple[int, int]
+    boxes_xyxy: torch.Tensor
+    labels: torch.Tensor
+    scores: torch.Tensor
+    masks: torch.Tensor
+    checksum: torch.Tensor
+
+
+class MaskCrops(Sequence[np.ndarray]):
+    """Each object's mask probability inside its window, float32 (h, w), interpolated when it is asked for.
+
+    100 objects on a 12-megapixel photo would be gigabytes; the caller looks at one after the other, and at those
+    only that its thresholds keep. ``corners_xy``: int32 (N, 2), the windows' top left corners.
+    """
+
+    def __init__(self, masks: torch.Tensor, boxes_xyxy: torch.Tensor, size_hw: tuple[int, int]) -> None:
+        padded, scale = expand_masks(masks, padding=1)
+        # The window in whole pixels, both ends inclusive, may reach over the frame; torchvision truncates as here.
+        self._windows = expand_boxes(boxes_xyxy, scale).to(torch.int64).numpy()
+        self._masks = padded
+        self._size_hw = size_hw
+        self.corners_xy = np.maximum(self._windows[:, :2], 0).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        left, top, right, bottom = self._windows[index].tolist()
+        size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
+        with torch.inference_mode():
+            mask = F.interpolate(self._masks[index][None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        height, width = self._size_hw
+        return mask[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+
+
+class InstanceSegmenter:
+    """See ``base.Segmenter``. A category's id is the network's channel; channels without a category are dropped."""
+
+    same_size_batches = False
+
+    def __init__(self, module: nn.Module, card: ModelCard, *, device: str = "cpu", precision: str = "fp32") -> None:
+        self.card = card
+        self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self._dtype = AUTOCAST[precision]
+        self._index_of_channel = np.full(max(category.id for category in card.categories) + 2, -1)
+        self._index_of_channel[[category.id for category in card.categories]] = np.arange(len(card.categories))
+        self._rule: str = card.preprocessing["resize"]
+        self._set_transform()
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """uint8 (H, W, 3) RGB → uint8 (3, H, W): the resize is the network's own. Raises ItemError TOO_LARGE."""
+        height, width = image.shape[:2]
+        transform: Any = self.module.transform
+        if self._rule.startswith(("short", "long")):
+            scale = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
+            if math.floor(min(height, width) * scale) < 1:
+                raise ItemError(
+                    "TOO_LARGE",
+                    f"{width}x{height} pixels: model.resize={self._rule} leaves no pixel of the shorter side",
+                )
+        return to_tensor(image)
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[Detections]:
+        """Prepared tensors of any sizes → the objects of each, boxes in the resized frame."""
+        network: Any = self.module
+        with self._autocast():
+            images, _ = network.transform(self._scaled(batch), None)
+            features = network.backbone(images.tensors.contiguous(memory_format=torch.channels_last))
+            proposals, _ = network.rpn(images, features, None)
+            return self._detect(features, proposals, images.image_sizes)
+
+    @torch.inference_mode()
+    def restore(self, output: Detections, size_hw: tuple[int, int]) -> Instances:
+        """Raw output of one image → its instances, best first. Raises ItemError NON_FINITE."""
+        if not torch.isfinite(output.checksum):
+            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
+        boxes = resize_boxes(output.boxes_xyxy.float().cpu(), list(output.size_hw), list(size_hw))
+        classes = self._index_of_channel[output.labels.cpu().numpy()]
+        known = np.flatnonzero(classes >= 0)
+        crops = MaskCrops(output.masks.float().cpu()[known], boxes[known], size_hw)
+        return Instances(
+            size_hw=size_hw,
+            classes=classes[known],
+            scores=output.scores.float().cpu().numpy()[known],
+            boxes_xyxy=boxes.numpy()[known],
+            crops=crops,
+            corners_xy=crops.corners_xy,
+        )
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Images uint8 (H, W, 3) RGB of any sizes → Instances each, one image to a batch."""
+        return batching.predict(self, images, batch_size=1)
+
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        """Sum of torchvision's five losses. Objects without width or height are left out.
+
+        Raises ItemError LABEL_SHAPE for a target that does not fit.
+        """
+        truth = [self._target(image, target) for image, target in zip(images, targets, strict=True)]
+        with self._autocast():
+            losses = self.module(self._scaled([to_tensor(image) for image in images]), truth)
+        return torch.stack([value.float() for value in losses.values()]).sum()
+
+    def _set_transform(self) -> None:
+        """Give torchvision's transform the card's rule, means and deviations."""
+        transform: Any = self.module.transform
+        transform.image_mean = list(self.card.preprocessing["mean"])
+        transform.image_std = list(self.card.preprocessing["std"])
+        if self._rule == "native":
+            transform.resize = _keep_size
+        elif "x" in self._rule:
+            height, _, width = self._rule.partition("x")
+            transform.fixed_size = (int(width), int(height))
+        else:
+            side, _, number = self._rule.partition(":")
+            transform.min_size = (int(number),)
+            transform.max_size = round(1333 * int(number) / 800) if side == "short" else int(number)
+
+    def _scaled(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [image.to(self._device, non_blocking=True).float() / 255 for image in batch]
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._device.type == "cuda" and self._dtype != torch.float32
+        return torch.autocast("cuda", self._dtype, enabled=enabled)
+
+    def _detect(
+        self, features: Mapping[str, torch.Tensor], proposals: list[torch.Tensor], sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """torchvision's ``RoIHeads.forward`` for inference, which also sums what must be finite.
+
+        torchvision drops objects of NaN score without a word: a broken network would label images as empty.
+        """
+        heads: Any = self.module.roi_heads
+        pooled = heads.box_roi_pool(features, proposals, sizes)
+        class_logits, box_regression = heads.box_predictor(heads.box_head(pooled))
+        checksums = torch.stack([level.float().sum(dim=(1, 2, 3)) for level in features.values()]).sum(dim=0)
+        logits = class_logits.float().sum(dim=1).split([len(boxes) for boxes in proposals])
+        boxes, scores, labels = heads.postprocess_detections(class_logits, box_regression, proposals, sizes)
+        mask_logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
+        masks = maskrcnn_inference(mask_logits, labels)
+        return [
+            Detections(sizes[i], boxes[i], labels[i], scores[i], masks[i], checksums[i] + logits[i].sum())
+            for i in range(len(boxes))
+        ]
+
+    def _target(self, image: np.ndarray, target: Prediction) -> dict[str, torch.Tensor]:
+        if not isinstance(target, Instances) or target.size_hw != image.shape[:2]:
+            raise ItemError(
+                "LABEL_SHAPE", f"an instance model trains on objects in the image's {image.shape[:2]} pixels"
+            )
+        sides = target.boxes_xyxy[:, 2:] - target.boxes_xyxy[:, :2]
+        kept = np.flatnonzero((sides > 0).all(axis=1))
+        masks = np.zeros((len(kept), *target.size_hw), np.uint8)
+        for mask, index in zip(masks, kept.tolist(), strict=True):
+            crop, (left, top) = target.crops[index], target.corners_xy[index]
+            mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop >= 0.5
+        channels = np.array([category.id for category in self.card.categories], np.int64)[target.classes[kept]]
+        return {
+            "boxes": torch.from_numpy(target.boxes_xyxy[kept]).float().to(self._device),
+            "labels": torch.from_numpy(channels).to(self._device),
+            "masks": torch.from_numpy(masks).to(self._device),
+        }
+
+
+def _keep_size(image: torch.Tensor, target: dict[str, torch.Tensor] | None = None) -> tuple[torch.Tensor, Any]:
+    return image, target

@@ -1,0 +1,166 @@
+"""Predictions → the ``segments`` of a manifest row, and the image's confidence.
+
+Semantic, in this order:
+    1. mask_threshold   models of two classes: class 1 where its probability reaches it (0.5 is the argmax)
+    2. min_confidence   pixels below it become unlabelled
+    3. min_area_px      regions (8-connected pixels of one class) that are smaller become unlabelled
+    4. fill_holes       unlabelled regions (4-connected) that touch one class only, and not the frame, become that class
+    5. one segment for each class present; its score is the mean confidence over its pixels
+    6. classes, score_threshold, top_k: which segments stay; pixels of the others are unlabelled
+Instance, in this order: score_threshold, classes, mask_threshold, fill_holes, min_area_px, empty masks dropped, top_k.
+
+Boxes are those of the masks. The image's confidence is the mean over all pixels of the winning class's probability
+(after step 1), or the mean score of the instances that stay.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segjobs.config import PostprocessConfig
+from segjobs.manifest.rle import encode_crop, encode_label_map
+from segjobs.manifest.schema import Category
+from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+
+
+def to_segments(
+    prediction: Prediction, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[dict[str, Any]], float | None]:
+    """One image's rows for the manifest's ``segments`` column, and its ``confidence``.
+
+    Semantic segments come in the order of ``categories``, instances by descending score. The confidence is None
+    where there is no instance. ``config`` has passed ``check_postprocess``.
+    """
+    if isinstance(prediction, Instances):
+        return _instance_segments(prediction, categories, config)
+    return _semantic_segments(prediction, categories, config)
+
+
+def _semantic_segments(
+    prediction: LabelMap, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[dict[str, Any]], float]:
+    ids, confidence = prediction.ids, prediction.confidence
+    if confidence is None:
+        raise ValueError("expected a prediction; a label map without confidence is a target")
+    if len(categories) == 2 and config.mask_threshold != 0.5:
+        ids, confidence = _threshold(ids, confidence, config.mask_threshold)
+    mean = float(confidence.mean(dtype=np.float64))
+    if config.min_confidence > 0:
+        ids = np.where(confidence >= config.min_confidence, ids, np.uint16(VOID))
+    if config.min_area_px > 1:
+        ids = drop_small_regions(ids, config.min_area_px)
+    if config.fill_holes:
+        ids = fill_void_holes(ids)
+    sums = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=len(categories))
+    segments = [
+        _segment(
+            categories[region.index],
+            sums[region.index] / region.area,
+            (region.counts, region.area, region.bbox),
+            ids.shape,
+        )
+        for region in encode_label_map(ids)
+    ]
+    if config.classes is not None:
+        segments = [segment for segment in segments if segment["category"] in config.classes]
+    segments = [segment for segment in segments if segment["score"] >= config.score_threshold]
+    if config.top_k is not None and len(segments) > config.top_k:
+        best = sorted(range(len(segments)), key=lambda index: -segments[index]["score"])[: config.top_k]
+        segments = [segments[index] for index in sorted(best)]
+    return segments, mean
+
+
+def _instance_segments(
+    prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[dict[str, Any]], float | None]:
+    segments: list[dict[str, Any]] = []
+    for index in np.argsort(-prediction.scores, kind="stable").tolist():
+        category, score = categories[int(prediction.classes[index])], float(prediction.scores[index])
+        if len(segments) == config.top_k or score < config.score_threshold:
+            break  # scores descend
+        if config.classes is not None and category.name not in config.classes:
+            continue
+        mask: np.ndarray = prediction.crops[index] >= config.mask_threshold
+        if config.fill_holes:
+            mask = fill_mask_holes(mask)
+        left, top = prediction.corners_xy[index].tolist()
+        if np.count_nonzero(mask) >= max(config.min_area_px, 1):
+            encoded = encode_crop(mask, (left, top), prediction.size_hw)
+            segments.append(_segment(category, score, encoded, prediction.size_hw))
+    scores = [segment["score"] for segment in segments]
+    return segments, sum(scores) / len(scores) if scores else None
+
+
+def _segment(
+    category: Category, score: float, encoded: tuple[str, int, tuple[int, int, int, int]], size_hw: tuple[int, ...]
+) -> dict[str, Any]:
+    counts, area, box = encoded
+    return {
+        "category_id": category.id,
+        "category": category.name,
+        "score": float(score),
+        "bbox": [float(side) for side in box],
+        "area": int(area),
+        "iscrowd": False,
+        "segmentation": {"size": list(size_hw), "counts": counts},
+    }
+
+
+def _threshold(ids: np.ndarray, confidence: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and confidence of two classes, where class 1 needs ``threshold`` instead of 0.5.
+
+    Interpolated logits and interpolated probabilities may disagree by a hair which side of 0.5 a pixel is; so a lower
+    threshold only adds to the argmax and a higher one only takes from it.
+    """
+    foreground = np.where(ids == 1, confidence, 1 - confidence)
+    above = foreground >= threshold
+    won = above | (ids == 1) if threshold < 0.5 else above & (ids == 1)
+    return won.astype(np.uint16), np.where(won, foreground, 1 - foreground)
+
+
+def drop_small_regions(ids: np.ndarray, min_area_px: int) -> np.ndarray:
+    """Label map uint16 (H, W) with 8-connected regions of fewer than ``min_area_px`` pixels set to VOID."""
+    kept = ids.copy()
+    for index in np.flatnonzero(np.bincount(ids.ravel(), minlength=VOID + 1)[:VOID]).tolist():
+        _, regions, stats, _ = cv2.connectedComponentsWithStats((ids == index).view(np.uint8), connectivity=8)
+        small = stats[:, cv2.CC_STAT_AREA] < min_area_px
+        small[0] = False  # region 0 is all that is not of this class
+        if small.any():
+            kept[small[regions]] = VOID
+    return kept
+
+
+def fill_void_holes(ids: np.ndarray) -> np.ndarray:
+    """Label map uint16 (H, W) with each 4-connected VOID region inside one class set to that class.
+
+    A region at the frame, or with neighbours of two classes, stays.
+    """
+    void = ids == VOID
+    count, holes = cv2.connectedComponents(void.view(np.uint8), connectivity=4)
+    if count == 1:
+        return ids
+    lowest = np.full(count, VOID, np.uint16)
+    highest = np.zeros(count, np.uint16)
+    neighbours: tuple[tuple[Any, Any], ...] = (
+        (np.s_[1:], np.s_[:-1]),
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[:, 1:], np.s_[:, :-1]),
+        (np.s_[:, :-1], np.s_[:, 1:]),
+    )
+    for near, far in neighbours:
+        edge = void[near] & ~void[far]
+        np.minimum.at(lowest, holes[near][edge], ids[far][edge])
+        np.maximum.at(highest, holes[near][edge], ids[far][edge])
+    fills = lowest == highest
+    fills[0] = False  # region 0 is all that is labelled
+    fills[np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])] = False
+    return np.where(fills[holes], lowest[holes], ids)
+
+
+def fill_mask_holes(mask: np.ndarray) -> np.ndarray:
+    """bool (h, w) with every hole (4-connected background that does not reach the window's frame) filled."""
+    outside = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cv2.floodFill(outside, np.zeros((outside.shape[0] + 2, outside.shape[1] + 2), np.uint8), (0, 0), (2,))
+    return outside[1:-1, 1:-1] != 2

@@ -1,0 +1,288 @@
+"""Every model by name, and the two ways to one: ``resolve`` its card (driver), ``build`` its Segmenter (actor).
+
+    ModelConfig → spec (this table) + weights (weights.py) → ModelCard → network → Segmenter
+
+Both make the card by the same function, so that its digest, which the run key holds, can be compared.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from segjobs.config import ModelConfig, PostprocessConfig, digest, nearest
+from segjobs.errors import ConfigError
+from segjobs.manifest.schema import Category, ModelCard, Task, categories_from_json, make_categories, palette_color
+from segjobs.models import deeplab, fcn, maskrcnn, unet
+from segjobs.models.base import Segmenter
+from segjobs.models.maskrcnn import InstanceSegmenter
+from segjobs.models.semantic import SemanticSegmenter
+from segjobs.models.weights import Weights, load_into, locate, published_entry
+from segjobs.storage import Storage
+
+BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
+_TORCHVISION_LICENCE = "BSD-3-Clause"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a name stands for. ``network``: (options, number of classes) → module with random weights.
+
+    ``options``: every option with its default. ``resize``: the default rule (see ``resize.py``). ``divisor``: sides
+    of the input are multiples of it. ``published``: the torchvision model whose weights ``default`` takes.
+    """
+
+    task: Task
+    network: Callable[[Mapping[str, Any], int], nn.Module]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resize: str = "short:520"
+    divisor: int = 1
+    published: str | None = None
+
+
+def _own_fcn(stride: fcn.Stride) -> ModelSpec:
+    return ModelSpec("semantic", partial(fcn.fcn_vgg16, stride), {"hidden": 4096}, "native", fcn.DIVISOR)
+
+
+def _torchvision(name: str, network: Callable[[str, Mapping[str, Any], int], nn.Module], **options: Any) -> ModelSpec:
+    return ModelSpec("semantic", partial(network, name), options, published=name)
+
+
+_DETECTION = {"box_score_thresh": 0.05, "box_nms_thresh": 0.5, "box_detections_per_img": 100}
+
+MODELS: dict[str, ModelSpec] = {
+    "fcn8s_vgg16": _own_fcn(8),
+    "fcn16s_vgg16": _own_fcn(16),
+    "fcn32s_vgg16": _own_fcn(32),
+    "fcn_resnet50": _torchvision("fcn_resnet50", fcn.fcn_resnet, aux_loss=False),
+    "fcn_resnet101": _torchvision("fcn_resnet101", fcn.fcn_resnet, aux_loss=False),
+    "deeplabv3_resnet50": _torchvision("deeplabv3_resnet50", deeplab.deeplabv3, aux_loss=False),
+    "deeplabv3_resnet101": _torchvision("deeplabv3_resnet101", deeplab.deeplabv3, aux_loss=False),
+    "deeplabv3_mobilenet_v3_large": _torchvision("deeplabv3_mobilenet_v3_large", deeplab.deeplabv3, aux_loss=False),
+    "lraspp_mobilenet_v3_large": _torchvision("lraspp_mobilenet_v3_large", deeplab.deeplabv3),
+    "unet": ModelSpec("semantic", unet.unet, {"encoder": "resnet34"}, "native", unet.DIVISOR),
+    "unetplusplus": ModelSpec("semantic", unet.unetplusplus, {"encoder": "resnet34"}, "native", unet.DIVISOR),
+    "deeplabv3plus": ModelSpec("semantic", deeplab.deeplabv3plus, {"encoder": "resnet34"}, "native", deeplab.DIVISOR),
+    "maskrcnn_resnet50_fpn": ModelSpec(
+        "instance",
+        maskrcnn.maskrcnn,
+        {"frozen_norm": True, **_DETECTION},
+        "short:800",
+        published="maskrcnn_resnet50_fpn",
+    ),
+    "maskrcnn_resnet50_fpn_v2": ModelSpec(
+        "instance", maskrcnn.maskrcnn_v2, _DETECTION, "short:800", published="maskrcnn_resnet50_fpn_v2"
+    ),
+}
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The entry of ``MODELS``. Raises ConfigError with the nearest names."""
+    if name not in MODELS:
+        raise ConfigError(
+            f"model.name {name!r} is no model; {nearest(name, MODELS)} (one of your own: package.module:factory)"
+        )
+    return MODELS[name]
+
+
+def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
+    """The card of the model that ``config`` names, without building its network.
+
+    Fetches the weights to this node's cache, for their digest. (A factory of the user's has to build its model.)
+    Raises ConfigError or WeightsError.
+    """
+    if ":" in config.name:
+        return _call_factory(config).card
+    return _describe(config, storage)[0]
+
+
+def build(
+    config: ModelConfig, storage: Storage, *, device: str, precision: str = "fp32", threads: int | None = None
+) -> Segmenter:
+    """The Segmenter that ``config`` names, with its weights, in eval mode on ``device``.
+
+    ``threads``: torch's threads in this process. Ray gives an actor one OpenMP thread per whole CPU that it asked
+    for, so the caller says it. Raises ConfigError or WeightsError.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if ":" in config.name:
+        segmenter = _call_factory(config)
+        segmenter.module.eval().to(device)
+        return segmenter
+    card, weights = _describe(config, storage)
+    spec = MODELS[config.name]
+    # Random numbers are drawn even where weights follow: the caller's generator must not notice.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = spec.network(card.options, _channel_count(card))
+    if weights.path is not None:
+        load_into(module, weights.path, weights.uri)
+    if spec.task == "instance":
+        return InstanceSegmenter(module, card, device=device, precision=precision)
+    return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
+
+
+def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
+    """Raise ConfigError, with every problem, where the post-processing does not fit the model."""
+    names = [category.name for category in card.categories]
+    problems = [
+        f"postprocess.classes: {name!r} is no class of {card.label}; {nearest(name, names)}"
+        for name in postprocess.classes or ()
+        if name not in names
+    ]
+    if card.task == "semantic" and len(names) != 2 and postprocess.mask_threshold != 0.5:
+        problems.append(
+            f"postprocess.mask_threshold: {card.label} has {len(names)} classes, and the most probable wins; "
+            "a threshold fits instance models and those of two classes (see postprocess.min_confidence)"
+        )
+    if card.task == "instance" and postprocess.min_confidence > 0:
+        problems.append(f"postprocess.min_confidence: {card.label} gives instances; use postprocess.score_threshold")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights]:
+    spec = get_spec(config.name)
+    # What is wrong with the config is said before anything is fetched.
+    _check_options(config.name, spec, config.options)
+    if config.categories is not None:
+        _check_names(config.categories, spec.task)
+    weights = locate(config, spec.published, storage)
+    saved = weights.description or {}
+    if saved and saved["name"] != config.name:
+        raise ConfigError(
+            f"model.name is {config.name!r}, but {config.weights} holds a {saved['name']!r}; give that name"
+        )
+    options = {**spec.options, **saved.get("options", {}), **config.options}
+    _check_options(config.name, spec, options)
+    categories = _categories(config, spec, weights)
+    mean, std = unet.normalisation(options.get("encoder", ""))
+    preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
+    preprocessing.update(saved.get("preprocessing", {}))
+    if config.resize is not None:
+        preprocessing["resize"] = config.resize
+    card = ModelCard(
+        name=config.name,
+        task=spec.task,
+        categories=categories,
+        digest=digest(weights.sha256, config.name, options, [vars(c) for c in categories], preprocessing),
+        weights=weights.uri,
+        options=options,
+        preprocessing=preprocessing,
+        licence=_TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved.get("licence"),
+    )
+    return card, weights
+
+
+def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> None:
+    problems = []
+    for key, value in options.items():
+        if key not in spec.options:
+            known = ", ".join(spec.options) or "none"
+            problems.append(f"model.options.{key}: no option of {name}; known: {known}")
+            continue
+        default = spec.options[key]
+        fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
+        if not fits:
+            problems.append(f"model.options.{key}: {value!r}: expected a {type(default).__name__}, such as {default!r}")
+    if problems:
+        raise ConfigError(*problems)
+    if "encoder" in options:
+        unet.check_encoder(options["encoder"])
+
+
+def _check_names(names: Sequence[str], task: Task) -> None:
+    classes = [name for name in names if name != NO_CLASS]
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise ConfigError(f"model.categories: {', '.join(twice)}: named twice")
+    if task == "semantic" and len(names) < 2:
+        raise ConfigError("model.categories: a semantic model has two classes or more; name the background too")
+    if not set(classes) - {BACKGROUND}:
+        raise ConfigError("model.categories: no class is named")
+
+
+def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple[Category, ...]:
+    """From the config, else from model.json, else from the published weights (PASCAL VOC's or COCO's classes)."""
+    if weights.description is not None:
+        saved = categories_from_json(weights.description["categories"])
+        if config.categories is None:
+            return saved
+        if len(config.categories) != len(saved):
+            raise ConfigError(
+                f"model.categories names {len(config.categories)} classes, {config.weights} has {len(saved)}"
+            )
+        return tuple(replace(old, name=name) for old, name in zip(saved, config.categories, strict=True))
+    entry = published_entry(config.name, spec.published or _SAME_CLASSES, "default")
+    published: list[str] = entry.meta["categories"]
+    if config.categories is None:
+        return _from_channels(published, spec.task)
+    if weights.uri.startswith("torchvision:") and len(config.categories) != len(published):
+        raise ConfigError(
+            f"model.categories names {len(config.categories)} classes, {weights.uri} has {len(published)}; "
+            "leave model.categories out"
+        )
+    return _from_channels(config.categories, spec.task)
+
+
+_SAME_CLASSES = "fcn_resnet50"  # models without published weights start with the classes of this one, PASCAL VOC's
+
+
+def _from_channels(names: Sequence[str], task: Task) -> tuple[Category, ...]:
+    """Categories of a network's channels. Instance: channel 0 is the background, whether named or not."""
+    if task == "semantic":
+        return make_categories(["background" if name == BACKGROUND else name for name in names])
+    channels = list(names) if names[0] == BACKGROUND else [BACKGROUND, *names]
+    return tuple(
+        Category(channel, name, palette_color(channel))
+        for channel, name in enumerate(channels)
+        if name not in (BACKGROUND, NO_CLASS)
+    )
+
+
+def _channel_count(card: ModelCard) -> int:
+    if card.task == "semantic":
+        return len(card.categories)
+    return max(category.id for category in card.categories) + 1
+
+
+def _call_factory(config: ModelConfig) -> Segmenter:
+    """``package.module:factory`` called with ``model.options``: its Segmenter, the options written into its card."""
+    unused = [
+        key
+        for key, default in (("weights", "default"), ("sha256", None), ("categories", None), ("resize", None))
+        if getattr(config, key) != default
+    ]
+    if unused:
+        raise ConfigError(*(f"model.{key}: not passed on; {config.name} takes model.options only" for key in unused))
+    module_name, _, attribute = config.name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"model.name {config.name!r} cannot be imported: {error}; expected package.module:factory, "
+            "importable on every node"
+        ) from error
+    try:
+        segmenter = factory(**config.options)
+    except TypeError as error:
+        raise ConfigError(f"model.name {config.name!r}: cannot be called with model.options: {error}") from error
+    methods = ("prepare", "forward", "restore", "predict", "loss")
+    lacking = [name for name in methods if not callable(getattr(segmenter, name, None))]
+    lacking += [name for name in ("module", "same_size_batches") if not hasattr(segmenter, name)]
+    if lacking or not isinstance(getattr(segmenter, "card", None), ModelCard):
+        missing = ", ".join(lacking) or "a card of type ModelCard"
+        raise ConfigError(
+            f"model.name {config.name!r} gave a {type(segmenter).__name__}, no Segmenter (segjobs/models/base.py): "
+            f"it lacks {missing}"
+        )
+    # The weights' digest is the factory's to give; its name and options are known here.
+    segmenter.card = replace(
+        segmenter.card, digest=digest(segmenter.card.digest, config.name, config.options), options=dict(config.options)
+    )
+    return segmenter

@@ -1,0 +1,150 @@
+"""The semantic Segmenter: any network that gives class logits, with its preprocessing and its way back.
+
+    uint8 image → resize (rule of the card), pad to the network's divisor → logits → crop → upsample, argmax → LabelMap
+
+A network maps float32 (N, 3, h, w) to logits (N, C, h', w'), or to torchvision's mapping ``{"out": …, "aux": …}``.
+Where the logits are smaller than the input they are upsampled to the input's size and from there to the image's, as
+torchvision followed by an interpolation does.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segjobs.errors import ItemError
+from segjobs.manifest.schema import ModelCard
+from segjobs.models import batching
+from segjobs.models.base import VOID, LabelMap, Prediction
+from segjobs.models.resize import resize_ids, resize_image, target_size, to_tensor
+from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
+
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUX_WEIGHT = 0.5  # of the auxiliary head's loss: torchvision's references/segmentation/train.py
+_DEVICE_BYTES = 2**30  # larger upsampled logits go the CPU's way, plane by plane, instead of filling the GPU
+
+
+class StrideLogits(nn.Module):
+    """A torchvision segmentation network without its last step, the upsampling to the input's size.
+
+    That step costs 61 million interpolated values for a batch of 8 at 520x693 and 21 classes; ``restore`` takes it
+    for the classes that can win, which are few. The state dict is torchvision's, key by key.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.backbone = network.get_submodule("backbone")
+        self.classifier = network.get_submodule("classifier")
+        self.aux_classifier = dict(network.named_children()).get("aux_classifier")
+        self._head_takes_all = not isinstance(self.classifier, nn.Sequential)  # LR-ASPP reads two feature maps
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """float32 (N, 3, h, w) → ``out`` (N, C, h/stride, w/stride), and ``aux`` alike while training."""
+        features = self.backbone(batch)
+        logits = {"out": self.classifier(features if self._head_takes_all else features["out"])}
+        if self.training and self.aux_classifier is not None:
+            logits["aux"] = self.aux_classifier(features["aux"])
+        return logits
+
+
+class SemanticSegmenter:
+    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it."""
+
+    same_size_batches = True
+
+    def __init__(
+        self, module: nn.Module, card: ModelCard, *, divisor: int = 1, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        self.card = card
+        self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
+        self._divisor = divisor
+        self._device = torch.device(device)
+        self._dtype = AUTOCAST[precision]
+        self._rule: str = card.preprocessing["resize"]
+        self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
+        self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
+        self._fill = torch.tensor(card.preprocessing["mean"]).mul(255).round().to(torch.uint8)[:, None, None]
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
+        size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
+        return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Prepared tensors of one shape → logits (C, h', w') each, float32 or the autocast type, on the device."""
+        return list(self._logits(batch)["out"])
+
+    @torch.inference_mode()
+    def restore(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
+        """Logits (C, h', w') of one image → its label map. Raises ItemError NON_FINITE."""
+        inner = target_size(self._rule, size_hw)
+        if self._divisor > 1:
+            output = output[:, : inner[0], : inner[1]]
+        logits = output.float()
+        by_way_of = inner if logits.shape[1:] != inner != size_hw else None
+        if not torch.isfinite(logits.sum()):
+            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
+        if logits.is_cuda and 4 * len(logits) * size_hw[0] * size_hw[1] <= _DEVICE_BYTES:
+            return LabelMap(*upsample_on_device(logits, size_hw, by_way_of=by_way_of))
+        return LabelMap(*upsample_on_cpu(logits.cpu().contiguous().numpy(), size_hw, by_way_of=by_way_of))
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Images uint8 (H, W, 3) RGB of any sizes → one LabelMap each."""
+        return batching.predict(self, images)
+
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        """Mean cross-entropy over the labelled pixels, at the network's size, plus 0.5 x the auxiliary head's.
+
+        Images of different sizes are padded to a common one; padding and ``VOID`` carry no loss.
+        Raises ItemError LABEL_SHAPE or LABEL_VALUE for a target that does not fit.
+        """
+        tensors = [self.prepare(image) for image in images]
+        height = max(tensor.shape[1] for tensor in tensors)
+        width = max(tensor.shape[2] for tensor in tensors)
+        labels = np.full((len(tensors), height, width), VOID, np.int64)
+        for label, image, target in zip(labels, images, targets, strict=True):
+            ids = self._checked_ids(image, target)
+            inner = target_size(self._rule, (image.shape[0], image.shape[1]))
+            label[: inner[0], : inner[1]] = resize_ids(ids, inner)
+        truth = torch.from_numpy(labels).to(self._device)
+        logits = self._logits([self._pad(tensor, (height, width)) for tensor in tensors])
+        loss = _cross_entropy(logits["out"], truth)
+        return loss + _AUX_WEIGHT * _cross_entropy(logits["aux"], truth) if "aux" in logits else loss
+
+    def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""
+        height, width = (-(-side // self._divisor) * self._divisor for side in size_hw)
+        if image.shape[1:] == (height, width):
+            return image
+        padded = self._fill.expand(3, height, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        padded[:, : image.shape[1], : image.shape[2]] = image
+        return padded
+
+    def _logits(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        # Stacked as (N, h, w, 3) and viewed as (N, 3, h, w), the batch is channels_last without a copy.
+        pixels = torch.stack([tensor.permute(1, 2, 0) for tensor in batch]).permute(0, 3, 1, 2)
+        scaled = pixels.to(self._device, non_blocking=True).float().div_(255).sub_(self._mean).div_(self._std)
+        with torch.autocast("cuda", self._dtype, enabled=self._device.type == "cuda" and self._dtype != torch.float32):
+            logits = self.module(scaled)
+        return {"out": logits} if isinstance(logits, torch.Tensor) else logits
+
+    def _checked_ids(self, image: np.ndarray, target: Prediction) -> np.ndarray:
+        if not isinstance(target, LabelMap) or target.ids.shape != image.shape[:2]:
+            raise ItemError("LABEL_SHAPE", f"a semantic model trains on label maps of the image's {image.shape[:2]}")
+        wrong = (target.ids >= len(self.card.categories)) & (target.ids != VOID)
+        if wrong.any():
+            known = len(self.card.categories) - 1
+            raise ItemError(
+                "LABEL_VALUE", f"label index {target.ids[wrong][0]} is no class of the model (0 to {known})"
+            )
+        return target.ids
+
+
+def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean over the pixels that are not VOID; 0 where all are. The logits are upsampled to the truth's size."""
+    upsampled = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(upsampled, truth, ignore_index=VOID, reduction="sum")
+    return total / (truth != VOID).sum().clamp(min=1)

@@ -1,0 +1,300 @@
+"""Weights by URI: found or fetched once per node, checked, read without running code; and a model's way to disk.
+
+    model.weights → locate (cache, lock, SHA-256) → Weights → load_into(module)
+    Segmenter → save_model → model.safetensors + model.json, which ``model.weights`` takes again
+
+``model.json`` holds what the tensors do not: name, task, options, categories, preprocessing, licence. Remote files
+lie in ``$SEGJOBS_CACHE`` (``~/.cache/segjobs``) under a key made of URI, size and etag, so that a file replaced at
+its URI is fetched anew; local files are used where they are.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import pickle
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torchvision
+from filelock import FileLock
+from safetensors import SafetensorError
+from torch import nn
+
+from segjobs.config import ModelConfig
+from segjobs.errors import ConflictError, StorageError, WeightsError
+from segjobs.models.base import Segmenter
+from segjobs.storage import Storage, is_remote, join, local_path
+
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put around a state dict
+_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_SHOWN = 4
+
+Found = tuple[Path, Mapping[str, Any] | None]
+"""A weights file on this node and, for a model directory, the content of its model.json."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights on this node. ``sha256`` of the file's bytes, or ``seed:N``; ``path`` None for random ones.
+
+    ``uri`` with aliases resolved (``torchvision:COCO_V1`` for ``default``); ``description`` is model.json's content.
+    """
+
+    uri: str
+    sha256: str
+    path: Path | None = None
+    description: Mapping[str, Any] | None = None
+
+
+def locate(config: ModelConfig, published: str | None, storage: Storage) -> Weights:
+    """Find or fetch what ``config.weights`` names. ``published``: the torchvision model whose weights fit, if any.
+
+    Raises WeightsError where they are missing, unreachable or not of ``config.sha256``.
+    """
+    uri = config.weights
+    if uri == "none":
+        return Weights(uri, f"seed:{config.seed}")
+    if uri == "default" or uri.startswith("torchvision:"):
+        entry = published_entry(config.name, published, uri)
+        return _checked(f"torchvision:{entry.name}", (_fetch_published(entry.url), None), config.sha256)
+    if uri.startswith("hf://"):
+        return _checked(uri, _fetch_hub(uri), config.sha256)
+    return _checked(uri, _fetch_stored(uri, storage), config.sha256)
+
+
+def published_entry(name: str, published: str | None, uri: str) -> Any:
+    """The member of torchvision's weights enum that ``default`` or ``torchvision:ENUM`` means for a model."""
+    if published is None:
+        raise WeightsError(
+            f"model.weights={uri}: there are no published weights for {name}; "
+            "give model.weights=<model directory>, or none for random ones"
+        )
+    entries: Any = torchvision.models.get_model_weights(published)
+    wanted = uri.removeprefix("torchvision:")
+    if wanted == "default":
+        return entries.DEFAULT
+    if wanted not in entries.__members__:
+        near = difflib.get_close_matches(wanted, entries.__members__, n=3, cutoff=0.3) or list(entries.__members__)
+        raise WeightsError(f"model.weights={uri}: torchvision has no such weights for {name}; it has {', '.join(near)}")
+    return entries[wanted]
+
+
+def load_into(module: nn.Module, path: Path, uri: str) -> None:
+    """Copy the tensors of the file at ``path``, known to the user as ``uri``, into ``module``.
+
+    Raises WeightsError naming those that do not fit.
+    Left out without complaint: an auxiliary head that the module was built without, and the batch counters that
+    frozen batch norms lack.
+    """
+    given = read_tensors(path)
+    wanted = module.state_dict()
+    given = {key: value for key, value in given.items() if key in wanted or not _needless(key, wanted)}
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in wanted]
+    mismatched = [
+        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, value in given.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    if missing or unexpected or mismatched:
+        findings = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)]
+        found = "; ".join(f"{len(keys)} {what}: {_first(keys)}" for what, keys in findings if keys)
+        raise WeightsError(
+            f"{uri}: the weights do not fit the model: {found}. "
+            "Check model.name, model.options and the number of model.categories"
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a .safetensors file, or of a .pth/.pt file read with ``weights_only=True``, on the CPU."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: holds more than tensors, or is damaged, and is not run "
+            f"({_line(error)}); save its state_dict() alone, best as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not readable as weights: {_line(error)}") from error
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: expected a state dict (names and tensors), found {type(content).__name__}")
+    for prefix in _PREFIXES:
+        if content and all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    return dict(content)
+
+
+def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, Any] | None = None) -> str:
+    """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
+
+    ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is
+    written last: with it the directory is complete. Raises ConflictError where ``uri`` holds another model.
+    """
+    card = segmenter.card
+    tensors = {key: value.contiguous().cpu() for key, value in segmenter.module.state_dict().items()}
+    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    sha256 = hashlib.sha256(data).hexdigest()
+    description = {
+        **(extra or {}),
+        "name": card.name,
+        "task": card.task,
+        "options": card.options,
+        "categories": [asdict(category) for category in card.categories],
+        "preprocessing": card.preprocessing,
+        "licence": card.licence,
+        "sha256": sha256,
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False).encode()
+    for name, content in ((TENSORS, data), (DESCRIPTION, text)):
+        target = join(uri, name)
+        if not storage.put_if_absent(target, content) and storage.read(target) != content:
+            raise ConflictError(f"{target}: another model is there already; give another place to save this one")
+    return sha256
+
+
+def _needless(key: str, wanted: Mapping[str, torch.Tensor]) -> bool:
+    if key.endswith("num_batches_tracked"):
+        return True
+    return key.startswith("aux_classifier.") and not any(name.startswith("aux_classifier.") for name in wanted)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's text; its type where it has none (EOFError)."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
+
+
+def _checked(uri: str, found: Found, expected: str | None) -> Weights:
+    """With the digest of the file's bytes; raises WeightsError if another one was expected."""
+    path, description = found
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    described = (description or {}).get("sha256")
+    for origin, wanted in (("model.sha256", expected), (DESCRIPTION, described)):
+        if wanted not in (None, sha256):
+            raise WeightsError(
+                f"{uri}: the weights' SHA-256 is {sha256}, but {origin} says {wanted}: damaged or replaced ({path})"
+            )
+    return Weights(uri, sha256, path, description)
+
+
+def _fetch_published(url: str) -> Path:
+    """torchvision's file: from torch.hub's own cache where it lies there already, else downloaded."""
+    name = url.rpartition("/")[2]
+    known = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if known.is_file():
+        return known
+    hash_prefix = name.rpartition(".")[0].rpartition("-")[2]
+
+    def download(path: Path) -> None:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+
+    try:
+        return _cached(url, name, download)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"{url}: cannot be fetched: {error}. Without internet, put the file at {known}, "
+            "or give model.weights=<file or model directory>, or none"
+        ) from error
+
+
+def _fetch_hub(uri: str) -> Found:
+    """``hf://org/repo@revision[/file]`` through huggingface_hub and its own cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+    owner, _, rest = uri.removeprefix("hf://").partition("/")
+    repo, _, version = rest.partition("@")
+    revision, _, file = version.partition("/")
+    if not (owner and repo and revision) or "/" in repo:
+        raise WeightsError(f"model.weights={uri}: expected hf://org/repo@revision, or hf://org/repo@revision/file")
+    try:
+        path = hf_hub_download(f"{owner}/{repo}", file or TENSORS, revision=revision)
+        description = None
+        if not file:
+            text = Path(hf_hub_download(f"{owner}/{repo}", DESCRIPTION, revision=revision)).read_bytes()
+            description = _parsed(text, f"{uri}/{DESCRIPTION}")
+    except (OSError, EntryNotFoundError, HFValidationError) as error:
+        raise WeightsError(
+            f"{uri}: cannot be fetched: {_line(error)}. Check the name, the revision and HF_TOKEN"
+        ) from error
+    return Path(path), description
+
+
+def _fetch_stored(uri: str, storage: Storage) -> Found:
+    """A model directory or one file, local or remote."""
+    if uri.endswith(_SUFFIXES):
+        return _local_copy(uri, storage), None
+    try:
+        text = storage.read(join(uri, DESCRIPTION))
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsError(
+            f"model.weights={uri}: no {DESCRIPTION} there; expected a model directory ({TENSORS} + {DESCRIPTION}), "
+            f"a file ending in {', '.join(_SUFFIXES)}, torchvision:ENUM, hf://org/repo@revision, default or none"
+        ) from None
+    except OSError as error:
+        raise WeightsError(f"{uri}: cannot be read: {error}") from error
+    return _local_copy(join(uri, TENSORS), storage), _parsed(text, join(uri, DESCRIPTION))
+
+
+def _local_copy(uri: str, storage: Storage) -> Path:
+    info = storage.info(uri)
+    if info is None:
+        raise WeightsError(f"{uri}: no such weights file")
+    if not is_remote(uri):
+        return local_path(uri)
+    try:
+        return _cached(
+            f"{uri} {info.size} {info.etag}", uri.rpartition("/")[2], lambda path: storage.get_file(uri, path)
+        )
+    except OSError as error:
+        raise WeightsError(f"{uri}: cannot be fetched: {error}") from error
+
+
+def _parsed(text: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        description = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{where}: not readable as JSON: {error}") from error
+    needed = {"name", "options", "categories", "preprocessing"}
+    lacking = needed - set(description) if isinstance(description, dict) else needed
+    if lacking:
+        raise WeightsError(f"{where}: no model description of segjobs: {', '.join(sorted(lacking))} missing")
+    return description
+
+
+def _cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
+    """The file under ``key``, downloaded by the first of this node's processes that asks for it."""
+    root = Path(os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")).expanduser() / "weights"
+    folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made: {error}; set SEGJOBS_CACHE to a writable folder") from error
+    with FileLock(folder / "lock"):
+        if not path.exists():
+            part = folder / f"{uuid.uuid4().hex}.part"
+            try:
+                download(part)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,191 @@
+"""One suite for every model of the table: shapes, the way back, batches, determinism, training.
+
+A new model's test is its line in ``MODELS``.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.errors import ItemError
+from segjobs.manifest.rle import decode
+from segjobs.models.base import VOID, Instances, LabelMap
+from segjobs.models.postprocess import to_segments
+from segjobs.models.registry import MODELS, build, resolve
+from segjobs.storage import Storage
+
+STORAGE = Storage()
+CLASSES = ["background", "left", "right"]
+HEAVY = {  # each has a lighter sister that runs the same code
+    *("fcn16s_vgg16", "fcn32s_vgg16", "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),
+    *("unetplusplus", "maskrcnn_resnet50_fpn_v2"),
+}
+LIGHT_OPTIONS = {"encoder": "resnet18", "hidden": 32, "aux_loss": True}
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in MODELS]
+
+
+def contract_config(name, **settings):
+    options = {key: value for key, value in LIGHT_OPTIONS.items() if key in MODELS[name].options}
+    if MODELS[name].task == "instance":
+        # Random heads score every class alike: without a threshold, and with one object, something is found.
+        options = {"box_score_thresh": 0.0, "box_detections_per_img": 5}
+        categories, resize = CLASSES[1:], "short:32"
+    else:
+        categories, resize = CLASSES, "64x64"
+    return ModelConfig(
+        **{"name": name, "weights": "none", "options": options, "categories": categories, "resize": resize, **settings}
+    )
+
+
+def draw(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def as_arrays(prediction):
+    if isinstance(prediction, LabelMap):
+        return {"ids": prediction.ids, "confidence": prediction.confidence}
+    arrays = {name: getattr(prediction, name) for name in ("classes", "scores", "boxes_xyxy", "corners_xy")}
+    return {**arrays, **{f"crop {i}": crop for i, crop in enumerate(prediction.crops)}}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request):
+    return build(contract_config(request.param), STORAGE, device="cpu")
+
+
+def test_card_is_the_one_that_the_driver_resolves(model):
+    assert resolve(contract_config(model.card.name), STORAGE) == model.card
+    assert model.card.task == MODELS[model.card.name].task
+    assert not model.module.training
+
+
+@pytest.mark.parametrize("size_hw", [(50, 70), (1, 1), (97, 33)])
+def test_way_back_to_the_original_size(model, size_hw):
+    image = draw(*size_hw)
+    before = image.copy()
+    prediction = model.predict([image])[0]
+    np.testing.assert_array_equal(image, before)
+    if isinstance(prediction, LabelMap):
+        assert prediction.ids.shape == prediction.confidence.shape == size_hw
+        assert prediction.ids.dtype == np.uint16
+        assert prediction.ids.max() < len(CLASSES)
+        assert prediction.confidence.dtype == np.float32
+        # Between cells that disagree, the winner of the logits may have less than 1/3 of the probability.
+        assert 0 <= prediction.confidence.min() <= prediction.confidence.max() <= 1
+    else:
+        assert prediction.size_hw == size_hw
+        assert (np.diff(prediction.scores) <= 0).all()
+        assert set(prediction.classes.tolist()) <= {0, 1}
+        for crop, (left, top) in zip(prediction.crops, prediction.corners_xy.tolist(), strict=True):
+            assert crop.dtype == np.float32
+            assert min(left, top) >= 0
+            assert top + crop.shape[0] <= size_hw[0]
+            assert left + crop.shape[1] <= size_hw[1]
+    segments, _ = to_segments(prediction, model.card.categories, PostprocessConfig())
+    masks = [decode(segment["segmentation"]["counts"], size_hw) for segment in segments]
+    if isinstance(prediction, LabelMap):
+        assert (np.sum(masks, axis=0) == 1).all()
+
+
+def test_prepared_tensors(model):
+    tensor = model.prepare(draw(50, 70))
+    assert tensor.dtype == torch.uint8
+    assert tensor.shape == ((3, 64, 64) if model.same_size_batches else (3, 50, 70))
+
+
+def test_batch_of_one_equals_batch_of_three(model):
+    images = [draw(50, 70, seed) for seed in range(3)]
+    tensors = [model.prepare(image) for image in images]
+    together = model.forward(tensors)
+    for tensor, output in zip(tensors, together, strict=True):
+        (alone,) = model.forward([tensor])
+        one, many = model.restore(alone, (50, 70)), model.restore(output, (50, 70))
+        # Convolutions of another batch size sum in another order: values agree to 1e-3, labels but for near ties.
+        if isinstance(one, LabelMap):
+            torch.testing.assert_close(alone, output, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
+            assert (one.ids == many.ids).mean() > 0.99
+        else:
+            np.testing.assert_allclose(one.scores, many.scores, atol=1e-3)
+
+
+def test_same_input_same_output(model):
+    images = [draw(50, 70), draw(60, 40)]
+    for first, second in zip(model.predict(images), model.predict(images), strict=True):
+        for name, array in as_arrays(first).items():
+            np.testing.assert_array_equal(array, as_arrays(second)[name], err_msg=name)
+
+
+def test_random_weights_come_from_the_seed_alone(model):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    again = build(contract_config(model.card.name), STORAGE, device="cpu")
+    assert torch.equal(torch.rand(1), expected), "building must not draw from the caller's generator"
+    for key, value in model.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[key], value), key
+    assert resolve(contract_config(model.card.name, seed=1), STORAGE).digest != model.card.digest
+
+
+def test_nan_is_a_failed_item(model):
+    tensors = [model.prepare(draw(50, 70))]
+    parameter = next(iter(model.module.parameters()))
+    kept = parameter.detach().clone()
+    try:
+        with torch.no_grad():
+            parameter.fill_(float("nan"))
+        (output,) = model.forward(tensors)
+        with pytest.raises(ItemError) as caught:
+            model.restore(output, (50, 70))
+        assert caught.value.code == "NON_FINITE"
+    finally:
+        with torch.no_grad():
+            parameter.copy_(kept)
+
+
+def two_halves(task):
+    """Two images of which the left and the right half differ, and their targets; a stripe is unlabelled."""
+    images, targets = [], []
+    for height, width in ((64, 64), (50, 70)):
+        middle = width // 2
+        image = np.full((height, width, 3), (40, 80, 160), np.uint8)
+        image[:, middle:] = (220, 180, 30)
+        ids = np.ones((height, width), np.uint16)
+        ids[:, middle:] = 2
+        ids[:3] = VOID
+        boxes = np.array([[0, 0, middle, height], [middle, 0, width, height], [5, 5, 5, 9]], np.float32)
+        crops = [np.ones((height, middle), np.float32), np.ones((height, width - middle), np.float32), np.ones((4, 1))]
+        corners = np.array([[0, 0], [middle, 0], [5, 5]], np.int32)
+        instances = Instances(
+            (height, width), np.array([0, 1, 1]), np.ones(3, np.float32), boxes, crops, corners
+        )  # the third has no width: no training target
+        images.append(image)
+        targets.append(instances if task == "instance" else LabelMap(ids))
+    return images, targets
+
+
+def test_training_lowers_the_loss(model):
+    trained = build(contract_config(model.card.name), STORAGE, device="cpu")
+    trained.module.train()
+    torch.manual_seed(0)
+    images, targets = two_halves(model.card.task)
+    optimizer = torch.optim.Adam(trained.module.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(5):
+        loss = trained.loss(images, targets)
+        assert loss.ndim == 0
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.isfinite(losses).all()
+    assert min(losses[-2:]) < losses[0], losses
+
+
+def test_a_target_of_another_size_or_kind(model):
+    images, targets = two_halves(model.card.task)
+    other = two_halves("semantic" if model.card.task == "instance" else "instance")[1]
+    for wrong in (targets[::-1], other):
+        with pytest.raises(ItemError) as caught:
+            model.loss(images, wrong)
+        assert caught.value.code == "LABEL_SHAPE"

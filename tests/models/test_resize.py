@@ -1,0 +1,69 @@
+"""The rules of model.resize, by hand and against torchvision."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2.functional import resize
+
+from segjobs.errors import ItemError
+from segjobs.models.resize import resize_ids, resize_image, target_size, to_tensor
+
+
+@pytest.mark.parametrize(
+    ("rule", "size_hw", "expected"),
+    [
+        ("native", (7, 9), (7, 9)),
+        ("short:520", (480, 640), (520, 693)),
+        ("short:520", (640, 480), (693, 520)),
+        ("short:520", (1, 1), (520, 520)),
+        ("short:4", (1, 16), (4, 64)),
+        ("long:100", (30_000, 10), (100, 1)),
+        ("long:100", (50, 200), (25, 100)),
+        ("long:100", (200, 50), (100, 25)),
+        ("256x512", (30_000, 10), (256, 512)),
+    ],
+)
+def test_target_size(rule, size_hw, expected):
+    assert target_size(rule, size_hw) == expected
+
+
+def test_a_strip_too_long_for_short_is_one_failed_item():
+    with pytest.raises(ItemError, match=r"10x30000 pixels.*short:520.*use long:N") as caught:
+        target_size("short:520", (30_000, 10))
+    assert caught.value.code == "TOO_LARGE"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.integers(2, 40))
+def test_short_is_torchvisions_resize(seed, height, width, side):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    try:
+        size_hw = target_size(f"short:{side}", (height, width))
+    except ItemError:
+        assert max(height, width) > 16 * min(height, width)
+        return
+    expected = resize(torch.from_numpy(image.transpose(2, 0, 1).copy()), [side], antialias=True)
+    assert torch.equal(resize_image(to_tensor(image), size_hw), expected)
+
+
+def test_a_single_pixel():
+    # Not against torchvision: for planar memory, torch 2.15's kernel fails its own assertion on a 1x1 output.
+    image = np.full((40, 60, 3), (10, 20, 30), np.uint8)
+    assert resize_image(to_tensor(image), (1, 1)).flatten().tolist() == [10, 20, 30]
+
+
+def test_read_only_and_strided_images_are_copied_without_a_warning():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    image.flags.writeable = False
+    assert to_tensor(image).shape == (3, 2, 4)
+    mirrored = to_tensor(image[:, ::-1])
+    assert mirrored[0, 0].tolist() == [9, 6, 3, 0]
+
+
+def test_ids_take_the_label_under_each_centre():
+    ids = np.array([[1, 2], [3, 4]], np.uint16)
+    assert resize_ids(ids, (1, 4)).tolist() == [[3, 3, 4, 4]]  # the centre of the one row is the border: lower row
+    assert resize_ids(ids, (2, 2)).tolist() == ids.tolist()
+    assert resize_ids(np.arange(6, dtype=np.uint16)[None], (1, 3)).tolist() == [[1, 3, 5]]

@@ -1,0 +1,82 @@
+"""A Segmenter of the user's own for tests of the jobs: ``model.name=tests.toy_model:build``, no network, exact answers.
+
+Red says the class (below 86 dark, below 172 mid, else bright), green the confidence (green / 255), so a
+test knows the masks of every image that it draws. Blue of the first pixel is the image's number.
+
+    TOY_SLEEP_S   seconds that each image takes, for tests that stop a run in the middle
+    TOY_LOG       a folder: one line per image that went through ``forward``, its number, in a file per process
+
+``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that an actor appends to when it loads
+the model, so that it changes between the plan and the first read).
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segjobs.errors import ItemError
+from segjobs.manifest.schema import ModelCard, make_categories
+from segjobs.models.base import VOID, LabelMap, Prediction
+
+CATEGORIES = make_categories(["dark", "mid", "bright"])
+NOT_FINITE = 255
+"""The number of an image for which the network answers NaN."""
+
+
+class ToySegmenter:
+    """See ``segjobs.models.base.Segmenter``."""
+
+    same_size_batches = True
+
+    def __init__(self, seed: int) -> None:
+        self.card = ModelCard("toy", "semantic", CATEGORIES, digest=f"{seed:064d}", weights="none")
+        self.module = torch.nn.Identity()
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        outputs = torch.stack(list(batch)).float()
+        for output in outputs:
+            number = int(output[2, 0, 0])
+            time.sleep(float(os.environ.get("TOY_SLEEP_S", "0")))
+            if folder := os.environ.get("TOY_LOG"):
+                with (Path(folder) / str(os.getpid())).open("a") as file:
+                    file.write(f"{number}\n")
+            if number == NOT_FINITE:
+                output[0] = torch.nan
+        return list(outputs)
+
+    def restore(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
+        red, green, _ = output.numpy()
+        if not np.isfinite(red).all():
+            raise ItemError("NON_FINITE", "toy gave NaN")
+        assert red.shape == size_hw
+        return LabelMap((red // 86).astype(np.uint16), green / np.float32(255))
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        return [self.restore(self.forward([self.prepare(image)])[0], image.shape[:2]) for image in images]
+
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        raise NotImplementedError("the toy is not trained")
+
+
+def build(seed: int = 0, spoil: str | None = None) -> ToySegmenter:
+    """The factory that ``model.name`` names."""
+    import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
+
+    if spoil and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        with open(spoil, "ab") as file:
+            file.write(b"more")
+    return ToySegmenter(seed)
+
+
+def expected_ids(image: np.ndarray) -> np.ndarray:
+    """The label map that the toy gives for an image uint8 (H, W, 3), VOID nowhere."""
+    ids = (image[..., 0] // 86).astype(np.uint16)
+    assert not (ids == VOID).any()
+    return ids
