@@ -1,0 +1,167 @@
+"""Rules that a report must meet: text in, what each asks for and whether the figures meet it out.
+
+    miou >= 0.6                                  a figure of the set
+    iou[person] >= 0.5                           a figure of one class
+    miou >= 0.6 with 95% confidence              the interval's worse end meets it
+    miou drop <= 0.01                            against the baseline
+    miou drop <= 0.01 with 95% confidence        the worst drop that the interval leaves open
+
+The intervals are two-sided: a bound "with 95% confidence" is missed by chance in 2.5% of the cases.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from segjobs.config import nearest
+from segjobs.errors import ConfigError
+
+SET_FIGURES = {
+    "miou": "mean_iou",
+    "mean_iou": "mean_iou",
+    "pixel_accuracy": "pixel_accuracy",
+    "mean_accuracy": "mean_accuracy",
+    "fwiou": "frequency_weighted_iou",
+    "frequency_weighted_iou": "frequency_weighted_iou",
+    "mean_dice": "mean_dice",
+    "boundary_iou": "boundary_iou",
+    "boundary_f": "boundary_f",
+    "ap": "mask_AP",
+    "ap50": "mask_AP50",
+    "ap75": "mask_AP75",
+    "box_ap": "box_AP",
+    "box_ap50": "box_AP50",
+    "box_ap75": "box_AP75",
+    "pq": "pq",
+    "sq": "sq",
+    "rq": "rq",
+}
+"""How a rule names a figure of the whole set → the figure's name."""
+CLASS_FIGURES = {
+    "iou": "iou",
+    "dice": "dice",
+    "precision": "precision",
+    "recall": "recall",
+    "boundary_iou": "class_boundary_iou",
+    "boundary_f": "class_boundary_f",
+    "ap": "class_mask_AP",
+    "ap50": "class_mask_AP50",
+    "box_ap": "class_box_AP",
+    "pq": "class_pq",
+}
+"""The same for a figure of one class, ``iou[person]``."""
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_RULE = re.compile(
+    r"\s*(?P<figure>\w+)\s*(?:\[(?P<category>.*)\])?(?P<drop>\s+drop)?\s*(?P<operator>>=|<=|>|<)"
+    r"\s*(?P<bound>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+    r"(?:\s+with\s+(?P<confidence>\d+(?:\.\d+)?)\s*%\s+confidence)?\s*"
+)
+_FORM = "'miou >= 0.6', 'iou[person] >= 0.5' or 'miou drop <= 0.01 with 95% confidence'"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score with the ends of its interval, each None where it is not known."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: ``figure`` (of ``category``, or of the set), or its ``drop`` from the baseline, against ``bound``."""
+
+    text: str
+    figure: str
+    category: str | None
+    drop: bool
+    operator: str
+    bound: float
+    confidence: float | None
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        return self.figure, self.category
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a rule is met, by which value; ``message`` is a line for people."""
+
+    rule: str
+    passed: bool
+    value: float | None
+    message: str
+
+
+def parse_rules(texts: Collection[str], categories: Collection[str], confidence: float | None) -> list[Rule]:
+    """Read rules. ``confidence``: of the report's intervals, None where it has none.
+
+    Raises ConfigError with every rule that makes no sense, and the nearest names.
+    """
+    rules, problems = [], []
+    for text in texts:
+        try:
+            rules.append(_parse(text, categories, confidence))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return rules
+
+
+def _parse(text: str, categories: Collection[str], confidence: float | None) -> Rule:
+    match = _RULE.fullmatch(text)
+    if not match:
+        raise ConfigError(f"gate: {text!r} is no rule; expected such as {_FORM}")
+    name, category = match["figure"].lower(), match["category"]
+    figures = SET_FIGURES if category is None else CLASS_FIGURES
+    if name not in figures:
+        where = "a class" if category is not None else "the set"
+        raise ConfigError(f"gate: {text!r}: {match['figure']!r} is no figure of {where}; {nearest(name, figures)}")
+    if category is not None and category not in categories:
+        raise ConfigError(f"gate: {text!r}: {category!r} is no class of the truth; {nearest(category, categories)}")
+    asked = float(match["confidence"]) / 100 if match["confidence"] else None
+    if asked is not None and (confidence is None or abs(asked - confidence) > 1e-9):
+        have = "there are no intervals" if confidence is None else f"the intervals are of {100 * confidence:g}%"
+        raise ConfigError(f"gate: {text!r}: {have}; set bootstrap.confidence={asked:g} and bootstrap.resamples=2000")
+    return Rule(
+        text=text,
+        figure=figures[name],
+        category=category,
+        drop=bool(match["drop"]),
+        operator=match["operator"],
+        bound=float(match["bound"]),
+        confidence=asked,
+    )
+
+
+def judge(
+    rule: Rule,
+    figures: Mapping[tuple[str, str | None], Figure],
+    differences: Mapping[tuple[str, str | None], Figure],
+) -> Verdict:
+    """Whether the report meets a rule.
+
+    ``figures`` and ``differences`` (predictions minus baseline) by figure and class. A rule about a
+    figure that is not there, or undefined, is missed: a gate that cannot look must not open.
+    """
+    found = (differences if rule.drop else figures).get(rule.key, Figure(None))
+    if rule.drop:
+        found = Figure(*(None if end is None else -end for end in (found.value, found.high, found.low)))
+    value = found.value
+    if rule.confidence is not None:
+        value = found.low if rule.operator in (">", ">=") else found.high
+    if value is None:
+        return Verdict(rule.text, False, None, "missed, the figure is undefined")
+    passed = _OPERATORS[rule.operator](value, rule.bound)
+    seen = "" if rule.confidence is None else f" (the interval's worse end; the figure is {found.value:.4f})"
+    return Verdict(rule.text, passed, value, f"{'met' if passed else 'missed'}, it is {value:.4f}{seen}")
