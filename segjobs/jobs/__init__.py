@@ -1,0 +1,14 @@
+"""The jobs, and the only folder that imports Ray. Ray and OpenMP read their environment once, so it is set here."""
+
+import os
+
+# Ray would start each worker of a driver started by `uv run` through uv, in an environment that it builds anew.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Ray's C++ side reports, as an error on the driver's terminal, that Ray Data passes its transforms to
+# actors through the object store. Ray's own Python exceptions tell what goes wrong.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+# Threads of torch that wait for each other would spin: beside Ray's processes that took four times the CPU time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A local Ray with fewer CPUs than processes ends one that idles for a second, and the writer idles between
+# shards. Starting it anew took seconds of CPU for every few shards, which were published late and in bursts.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")

@@ -1,0 +1,160 @@
+"""Ray for one job: which cluster, what fits on it, and how its errors read.
+
+``connect`` joins or starts a cluster and tells what it has; ``layout`` divides that among model
+actors, decoding and writing, and says before the start what is missing.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.data import DataContext
+from ray.exceptions import RayError
+
+from segjobs.config import ComputeConfig
+from segjobs.errors import ClusterError, SegjobsError
+
+SERVICE_CPUS = 0.25
+"""CPUs of a reading, writing or scoring task: they wait for storage more than they compute."""
+DECODE_CPUS = 1.0
+"""CPUs of a decoding task."""
+
+_RAY_ADVICE = "\nFailed to apply UDF transform after"  # Ray Data appends this and more to an error's own text
+_SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
+_LOCAL_STARTS = 3
+_CONNECT_S = 20  # in which a cluster's address must answer
+_INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the whole cluster has, in Ray's logical units."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a job lies on the cluster. ``threads``: torch threads of one actor on a CPU."""
+
+    min_actors: int
+    max_actors: int
+    cpus_per_actor: float
+    gpus_per_actor: float
+    threads: int
+    decode: Literal["task", "actor"]
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_per_actor else "cpu"
+
+    def __str__(self) -> str:
+        pool = f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors}-{self.max_actors}"
+        what = f"{self.gpus_per_actor:g} GPU" if self.gpus_per_actor else f"{self.threads} CPU thread(s)"
+        return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
+
+
+def connect(address: str | None) -> Resources:
+    """Join the cluster at ``address``, else RAY_ADDRESS's, else start a local Ray; what it has.
+
+    A Ray that is already initialised in this process is used as it is. Raises ClusterError.
+    """
+    if not ray.is_initialized():
+        _start(address or os.environ.get("RAY_ADDRESS") or "local")
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
+    # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a shard stays one block from plan to part
+    context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
+    context.execution_no_progress_timeout_s = _SPOT_WAIT_S
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    have = ray.cluster_resources()
+    return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
+
+
+def _check_address(target: str) -> None:
+    """Raise ClusterError where nothing listens at ``host:port``; Ray itself would try for minutes."""
+    host, separator, port = target.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # "local", "auto": for Ray to resolve
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"Ray at {target!r} cannot be reached: {error}; start it there or correct compute.address"
+        ) from error
+
+
+def _start(target: str) -> None:
+    _check_address(target)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    on_term = signal.getsignal(signal.SIGTERM)
+    local: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+    # Ray gives a new node 30 s and raises a bare Exception after them, which a busy laptop can need more than once.
+    for left in reversed(range(_LOCAL_STARTS if local else 1)):
+        try:
+            ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **local)
+            break
+        except Exception as error:
+            if not left:
+                text = " ".join(str(error).split())
+                raise ClusterError(f"Ray at {target!r} cannot be reached: {text}") from error
+    # Ray puts its own handler there, which exits with 1: a stopped job exits with 75.
+    if on_term is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)
+
+
+def layout(compute: ComputeConfig, have: Resources) -> Layout:
+    """Divide the cluster among the stages. Raises ClusterError where the pool's minimum does not fit.
+
+    ``auto`` takes one actor per GPU share; without GPUs one single-threaded actor per CPU on a small
+    machine (measured on two cores: 1.07 times one actor of two threads) and two threads each above
+    four CPUs, where the models' memory starts to count.
+    """
+    gpus = compute.gpus_per_actor if compute.gpus_per_actor is not None else float(have.gpus >= 1)
+    threads = compute.threads or max(1, int(compute.cpus_per_actor or (1 if have.cpus <= 4 else 2)))
+    cpus = compute.cpus_per_actor or (1.0 if gpus else threads - SERVICE_CPUS)
+    decode = compute.decode if compute.decode != "auto" else ("task" if gpus else "actor")
+    # Actors hold their CPUs to the end: one task of the stages around them has to fit beside all of them.
+    beside = DECODE_CPUS if decode == "task" else SERVICE_CPUS
+    low, _, high = compute.actors.partition("-")
+    if compute.actors == "auto":
+        fit = min(int((have.cpus - beside) // cpus), int(have.gpus // gpus) if gpus else int(have.cpus // threads))
+        smallest = largest = max(1, fit)
+    else:
+        smallest, largest = int(low), int(high or low)
+    if smallest * gpus > have.gpus:
+        raise ClusterError(
+            f"compute.actors={compute.actors} of {gpus:g} GPU each need {smallest * gpus:g} GPUs, the cluster has "
+            f"{have.gpus:g}: lower compute.actors or set compute.gpus_per_actor=0"
+        )
+    if smallest * cpus + beside > have.cpus:
+        others, instead = ("a decoding task", ", or set compute.decode=actor") if decode == "task" else ("reading", "")
+        raise ClusterError(
+            f"compute.actors={compute.actors} of {cpus:g} CPUs each and {beside:g} for {others} need "
+            f"{smallest * cpus + beside:g} CPUs, the cluster has {have.cpus:g}: lower compute.actors or "
+            f"compute.cpus_per_actor{instead}"
+        )
+    return Layout(smallest, largest, cpus, gpus, threads, decode)
+
+
+def own_error(error: BaseException) -> SegjobsError | None:
+    """The error of this project at the root of what Ray raised on the driver, or None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Ray's double of an error of ours is of its class too, with a remote traceback as its text.
+        if isinstance(error, SegjobsError) and not isinstance(error, RayError):
+            error.args = (str(error).partition(_RAY_ADVICE)[0],)
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
+    return None

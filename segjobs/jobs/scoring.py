@@ -1,0 +1,442 @@
+"""Score images: two sides of an evaluation in, one row of counts per image out, in parts that can be resumed.
+
+    run.json × 2 → ranges of image_id → tasks: join, count → scores/part-00012.parquet
+
+Parts of a manifest hold consecutive image_ids, so the join needs no shuffle: some parts of the truth,
+with the ids up to the next, are one task, which reads the few parts of the predictions that reach into
+its range. A task holds the masks of those parts and nothing more. What it publishes are counts,
+from which every score, convention, slice and interval follows without another look at a mask.
+"""
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from pycocotools import mask as coco_mask
+from ray.exceptions import RayError
+
+from segjobs.config import BoundaryConfig
+from segjobs.errors import ItemError, ManifestError
+from segjobs.jobs.cluster import SERVICE_CPUS, own_error
+from segjobs.manifest.parts import PartInfo, Run, list_parts, part_uri, read_part
+from segjobs.manifest.rle import label_runs
+from segjobs.manifest.schema import Category, Task
+from segjobs.metrics.boundary import BOUNDARY_TYPE, boundary_counts
+from segjobs.metrics.confusion import VOID, dense, image_confusion, summarise
+from segjobs.metrics.matching import MATCHES_TYPE, match_image
+from segjobs.metrics.panoptic import QUALITY_TYPE, match_segments
+from segjobs.storage import Storage
+
+UNION_COUNTS = ("both_px", "truth_px", "predicted_px")
+
+
+def _struct(*ids: str, **fields: pa.DataType) -> pa.StructType:
+    return pa.struct([*((name, pa.int32()) for name in ids), *fields.items()])
+
+
+SCORES_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        ("uri", pa.string()),
+        # ok, missing, failed (prediction), no_truth (truth failed), extra (no truth at all)
+        pa.field("status", pa.string(), nullable=False),
+        ("message", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("confidence", pa.float32()),
+        ("labelled_px", pa.int64()),
+        ("correct_px", pa.int64()),
+        ("pixel_accuracy", pa.float64()),
+        ("mean_iou", pa.float64()),
+        # Pixels by category_id of the truth, sparse; null stands for unlabelled truth and for not predicted.
+        ("confusion", pa.list_(_struct("truth", "predicted", pixels=pa.int64()))),
+        (
+            "unions",
+            pa.list_(_struct("category_id", **dict.fromkeys(UNION_COUNTS, pa.int64()))),
+        ),  # instead of confusion, where objects may overlap
+        ("boundary", pa.list_(BOUNDARY_TYPE)),
+        ("mask_matches", MATCHES_TYPE),
+        ("box_matches", MATCHES_TYPE),
+        ("panoptic", pa.list_(QUALITY_TYPE)),
+        ("objects", pa.list_(_struct("category_id", truth=pa.int64(), predicted=pa.int64()))),
+        # Where a confident prediction says other_id of pixels that the truth gives category_id (null: to nothing).
+        (
+            "disputes",
+            pa.list_(_struct("category_id", "other_id", pixels=pa.int64(), score=pa.float32(), counts=pa.string())),
+        ),
+    ]
+)
+_COLUMNS = ("image_id", "uri", "width", "height", "status", "error", "segments", "confidence")
+_RANGE_IMAGES = 256
+_DISPUTES = 3  # of one image that are kept, the largest
+_MATCH_IOU = 0.5  # from which on two objects stand in the same place
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two manifests: ``index`` maps its category ids to class indices of the evaluation, None to none.
+
+    ``foreign`` reads what other tools wrote: one JSON text of an image and its size (h, w) → segments;
+    then ``run`` is None.
+    """
+
+    name: Literal["truth", "predictions"]
+    task: Task
+    index: Mapping[int, int | None]
+    run: Run | None = None
+    foreign: Any = None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The two sides of one evaluation, its classes, and what is counted besides pixels."""
+
+    storage: Storage
+    truth: Side
+    predictions: Side
+    categories: tuple[Category, ...]
+    boundary: BoundaryConfig
+    dispute_score: float
+    dispute_px: int
+
+    @property
+    def ids(self) -> list[int]:
+        """The category id of each class index."""
+        return [category.id for category in self.categories]
+
+    @property
+    def task(self) -> Task:
+        """What the evaluation is foremost about."""
+        return "instance" if self.has_detections else "panoptic" if self.has_objects else "semantic"
+
+    @property
+    def overlapping(self) -> bool:
+        """Objects may overlap on a side: classes are compared one by one, not pixel by pixel."""
+        return "instance" in (self.truth.task, self.predictions.task)
+
+    @property
+    def has_objects(self) -> bool:
+        """Both sides know objects, so that these can be matched."""
+        return self.truth.task != "semantic" and self.predictions.task != "semantic"
+
+    @property
+    def has_detections(self) -> bool:
+        """The predictions are objects with scores, which can be ranked."""
+        return self.truth.task != "semantic" and self.predictions.task == "instance"
+
+
+@dataclass(frozen=True)
+class Range:
+    """One task: the image_ids in [low, high), None being open, and the parts that may hold them.
+
+    ``foreign``: image_id → JSON text of an image's masks, where the predictions are no manifest.
+    """
+
+    low: str | None
+    high: str | None
+    truth: tuple[PartInfo, ...]
+    predictions: tuple[PartInfo, ...]
+    foreign: Mapping[str, str] | None = None
+
+    def holds(self, image_id: str) -> bool:
+        return (self.low is None or image_id >= self.low) and (self.high is None or image_id < self.high)
+
+    @staticmethod
+    def from_json(text: str) -> "Range":
+        raw = json.loads(text)
+        truth, predictions = (tuple(PartInfo(**part) for part in raw[side]) for side in ("truth", "predictions"))
+        return Range(raw["low"], raw["high"], truth, predictions, raw["foreign"])
+
+
+def ranges(truth: Sequence[PartInfo], predictions: Sequence[PartInfo], *, least: int = _RANGE_IMAGES) -> list[Range]:
+    """Cut all image_ids into ranges of whole parts of the truth; every id of either side is in exactly one.
+
+    ``least``: images of a range, but for the last; so that small parts do not make many small tasks.
+    """
+    for name, parts in (("truth", truth), ("predictions", predictions)):
+        for one, two in pairwise(parts):
+            if one.last_id >= two.first_id:
+                raise ManifestError(
+                    f"{name}: {one.name} and {two.name} overlap in image_id; a manifest is sorted by it"
+                )
+    groups: list[list[PartInfo]] = [[]]
+    for part in truth:
+        if sum(one.rows for one in groups[-1]) >= least:
+            groups.append([])
+        groups[-1].append(part)
+    starts: list[str | None] = [None, *(group[0].first_id for group in groups[1:])]
+    stops: list[str | None] = [*starts[1:], None]
+    firsts, lasts = [part.first_id for part in predictions], [part.last_id for part in predictions]
+    found = []
+    for group, low, high in zip(groups, starts, stops, strict=True):
+        begin = 0 if low is None else bisect_left(lasts, low)
+        end = len(firsts) if high is None else bisect_left(firsts, high)
+        found.append(Range(low, high, tuple(group), tuple(predictions[begin:end])))
+    return found
+
+
+def score(pairing: Pairing, spans: Sequence[Range], uri: str) -> Iterator[tuple[int, int]]:
+    """Publish the scores of every range below ``uri``, but for those that stand there.
+
+    Yields (number of images ok, number of others) as ranges end. Raises the SegjobsError of a task.
+    """
+    standing = list_parts(pairing.storage, uri, "scores")
+    pending = [
+        pa.table({"number": [number], "range": [json.dumps(asdict(span))]})
+        for number, span in enumerate(spans)
+        if number not in standing
+    ]
+    if not pending:
+        return
+    publish = partial(score_range, pairing=pairing, uri=uri)
+    scored = ray.data.from_arrow(pending).map_batches(
+        publish, batch_size=None, batch_format="pyarrow", num_cpus=2 * SERVICE_CPUS
+    )
+    try:
+        for block in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in cast(pa.Table, block).to_pylist():
+                yield row["ok"], row["others"]
+    except RayError as error:
+        raise own_error(error) or error from error
+
+
+def read_scores(storage: Storage, uri: str, count: int, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The ``count`` parts of scores below ``uri`` in order of image_id, one in memory at a time."""
+    for number in range(count):
+        data = storage.read(part_uri(uri, number, "scores"))
+        yield pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
+
+
+# --- the task ----------------------------------------------------------------------------------
+
+
+def score_range(block: pa.Table, *, pairing: Pairing, uri: str) -> pa.Table:
+    """Task: one range (JSON) → its part of ``SCORES_SCHEMA``, sorted by image_id, and how many are ok."""
+    number, text = block["number"][0].as_py(), block["range"][0].as_py()
+    rows = pa.Table.from_pylist(score_rows(Range.from_json(text), pairing), schema=SCORES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", row_group_size=1000)
+    pairing.storage.put_if_absent(part_uri(uri, number, "scores"), sink.getvalue().to_pybytes())
+    statuses = rows["status"].to_pylist()
+    ok, extra = statuses.count("ok"), statuses.count("extra")
+    return pa.table({"ok": [ok], "others": [len(statuses) - ok - extra]})
+
+
+def score_rows(span: Range, pairing: Pairing) -> list[dict[str, Any]]:
+    """The rows of one range, of every image that either side has."""
+    truth = dict(_rows_in(pairing.storage, pairing.truth.run, span.truth, span))
+    if span.foreign is None:
+        predicted = dict(_rows_in(pairing.storage, pairing.predictions.run, span.predictions, span))
+    else:
+        predicted = {
+            image_id: _foreign_row(text, truth.get(image_id), pairing) for image_id, text in span.foreign.items()
+        }
+    return [_score_image(key, truth.get(key), predicted.get(key), pairing) for key in sorted({*truth, *predicted})]
+
+
+def _rows_in(
+    storage: Storage, run: Run | None, parts: Iterable[PartInfo], span: Range
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    assert run is not None  # noqa: S101
+    for part in parts:
+        for row in read_part(storage, run, part, columns=_COLUMNS).to_pylist():
+            if span.holds(row["image_id"]):
+                yield row["image_id"], row
+
+
+def _foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> dict[str, Any]:
+    """Another tool's masks of one image as a manifest has them."""
+    row: dict[str, Any] = {"status": "ok", "error": None, "segments": [], "confidence": None}
+    if truth is None or truth["status"] != "ok":
+        return row
+    size_hw = (truth["height"], truth["width"])
+    try:
+        return {
+            **row,
+            "height": size_hw[0],
+            "width": size_hw[1],
+            "segments": pairing.predictions.foreign(text, size_hw),
+        }
+    except ItemError as error:
+        return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
+
+
+def _score_image(
+    image_id: str, truth: dict[str, Any] | None, predicted: dict[str, Any] | None, pairing: Pairing
+) -> dict[str, Any]:
+    if truth is None:
+        return {"image_id": image_id, "status": "extra", "message": "no truth for this image"}
+    row = {name: truth[name] for name in ("image_id", "uri", "width", "height")}
+    if truth["status"] != "ok":
+        return {**row, "status": "no_truth", "message": f"{truth['error']['code']}: {truth['error']['message']}"}
+    size_hw = (truth["height"], truth["width"])
+    status, message = "ok", None
+    if predicted is None:
+        status, message = "missing", "no prediction for this image"
+    elif predicted["status"] != "ok":
+        status, message = "failed", f"{predicted['error']['code']}: {predicted['error']['message']}"
+    elif (predicted["height"], predicted["width"]) != size_hw:
+        width, height = predicted["width"], predicted["height"]
+        status = "failed"
+        message = f"LABEL_SHAPE: the prediction is {width}x{height}, the truth {size_hw[1]}x{size_hw[0]} pixels"
+    else:
+        try:
+            counts = _pair_counts(truth, predicted, size_hw, pairing)
+            return {**row, "status": status, "confidence": predicted["confidence"], **counts}
+        except ManifestError as error:
+            status, message = "failed", f"LABEL_VALUE: {error}"
+    # Where it was the truth that made no sense, it does so again, and that stops the job.
+    try:
+        counts = _counts(_segments(truth, pairing.truth, size_hw, pairing), [], size_hw, pairing)
+    except ManifestError as error:
+        raise ManifestError(f"truth: {image_id!r}: {error}") from None
+    return {**row, "status": status, "message": message, **counts}
+
+
+def _pair_counts(
+    truth: dict[str, Any], predicted: dict[str, Any], size_hw: tuple[int, int], pairing: Pairing
+) -> dict[str, Any]:
+    """The counts of an image with a good prediction, and where the two disagree most. Raises ManifestError."""
+    right = _segments(truth, pairing.truth, size_hw, pairing)
+    found = _segments(predicted, pairing.predictions, size_hw, pairing)
+    counts = _counts(right, found, size_hw, pairing)
+    if pairing.overlapping:
+        disputes = sorted(_object_disputes(right, found, pairing), key=lambda one: -one["pixels"])[:_DISPUTES]
+    else:
+        disputes = list(_pixel_disputes(right, found, counts["confusion"], pairing))
+    return {**counts, "disputes": disputes}
+
+
+def _segments(row: dict[str, Any], side: Side, size_hw: tuple[int, int], pairing: Pairing) -> list[dict[str, Any]]:
+    """The row's segments under their class in the evaluation: its ``index`` and id. Raises ManifestError."""
+    unknown = {segment["category_id"] for segment in row["segments"]} - side.index.keys()
+    if unknown:
+        raise ManifestError(f"category ids {sorted(unknown)} are not in the manifest's categories")
+    for segment in row["segments"]:
+        if tuple(segment["segmentation"]["size"]) != size_hw:
+            height, width = segment["segmentation"]["size"]
+            raise ManifestError(f"a mask of {width}x{height} on an image of {size_hw[1]}x{size_hw[0]} pixels")
+        if pairing.overlapping:  # pycocotools takes whatever the runs say; label_runs looks for itself
+            label_runs([(0, segment["segmentation"]["counts"])], size_hw)
+    ids = pairing.ids
+    known = [(segment, side.index[segment["category_id"]]) for segment in row["segments"]]
+    return [{**segment, "index": index, "category_id": ids[index]} for segment, index in known if index is not None]
+
+
+def _counts(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+) -> dict[str, Any]:
+    """All counts of one image; without a prediction, nothing is predicted anywhere. Raises ManifestError."""
+    counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
+    numbers = [Counter(segment["category_id"] for segment in side) for side in (truth, predicted)]
+    counts["objects"] = [
+        {"category_id": category_id, "truth": numbers[0][category_id], "predicted": numbers[1][category_id]}
+        for category_id in sorted({*numbers[0], *numbers[1]})
+    ]
+    if pairing.has_objects:
+        uncovered = "background" if pairing.truth.task == "instance" else "void"
+        counts["panoptic"] = match_segments(truth, predicted, size_hw, uncovered=uncovered)
+    if pairing.has_detections:
+        counts["mask_matches"] = match_image(truth, predicted, kind="mask")
+        counts["box_matches"] = match_image(truth, predicted, kind="box")
+    return counts
+
+
+def _pixel_counts(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+) -> dict[str, Any]:
+    """Two partitions of the image's pixels → the confusion of their classes."""
+    ids = pairing.ids
+    truth_runs, predicted_runs = (label_runs(_pairs(side), size_hw) for side in (truth, predicted))
+    confusion = image_confusion(truth_runs, predicted_runs, len(ids))
+    scores = summarise(dense(confusion, len(ids)))
+    counts: dict[str, Any] = {
+        "confusion": [
+            {"truth": None if t == VOID else ids[t], "predicted": None if p == VOID else ids[p], "pixels": n}
+            for t, p, n in confusion.tolist()
+        ],
+        "labelled_px": sum(scores.truth_px),
+        "correct_px": sum(scores.correct_px),
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_iou": scores.mean_iou,
+    }
+    if pairing.boundary.enabled:
+        settings = {"dilation_ratio": pairing.boundary.dilation_ratio, "tolerance_px": pairing.boundary.tolerance_px}
+        found = boundary_counts(truth_runs, predicted_runs, size_hw, **settings)
+        counts["boundary"] = [{"category_id": ids[row.pop("index")], **row} for row in found]
+    return counts
+
+
+def _union_counts(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+) -> dict[str, Any]:
+    """Objects that may overlap → the pixels of each class's union on both sides, on labelled pixels only."""
+    whole = _merged(truth) if pairing.truth.task != "instance" else None  # elsewhere the truth says nothing
+    unions = []
+    for index in sorted({segment["index"] for segment in (*truth, *predicted)}):
+        right, found = (_merged([s for s in side if s["index"] == index]) for side in (truth, predicted))
+        if whole is not None and found is not None:
+            found = coco_mask.merge([whole, found], intersect=True)
+        both = coco_mask.merge([right, found], intersect=True) if right and found else None
+        areas = [int(coco_mask.area(union)) if union else 0 for union in (both, right, found)]
+        unions.append({"category_id": pairing.ids[index], **dict(zip(UNION_COUNTS, areas, strict=True))})
+    ious = [u["both_px"] / total for u in unions if (total := u["truth_px"] + u["predicted_px"] - u["both_px"])]
+    return {
+        "unions": unions,
+        "labelled_px": sum(union["truth_px"] for union in unions),
+        "correct_px": sum(union["both_px"] for union in unions),
+        "mean_iou": float(np.mean(ious)) if ious else None,
+    }
+
+
+def _pairs(segments: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    return [(segment["index"], segment["segmentation"]["counts"]) for segment in segments]
+
+
+def _merged(segments: Sequence[dict[str, Any]]) -> Any:
+    """The union of masks as COCO RLE, None of none."""
+    return coco_mask.merge([segment["segmentation"] for segment in segments]) if segments else None
+
+
+def _pixel_disputes(
+    truth: Sequence[dict[str, Any]],
+    predicted: Sequence[dict[str, Any]],
+    confusion: Sequence[dict[str, Any]],
+    pairing: Pairing,
+) -> Iterator[dict[str, Any]]:
+    """The largest regions of one class in the truth that the prediction is confident to be another's."""
+    sure = {p["category_id"]: p["score"] for p in predicted if p["score"] >= pairing.dispute_score}
+    cells = [cell for cell in confusion if cell["truth"] not in (None, cell["predicted"]) and cell["predicted"] in sure]
+    for cell in sorted(cells, key=lambda cell: -cell["pixels"])[:_DISPUTES]:
+        if cell["pixels"] >= pairing.dispute_px:
+            sides = ((truth, cell["truth"]), (predicted, cell["predicted"]))
+            masks = [_merged([s for s in side if s["category_id"] == category_id]) for side, category_id in sides]
+            region: Any = coco_mask.merge(masks, intersect=True)
+            about = {"category_id": cell["truth"], "other_id": cell["predicted"], "pixels": cell["pixels"]}
+            yield {**about, "score": sure[cell["predicted"]], "counts": region["counts"].decode("ascii")}
+
+
+def _object_disputes(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], pairing: Pairing
+) -> Iterator[dict[str, Any]]:
+    """Confident objects that stand where the truth has another class's object, or where it has nothing at all."""
+    sure = [p for p in predicted if p["score"] >= pairing.dispute_score and p["area"] >= pairing.dispute_px]
+    iou = np.zeros((len(sure), len(truth)))
+    if sure and truth:
+        ours, theirs = ([segment["segmentation"] for segment in side] for side in (sure, truth))
+        iou = np.asarray(coco_mask.iou(ours, theirs, [int(segment["iscrowd"]) for segment in truth]))
+    for one, overlaps in zip(sure, iou, strict=True):
+        there = [t for t, overlap in zip(truth, overlaps, strict=True) if overlap >= _MATCH_IOU]
+        agreed = any(t["index"] == one["index"] or t["iscrowd"] for t in there)
+        if not agreed and (there or not overlaps.any()):
+            about = {"category_id": there[0]["category_id"] if there else None, "other_id": one["category_id"]}
+            yield {**about, "pixels": one["area"], "score": one["score"], "counts": one["segmentation"]["counts"]}

@@ -1,0 +1,157 @@
+"""The house of DESIGN.md, read from the imports: who may use whom, and where Ray and torch stay."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segjobs import config as configs
+from segjobs.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*REPOSITORY.glob("segjobs/**/*.py"), *REPOSITORY.glob("flows/*.py")])
+CONFIGS = sorted(REPOSITORY.glob("conf/**/*.yaml"))
+
+_BASE = {"errors", "config", "storage"}
+_TEAM = {"sources", "targets", "models", "metrics", "report"}
+MAY_IMPORT = {
+    "": set(),  # segjobs/__init__.py
+    "errors": set(),
+    "config": {"errors"},
+    "storage": {"errors", "config"},
+    "manifest": {*_BASE, "manifest", ""},
+    **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
+    "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},
+    "cli": {"errors", "config"},
+    "flows": {"errors", "config", "cli", "jobs"},
+}
+TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
+TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
+TOP_LEVEL |= {"segjobs", "tests", "uv.lock"}
+
+
+def layer_of(path: Path) -> str:
+    """``segjobs/manifest/rle.py`` → manifest, ``segjobs/cli.py`` → cli, ``flows/label.py`` → flows."""
+    first, *rest = path.relative_to(REPOSITORY).with_suffix("").parts
+    return first if first != "segjobs" else "" if rest == ["__init__"] else rest[0]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports when it runs, wherever in it the statement stands."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it points"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        nodes += ast.iter_child_nodes(node)
+
+
+def own_layer(name: str) -> str | None:
+    """The layer of an imported dotted name, None for a library."""
+    first, *rest = name.split(".")
+    if first != "segjobs":
+        return None
+    return "" if not rest or rest[0].startswith("__") else rest[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_arrows_point_one_way(path: Path) -> None:
+    imported = list(imports_of(path))
+    allowed = MAY_IMPORT[layer_of(path)]
+    wrong = [name for name in imported if (layer := own_layer(name)) is not None and layer not in allowed]
+    assert not wrong, f"{layer_of(path)} may import {sorted(allowed)} only"
+    libraries = {name.partition(".")[0] for name in imported}
+    if layer_of(path) != "jobs":
+        assert "ray" not in libraries, "Ray stays in jobs/"
+    # The bench's yardstick is what people write without this project: Ray and torch in one script.
+    if layer_of(path) != "models" and path.name not in ("train.py", "plain_script.py"):
+        assert not libraries & TORCH, "torch stays in models/ and jobs/train.py"
+    if layer_of(path) in ("errors", "metrics", "manifest"):
+        assert not libraries & {"s3fs", "fsspec", "botocore"}, "storage.py is the one door to files"
+
+
+def test_the_checks_see_what_they_should(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+        "def f():\n    import ray.data\n    from segjobs.jobs import label\n    from segjobs import __version__\n"
+    )
+    assert set(imports_of(path)) == {"typing.TYPE_CHECKING", "ray.data", "segjobs.jobs.label", "segjobs.__version__"}
+    assert [own_layer(name) for name in ("ray.data", "segjobs.jobs.label", "segjobs.__version__")] == [None, "jobs", ""]
+
+
+def test_help_imports_neither_torch_nor_ray() -> None:
+    script = """
+import contextlib, io, json, runpy, sys
+for flow in sys.argv[1:]:
+    sys.argv = [flow, "--help"]
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        runpy.run_path(flow, run_name="__main__")
+    heavy = {name.partition(".")[0] for name in sys.modules} & {"torch", "torchvision", "ray", "s3fs", "pyarrow"}
+    print(json.dumps([flow, "usage:" in shown.getvalue(), sorted(heavy)]))
+"""
+    flows = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("flows/*.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flows], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f'["{flow}", true, []]' for flow in flows]
+
+
+def test_flows_are_thin() -> None:
+    for path in REPOSITORY.glob("flows/*.py"):
+        assert len(path.read_text().splitlines()) < 40, f"{path.name}: the work belongs in jobs/"
+
+
+def test_the_top_level_holds_what_belongs_there() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"],  # noqa: S607
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = tracked.stdout.rstrip("\0").split("\0")
+    assert {name.partition("/")[0] for name in names} <= TOP_LEVEL
+    folders = {name.split("/")[1] for name in names if name.startswith("segjobs/") and name.count("/") > 1}
+    assert folders == {"manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_config_loads_and_refuses_unknown_keys(path: Path) -> None:
+    first, *_ = path.read_text().splitlines()
+    launch = re.match(r"# (?:uv run |python )+(flows/(\w+)\.py .*)", first)
+    if path.is_relative_to(REPOSITORY / "conf" / "deploy") and not launch:
+        pytest.skip("a cluster's file, not a job's")
+    assert launch, "its first line is the command that runs it"
+    words = shlex.split(launch[1])
+    assert (REPOSITORY / words[0]).is_file()
+    assert words[1:3] == ["--config", str(path.relative_to(REPOSITORY))]
+    kind = getattr(configs, f"{launch[2].title()}Config")
+    overrides = [word for word in words[3:] if not word.startswith("--")]
+    config = configs.load_config(kind, str(path), overrides)
+    sections = {name.rpartition(".")[0] for name, _ in configs.iter_fields(kind)} - {"model.options"}
+    for section in sorted(sections):
+        key = f"{section}.no_such_key".lstrip(".")
+        if section and _at(config, section) is None:
+            continue
+        with pytest.raises(ConfigError, match=rf"{re.escape(key)}: unknown key"):
+            configs.load_config(kind, str(path), [*overrides, f"{key}=1"])
+
+
+def _at(config: object, name: str) -> object:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config

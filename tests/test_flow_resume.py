@@ -1,0 +1,89 @@
+"""A driver killed at any moment, and the same command again: nothing lost, nothing twice, not a byte else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.flow_process import flow, run_flow
+
+# Each starts several processes with a Ray of their own: minutes on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+IMAGES, SHARD = 24, 2
+
+
+def parts_of(output: Path) -> dict[str, bytes]:
+    """The published parts, by name; half-written files are not among them."""
+    return {path.name: path.read_bytes() for path in sorted((output / "parts").glob("part-*.parquet"))}
+
+
+def predicted(log: Path) -> list[int]:
+    """Numbers of the images that the model has seen."""
+    return sorted(int(line) for path in log.iterdir() for line in path.read_text().split())
+
+
+def test_a_driver_killed_at_several_points_ends_as_an_undisturbed_run(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(IMAGES):
+        image = np.random.default_rng(number).integers(0, 256, (9, 11, 3), np.uint8)
+        image[0, 0, 2] = number
+        Image.fromarray(image).save(tmp_path / "in" / f"{number:02d}.png")
+
+    def command(output: Path) -> list[str]:
+        settings = [f"shard.images={SHARD}", "compute.actors=1", "compute.batch_size=2"]
+        return [f"input.uri={tmp_path}/in", f"output.uri={output}", "model.name=tests.toy_model:build", *settings]
+
+    def log_of(attempt: str) -> Path:
+        folder = tmp_path / f"log-{attempt}"
+        folder.mkdir()
+        return folder
+
+    log = log_of("whole")
+    code, _, err = run_flow("label", *command(tmp_path / "whole"), TOY_LOG=str(log))
+    assert code == 0, err
+    assert predicted(log) == list(range(IMAGES))
+
+    out = tmp_path / "killed"
+    standing: dict[str, bytes] = {}
+    for stop_at in (0, 1, 5, 9):  # parts: right after the plan, then in the middle
+        log = log_of(str(stop_at))
+        with flow("label", *command(out), TOY_LOG=str(log), TOY_SLEEP_S="0.3") as running:
+            running.wait_until(
+                lambda stop_at=stop_at: (
+                    (out / "plan.parquet").exists() and (not stop_at or len(parts_of(out)) >= stop_at)
+                )
+            )
+            running.process.kill()
+            assert running.wait()[0] == -9
+            assert running.left_alive() == [], "Ray's processes end with their driver"
+        again = {n for name in standing for n in _numbers(name)} & set(predicted(log))
+        assert not again, f"images of parts that stood were predicted again: {again}"
+        after = parts_of(out)
+        assert {name: after[name] for name in standing} == standing
+        assert not (out / "run.json").exists()
+        standing = after
+    assert 0 < len(standing) < IMAGES // SHARD, "the last kill was in mid-run too"
+
+    log = log_of("last")
+    code, stdout, err = run_flow("label", *command(out), TOY_LOG=str(log))
+    assert code == 0, err
+    assert json.loads(stdout)["already_done"] == SHARD * len(standing)
+    done = {n for name in standing for n in _numbers(name)}
+    assert predicted(log) == [n for n in range(IMAGES) if n not in done]
+
+    assert parts_of(out) == parts_of(tmp_path / "whole")
+    one, two = (json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "whole", out))
+    for key in ("parts", "counts", "failures", "examples", "run_id", "identity", "footer"):
+        assert one[key] == two[key]
+    rows = pq.read_table(out / "parts")["image_id"].to_pylist()
+    assert sorted(rows) == [f"{n:02d}.png" for n in range(IMAGES)]
+
+
+def _numbers(part: str) -> range:
+    """Which images a part holds: shards are consecutive."""
+    start = SHARD * int(part.removeprefix("part-").removesuffix(".parquet"))
+    return range(start, start + SHARD)
