@@ -28,13 +28,13 @@ def test_real_photographs(name: str, shared_data: Path, tmp_path: Path) -> None:
             f"model.name={name}",
             "model.weights=none",
             f"model.resize={'short:96' if name in HEAVY else '64x64'}",
-            "input.limit=12",
-            "shard.images=6",
+            "input.limit=6",
+            "shard.images=3",
             "compute.actors=1",
         ]
         assert label(load_config(LabelConfig, None, overrides)) == ExitCode.DONE
         rows = list(read_rows(Storage(), output))
-        assert len(rows) == 12
+        assert len(rows) == 6
         assert {row["status"] for row in rows} == {"ok"}
         for row in rows:
             size_hw = (row["height"], row["width"])

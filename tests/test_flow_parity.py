@@ -78,7 +78,7 @@ def logits_of(network: torch.nn.Module, pixels: torch.Tensor, size_hw: tuple[int
 
 def labelled(tmp_path: Path, photos: Path, name: str, batch_size: int, *overrides: str) -> list[dict[str, Any]]:
     output = str(tmp_path / f"batch{batch_size}")
-    common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=6"]
+    common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=4"]
     weights = [f"model.weights={tmp_path / 'seeded.pth'}", f"compute.batch_size={batch_size}", "compute.actors=1"]
     assert label(load_config(LabelConfig, None, [*common, *weights, *overrides])) == ExitCode.DONE
     return list(read_rows(Storage(), output))

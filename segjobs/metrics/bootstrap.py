@@ -141,8 +141,6 @@ def quantiles(samples: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
     """(B, …) → (levels, …), linear between neighbours, of what is not NaN; NaN as ``interval`` says, or for B = 0."""
     if not len(samples):
         return np.full((len(levels), *samples.shape[1:]), np.nan)
-    if not len(samples):
-        return np.full((len(levels), *samples.shape[1:]), np.nan)
     known = (~np.isnan(samples)).sum(axis=0)
     enough = (known > 0) & (known >= _LEAST_DEFINED * len(samples))
     # NaN sorts last, so that the first `known` are the samples.
