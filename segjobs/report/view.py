@@ -330,7 +330,8 @@ def _of_tally(page: Page) -> dict[str, Any]:
         {**row, "image_share": row["images"] / images["ok"] if images["ok"] else None, "pixel_share": row["share"]}
         for row in held["classes"]
     ]
-    rows.sort(key=lambda row: -row["pixels"])
+    absent = [row["category"] for row in rows if not row["images"]]
+    rows = sorted((row for row in rows if row["images"]), key=lambda row: -row["pixels"])
     unlabelled = held["unlabelled_px"]
     if unlabelled:
         rows.append({"category": UNLABELLED, "pixels": unlabelled, "pixel_share": unlabelled / pixels})
@@ -342,7 +343,7 @@ def _of_tally(page: Page) -> dict[str, Any]:
         "columns": _counted(tally.confidence, edges),
     }
     return {
-        "tally": {"rows": rows[:MOST_CLASSES]},
+        "tally": {"rows": rows[:MOST_CLASSES], "absent": absent[:MOST_CLASSES], "more": len(absent[MOST_CLASSES:])},
         "images_words": f"{images['total']:,} images: {images['ok']:,} ok, {images['failed']:,} failed. "
         "Shares are of all pixels and all images that are ok, in percent.",
         "histograms": [histogram] if sum(tally.confidence) else [],

@@ -339,7 +339,8 @@ def test_a_manifest_alone() -> None:
     outline = Outline(render(page, max_bytes=MB))
     text = " ".join("".join(f" {one}" for one in outline.text).split())
     assert "3 images: 2 ok, 1 failed." in text
-    assert "road 60.0 60 100.0 2 2 building 20.0 20 50.0 1 1 sidewalk 0.0 0 0.0 0 0" in text
+    assert "road 60.0 60 100.0 2 2 building 20.0 20 50.0 1 1 unlabelled" in text
+    assert "In no image: sidewalk" in text
     assert "unlabelled 20.0 20" in text
     assert "Least confident" in text and "confidence 25.0 %" in text
     assert "NOT_FOUND manifest 1 gone when it was read b.jpg : gone" in text
