@@ -147,6 +147,14 @@ class ComputeConfig(_Section):
         description="where images are decoded: tasks on any CPU, threads of the actor, or auto (task with GPUs, else actor)",
     )
     decode_threads: int = Field(default=2, ge=1, description="decoding threads of one actor or task")
+    batch_deadline_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="label: longest that decoding an image or computing a batch may take before its worker is ended",
+    )
+    grace_s: float = Field(
+        default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
+    )
 
 
 class ShardConfig(_Section):
