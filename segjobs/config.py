@@ -55,6 +55,21 @@ class S3Config(_Section):
 
 class StorageConfig(_Section):
     s3: S3Config = Field(default_factory=S3Config)
+    attempts: int = Field(
+        default=10, ge=1, le=100, description="S3: how often a request is tried where the store is busy or cut it off"
+    )
+    deadline_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="S3: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="S3: seconds in which a connection must stand"
+    )
+    read_timeout_s: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="S3: seconds without a byte that end an attempt"
+    )
 
 
 class InputConfig(_Section):

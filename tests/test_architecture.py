@@ -17,13 +17,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*REPOSITORY.glob("segjobs/**/*.py"), *REPOSITORY.glob("flows/*.py")])
 CONFIGS = sorted(REPOSITORY.glob("conf/**/*.yaml"))
 
-_BASE = {"errors", "config", "storage"}
+_BASE = {"errors", "config", "storage", "redact"}
 _TEAM = {"sources", "targets", "models", "metrics", "report"}
 MAY_IMPORT = {
     "": set(),  # segjobs/__init__.py
-    "errors": set(),
-    "config": {"errors"},
-    "storage": {"errors", "config"},
+    "redact": set(),
+    "errors": {"redact"},
+    "config": {"errors", "redact"},
+    "s3": {"errors", "config"},  # the half of storage that speaks to a server
+    "storage": {"errors", "config", "s3"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
     "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},

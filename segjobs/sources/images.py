@@ -143,12 +143,14 @@ def read_item(storage: Storage, planned: FileInfo) -> bytes:
     """The bytes of a planned file, checked against its fingerprint.
 
     Raises ItemError: NOT_FOUND where it is gone, CHANGED where size, time or etag are not the
-    plan's, UNREADABLE where this file alone cannot be read. StorageError stops the job.
+    plan's, TIMEOUT and UNREADABLE where this file alone cannot be read. StorageError stops the job.
     """
     try:
-        data, found = storage.read_with_info(planned.uri)
+        data, found = storage.read_item(planned.uri)
     except (FileNotFoundError, NotADirectoryError):
         raise ItemError("NOT_FOUND", f"{planned.uri}: no such file") from None
+    except TimeoutError as error:
+        raise ItemError("TIMEOUT", f"{planned.uri}: {error.strerror}; see storage.deadline_s") from error
     except OSError as error:
         raise ItemError("UNREADABLE", f"{planned.uri}: cannot be read: {error.strerror or error}") from error
     before = (planned.size, planned.mtime_us, planned.etag)

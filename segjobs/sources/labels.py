@@ -160,11 +160,14 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 
 def read_label(storage: Storage, uri: str) -> bytes:
-    """The bytes of one image's label. Raises ItemError NOT_FOUND."""
+    """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT or UNREADABLE."""
     try:
-        return storage.read(uri)
+        return storage.read_item(uri)[0]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ItemError("NOT_FOUND", f"{uri}: the label is gone") from error
     except OSError as error:
-        raise ItemError("NOT_FOUND", f"{uri}: the label cannot be read: {error.strerror or error}") from error
+        code = "TIMEOUT" if isinstance(error, TimeoutError) else "UNREADABLE"
+        raise ItemError(code, f"{uri}: the label cannot be read: {error.strerror or error}") from error
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

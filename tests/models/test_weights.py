@@ -341,7 +341,7 @@ def test_a_hub_repository_in_the_cache(random_model, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_model_directory_on_s3(s3_server, random_model, image, tmp_path):
     storage, uri = Storage(s3_server), "s3://models/lraspp"
-    storage._s3.mkdir("models")
+    storage._s3.filesystem.mkdir("models")
     save_model(random_model, uri, storage)
     config = ModelConfig(name=NAME, weights=uri)
     loaded = build(config, storage, device="cpu")
