@@ -13,6 +13,7 @@ where it was too slow. Throttling is never an image's fault.
 botocore's own retries are off (``total_max_attempts=1``): they end before a body is read, and all threads share a
 quota of about a hundred repetitions, which 32 requests in flight use up in the first seconds of an outage. s3fs,
 which repeats around them, lends its session and its event loop only; all errors are botocore's, with their status.
+(aiohttp sends a request once more by itself where a connection that it had kept turns out to be closed.)
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from botocore.exceptions import (
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
+    ParamValidationError,
     ReadTimeoutError,
     SSLError,
 )
@@ -48,7 +50,9 @@ from segjobs.errors import StorageError
 Reply = TypeVar("Reply")
 Kind = Literal["transient", "slow", "busy", "unreachable", "expired", "denied", "missing", "exists", "item", "refused"]
 
-_FAULTS = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError, ValueError)
+# ValueError: botocore's of an endpoint that is no URL. RecursionError: its search for the region that a redirect
+# means asks the endpoint that redirects, such as http://… of a server that wants https.
+_FAULTS = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError, ValueError, RecursionError)
 _TRANSIENT = (
     HTTPClientError,
     BotoConnectionError,
@@ -89,6 +93,10 @@ def fault_of(error: BaseException) -> Fault:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, FileExistsError):
         return Fault("exists", text)
+    if isinstance(error, ParamValidationError):  # the two regular expressions behind it say no more
+        return Fault("refused", text.removeprefix("Parameter validation failed: ").partition(": Bucket name must")[0])
+    if isinstance(error, RecursionError):
+        return Fault("refused", "it redirects every request: another scheme (https), host or region")
     if isinstance(error, EndpointConnectionError | SSLError):
         return Fault("unreachable", text)
     if isinstance(error, ResponseParserError):
