@@ -42,17 +42,17 @@ def is_secret_name(name: str) -> bool:
     return bool(_NAMES.search(name))
 
 
-def secrets_in(value: Any, key: str = "") -> Iterator[str]:
-    """The dotted keys of a config's values that are secrets, by their form or by their key's name."""
+def secrets_in(value: Any, key: str = "", *, names_below: str = "") -> Iterator[str]:
+    """The dotted keys of a config's values that are secrets by their form, or by their name below ``names_below``."""
     if isinstance(value, Mapping):
         for name, one in value.items():
             inner = f"{key}.{name}" if key else str(name)
-            if is_secret_name(str(name)) and isinstance(one, str) and one:
+            if isinstance(one, str) and one and key.startswith(names_below) and is_secret_name(str(name)):
                 yield inner
             else:
-                yield from secrets_in(one, inner)
+                yield from secrets_in(one, inner, names_below=names_below)
     elif isinstance(value, list | tuple):
         for number, one in enumerate(value):
-            yield from secrets_in(one, f"{key}.{number}")
+            yield from secrets_in(one, f"{key}.{number}", names_below=names_below)
     elif isinstance(value, str) and redact(value) != value:
         yield key

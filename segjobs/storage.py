@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from segjobs.config import StorageConfig
+from segjobs.config import StorageConfig, check_uri
 from segjobs.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -45,13 +45,11 @@ class FileInfo:
 
 
 def is_remote(uri: str) -> bool:
-    """True for ``s3://``, False for local paths; any other scheme is a ConfigError."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator or scheme == "file":
-        return False
-    if scheme != "s3":
-        raise ConfigError(f"{uri!r}: cannot open {scheme}:// URIs; expected a local path or s3://bucket/key")
-    return True
+    """True for ``s3://``, False for local paths and ``file:///``; any other scheme is a ConfigError."""
+    try:
+        return check_uri(uri).startswith("s3://")
+    except ValueError as error:
+        raise ConfigError(f"{uri!r}: {error}") from None
 
 
 def local_path(uri: str) -> Path:
@@ -89,10 +87,8 @@ def _relative_text(path: str) -> str:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """``s3://bucket/key`` → (bucket, key); a missing bucket is a ConfigError."""
+    """``s3://bucket/key`` → (bucket, key)."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError(f"{uri!r}: no bucket; expected s3://bucket/prefix")
     return bucket, key
 
 

@@ -23,13 +23,14 @@ MAY_IMPORT = {
     "": set(),  # segjobs/__init__.py
     "redact": set(),
     "errors": {"redact"},
-    "config": {"errors", "redact"},
+    "interpolation": {"redact"},
+    "config": {"errors", "redact", "interpolation"},
     "s3": {"errors", "config"},  # the half of storage that speaks to a server
     "storage": {"errors", "config", "s3"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
     "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},
-    "cli": {"errors", "config"},
+    "cli": {"errors", "config", "redact"},
     "flows": {"errors", "config", "cli", "jobs"},
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
