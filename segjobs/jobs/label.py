@@ -26,10 +26,13 @@ from ray.data import ActorPoolStrategy
 
 from segjobs.config import DecodeConfig, LabelConfig, ModelConfig, PostprocessConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError, SegjobsError
+from segjobs.jobs.apart import Report, work_apart
+from segjobs.jobs.attempts import Attempts, Work
 from segjobs.jobs.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import TIMES_SCHEMA, Job, adopt_run, run_job, summary_of_finished
 from segjobs.jobs.summary import print_dry_run, print_summary
+from segjobs.jobs.watchdog import Watchdog
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer, ModelCard
@@ -106,7 +109,15 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
         config_digest=digest(identity),
         model={**about, "preprocessing": card.preprocessing, "licence": card.licence},
     )
-    return Job("label", config.output.uri, plan, identity, footer, config.model_dump(mode="json"))
+    return Job(
+        "label",
+        config.output.uri,
+        plan,
+        identity,
+        footer,
+        config.model_dump(mode="json"),
+        grace_s=config.compute.grace_s,
+    )
 
 
 # --- the actors --------------------------------------------------------------------------------
@@ -127,12 +138,15 @@ class Settings:
     device: str
     threads: int
     decode_threads: int
+    deadline_s: float
 
 
-def label_stages(items: "ray.data.Dataset", *, settings: Settings, lay: Layout) -> "ray.data.Dataset":
+def label_stages(
+    items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout
+) -> "ray.data.Dataset":
     """Blocks of planned items → blocks of manifest rows."""
     if lay.decode == "task":
-        decode = partial(decode_shard, settings=settings)
+        decode = partial(decode_shard, settings=settings, attempts=attempts)
         # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
         items = items.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS)
     pool = ActorPoolStrategy(
@@ -144,7 +158,7 @@ def label_stages(items: "ray.data.Dataset", *, settings: Settings, lay: Layout) 
     )
     return items.map_batches(
         Labeller,
-        fn_constructor_args=(settings,),
+        fn_constructor_args=(settings, attempts),
         compute=pool,
         batch_size=None,
         batch_format="pyarrow",
@@ -165,15 +179,16 @@ class _Loaded:
     decode_ms: float = 0.0
 
 
-def _load(item: FileInfo, storage: Storage, decode: DecodeConfig) -> _Loaded:
+def _load(item: FileInfo, settings: Settings, watchdog: Watchdog) -> _Loaded:
     loaded = _Loaded(item)
     start = time.perf_counter()
     try:
-        data = read_item(storage, item)
+        data = read_item(settings.storage, item)
         loaded.sha256 = hashlib.sha256(data).hexdigest()
         middle = time.perf_counter()
         loaded.read_ms = 1000 * (middle - start)
-        loaded.image = decode_image(data, max_pixels=decode.max_pixels)
+        with watchdog.holding([item.path]):
+            loaded.image = decode_image(data, max_pixels=settings.decode.max_pixels)
         loaded.decode_ms = 1000 * (time.perf_counter() - middle)
     except ItemError as error:
         loaded.error = error
@@ -194,11 +209,31 @@ _PIXELS_SCHEMA = pa.schema(
 )
 
 
-def decode_shard(items: pa.Table, *, settings: Settings) -> pa.Table:
+def decode_shard(items: pa.Table, *, settings: Settings, attempts: Attempts) -> pa.Table:
     """Decoding task: planned items → the same with their pixels, or the error that each met."""
-    load = partial(_load, storage=settings.storage, decode=settings.decode)
-    with ThreadPoolExecutor(settings.decode_threads) as threads:
-        rows = [_pack(loaded) for loaded in threads.map(load, planned_items(items))]
+    return attempts.at(
+        "decoding",
+        items,
+        _decoder(settings, partial(_tell_hung, attempts)),
+        partial(work_apart, make=partial(_decoder, settings), fail=_undecoded),
+    )
+
+
+def _decoder(settings: Settings, report: Report) -> Work:
+    def decode(items: pa.Table) -> pa.Table:
+        with Watchdog(settings.deadline_s, report) as watchdog, ThreadPoolExecutor(settings.decode_threads) as threads:
+            load = partial(_load, settings=settings, watchdog=watchdog)
+            return _packed(items, threads.map(load, planned_items(items)))
+
+    return decode
+
+
+def _undecoded(item: pa.Table, error: ItemError) -> pa.Table:
+    return _packed(item, [_Loaded(planned_items(item)[0], error=error)])
+
+
+def _packed(items: pa.Table, loaded: Iterable[_Loaded]) -> pa.Table:
+    rows = [_pack(one) for one in loaded]
     for field in _PIXELS_SCHEMA:
         items = items.append_column(field, pa.array([row[field.name] for row in rows], field.type))
     return items
@@ -254,11 +289,12 @@ class _Prepared:
 class Labeller:
     """One model on one device; called with shards, by several threads at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, attempts: Attempts | None = None, report: Report | None = None) -> None:
         from segjobs.models.batching import compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
+        self._attempts = attempts
         self._to_segments = to_segments
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode", initializer=compute_single_threaded)
         self._encoders = ThreadPoolExecutor(2, "encode", initializer=compute_single_threaded)
@@ -270,9 +306,28 @@ class Labeller:
             self._segmenter = self._device.submit(_build, settings).result()
         except SegjobsError as error:
             self._broken = error
+        self._watchdog = Watchdog(settings.deadline_s, report or partial(_tell_hung, attempts))
 
     def __call__(self, items: pa.Table) -> pa.Table:
         """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
+        if self._broken:
+            raise self._broken
+        assert self._attempts is not None  # noqa: S101
+        return self._attempts.at("labelling", items, self.label, self._label_apart)
+
+    def _label_apart(self, items: pa.Table) -> pa.Table:
+        """``label`` in child processes; the device is theirs meanwhile."""
+        from segjobs.models.batching import set_aside
+
+        def fail(item: pa.Table, error: ItemError) -> pa.Table:
+            loaded = _Loaded(planned_items(item)[0], error=error)
+            return rows_table([self._failed(loaded)], TIMES_SCHEMA, item)
+
+        with self._turn, set_aside(self._segmenter, self._device):
+            return work_apart(items, partial(_child_of, self._settings), fail)
+
+    def label(self, items: pa.Table) -> pa.Table:
+        """``__call__`` without a record of the attempt."""
         if self._broken:
             raise self._broken
         rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = {}
@@ -297,10 +352,9 @@ class Labeller:
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = (
-                _unpack(items, number, item) if packed else _load(item, self._settings.storage, self._settings.decode)
-            )
-            return self._prepare(loaded)
+            loaded = _unpack(items, number, item) if packed else _load(item, self._settings, self._watchdog)
+            with self._watchdog.holding([item.path]):
+                return self._prepare(loaded)
 
         futures = (self._decoders.submit(prepare, number) for number in range(len(planned)))
         window = deque(islice(futures, ahead))
@@ -349,7 +403,8 @@ class Labeller:
         from segjobs.models.batching import forward_in_halves
 
         start = time.perf_counter()
-        outputs = forward_in_halves(self._segmenter, [one.tensor for one in batch if one.tensor is not None])
+        with self._watchdog.holding([one.loaded.item.path for one in batch]):
+            outputs = forward_in_halves(self._segmenter, [one.tensor for one in batch if one.tensor is not None])
         forward_ms = 1000 * (time.perf_counter() - start) / len(batch)
         for one, output in zip(batch, outputs, strict=True):
             one.tensor = None
@@ -362,11 +417,14 @@ class Labeller:
         try:
             if isinstance(output, ItemError):
                 raise output
-            prediction = self._segmenter.restore(output, one.size_hw)
+            with self._watchdog.holding([loaded.item.path]):
+                prediction = self._segmenter.restore(output, one.size_hw)
+                segments, confidence = self._to_segments(
+                    prediction, self._settings.card.categories, self._settings.postprocess
+                )
         except ItemError as error:
             loaded.error = error
             return self._failed(loaded, forward_ms=forward_ms)
-        segments, confidence = self._to_segments(prediction, self._settings.card.categories, self._settings.postprocess)
         row = ok_row(
             loaded.item,
             self._settings.author,
@@ -382,6 +440,17 @@ class Labeller:
         assert loaded.error is not None  # noqa: S101
         row = failed_row(loaded.item, self._settings.author, loaded.error, sha256=loaded.sha256)
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}
+
+
+def _child_of(settings: Settings, report: Report) -> Work:
+    """In a child process: a labeller of its own."""
+    return Labeller(settings, report=report).label
+
+
+def _tell_hung(attempts: Attempts | None, names: list[str]) -> None:
+    assert attempts is not None  # noqa: S101
+    node = ray.util.get_node_ip_address()
+    attempts.tell(f"a worker on {node} hung for longer than compute.batch_deadline_s on {names!r}: it is ended")
 
 
 def _times(loaded: _Loaded) -> dict[str, float]:
@@ -401,4 +470,5 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         device=lay.device,
         threads=lay.threads,
         decode_threads=config.compute.decode_threads,
+        deadline_s=config.compute.batch_deadline_s,
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from ray.exceptions import ObjectStoreFullError
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError, ConfigError, ItemError
@@ -103,6 +104,12 @@ def test_the_error_of_this_project_is_found_below_what_ray_wraps_around_it() -> 
     loop.cause = loop
     assert own_error(loop) is None
     assert own_error(ValueError("x")) is None
+    three = Wrapped()
+    three.cause = ObjectStoreFullError("by 3 bytes")
+    assert str(own_error(three)) == (
+        "the object store of a node is full; lower shard.bytes or start Ray with a larger one; "
+        "what is published stays: run the command again to continue"
+    )
 
 
 def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
