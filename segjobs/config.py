@@ -191,6 +191,9 @@ class ComputeConfig(_Section):
         default=None,
         description="Ray address; null takes RAY_ADDRESS or the submitted job's cluster, else starts a local Ray",
     )
+    allow_unauthenticated: bool = Field(
+        default=False, description="join another machine's cluster that asks for no token (RAY_AUTH_MODE)"
+    )
     actors: Annotated[str, BeforeValidator(_check_pool)] = Field(
         default="auto",
         description="model actors: a number, a range '1-8' that scales with the load, or 'auto' (one per GPU, else by CPUs)",

@@ -102,10 +102,11 @@ class FaultProxy:
             content = await reply.read()
             if kind == "lost":
                 return _broken(request)
-            status = 200 if kind == "ignored" and reply.status == 412 else reply.status
+            if kind == "ignored" and reply.status == 412:
+                return web.Response(headers={"ETag": '"0"'})
             # A HEAD's length is of the body that a GET would have.
             kept = {k: v for k, v in reply.headers.items() if k.lower() not in _HOP_BY_HOP}
-            answer = web.StreamResponse(status=status, headers=kept)
+            answer = web.StreamResponse(status=reply.status, headers=kept)
             await answer.prepare(request)
             await self._send(request, answer, kind, b"" if request.method == "HEAD" else content)
             return answer

@@ -28,6 +28,7 @@ from ray.exceptions import (
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
+from segjobs.jobs.access import check_access
 
 SERVICE_CPUS = 0.25
 """CPUs of a reading, writing or scoring task: they wait for storage more than they compute."""
@@ -79,13 +80,15 @@ class Layout:
         return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
 
 
-def connect(address: str | None) -> Resources:
-    """Join the cluster at ``address``, else RAY_ADDRESS's, else start a local Ray; what it has.
+def connect(compute: ComputeConfig) -> Resources:
+    """Join the cluster at ``compute.address``, else RAY_ADDRESS's, else start a local Ray; what it has.
 
     A Ray that is already initialised in this process is used as it is. Raises ClusterError.
     """
     if not ray.is_initialized():
-        _start(address or os.environ.get("RAY_ADDRESS") or "local")
+        target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
+        check_access(target, compute)
+        _start(target)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
     # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)

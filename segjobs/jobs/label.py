@@ -60,7 +60,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
         plan = plan_input(config, storage)
         if dry_run or not storage.exists(f"{config.output.uri.rstrip('/')}/run.json"):
             progress.note(f"label: {plan.items.num_rows} images planned; starting Ray and loading {config.model.name}")
-            lay = layout(config.compute, connect(config.compute.address))
+            lay = layout(config.compute, connect(config.compute))
         else:
             lay = None
         card = resolving.result()
@@ -72,7 +72,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
     if run is not None:
         summary = summary_of_finished(job, run)
     else:
-        lay = lay or layout(config.compute, connect(config.compute.address))
+        lay = lay or layout(config.compute, connect(config.compute))
         progress.note(f"label: {card.label} on {lay}")
         settings = _settings(config, storage, job, card, lay)
         summary = run_job(storage, job, partial(label_stages, settings=settings, lay=lay), progress)

@@ -182,7 +182,7 @@ def _run(
     else:
         name = f" for {run.split}" if run.split else ""
         progress.note(f"prepare: {job.plan.items.num_rows} images planned{name}; starting Ray")
-        connect(config.compute.address)
+        connect(config.compute)
         settings = ReadSettings(
             labels.read,
             class_map(labels.categories, config.classes, labels.task),
@@ -209,7 +209,7 @@ def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run],
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        connect(config.compute.address)
+        connect(config.compute)
         gathered = {}
         for run in runs:
             job, _, _ = adopt_run(storage, run.job)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segjobs.config import ShardConfig
+from segjobs.config import ComputeConfig, ShardConfig
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
@@ -54,7 +54,7 @@ def stages(log: Path, *, run_id: str = "run", change: Callable[[pa.Table], pa.Ta
 
 
 def run(job: Job, log: Path, **options: Any) -> Summary:
-    connect(None)
+    connect(ComputeConfig())
     return run_job(STORAGE, job, stages(log, **options), Progress(job.verb))
 
 
@@ -153,7 +153,7 @@ def test_labels_travel_with_their_items(ray_session: None, tmp_path: Path) -> No
     def check(rows: pa.Table) -> pa.Table:
         return rows
 
-    connect(None)
+    connect(ComputeConfig())
     seen = tmp_path / "seen"
     seen.mkdir()
 
