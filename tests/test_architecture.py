@@ -35,7 +35,7 @@ MAY_IMPORT = {
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
-TOP_LEVEL |= {"segjobs", "tests", "uv.lock"}
+TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
 
 
 def layer_of(path: Path) -> str:
