@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from segjobs.jobs.attempts import Attempts
 from segjobs.jobs.progress import Progress
 
-_LOOK_S = 0.5
+_LOOK_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -33,7 +33,6 @@ class Drain:
         self._progress = progress
         self._grace_s = grace_s
         self._signal: int | None = None
-        self._woken = threading.Event()
         self._ended = False
         self._before: dict[int, Any] = {}
         self._thread = threading.Thread(target=self._follow, name="drain", daemon=True)
@@ -51,7 +50,6 @@ class Drain:
 
     def __exit__(self, *_: object) -> None:
         self._ended = True
-        self._woken.set()
         self._thread.join()
         self._restore()
 
@@ -62,9 +60,8 @@ class Drain:
         signal.raise_signal(self._signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+        self._signal = number  # and no more: a handler may interrupt anything, a lock's holder too
         self._restore()
-        self._woken.set()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -74,7 +71,7 @@ class Drain:
     def _follow(self) -> None:
         try:
             while not self._ended:
-                self._woken.wait(_LOOK_S)
+                time.sleep(_LOOK_S)
                 for line in self._ask("news") or ():
                     self._progress.note(line)
                 if self._signal is not None and not self._ended:
@@ -89,7 +86,7 @@ class Drain:
         if begun:
             self._progress.note(f"stopping: shards that are begun have {self._grace_s:g} s to end")
         while begun and not self._ended and time.monotonic() < end:
-            time.sleep(_LOOK_S / 5)
+            time.sleep(_LOOK_S)
         if not self._ended:
             os.kill(os.getpid(), number)
 
