@@ -116,6 +116,9 @@ class StorageConfig(_Section):
         allow_inf_nan=False,
         description="S3: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
     )
+    max_item_bytes: int = Field(
+        default=2**30, ge=1, description="a larger image or label file fails as TOO_LARGE, unread"
+    )
     connect_timeout_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="S3: seconds in which a connection must stand"
     )

@@ -48,7 +48,9 @@ from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
 
 Reply = TypeVar("Reply")
-Kind = Literal["transient", "slow", "busy", "unreachable", "expired", "denied", "missing", "exists", "item", "refused"]
+Kind = Literal[
+    "transient", "slow", "busy", "unreachable", "expired", "denied", "missing", "exists", "large", "item", "refused"
+]
 
 # ValueError: botocore's of an endpoint that is no URL. RecursionError: its search for the region that a redirect
 # means asks the endpoint that redirects, such as http://… of a server that wants https.
@@ -91,6 +93,8 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(response, dict):
         return _fault_of_reply(response)
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return Fault("large", error.strerror)
     if isinstance(error, FileExistsError):
         return Fault("exists", text)
     if isinstance(error, ParamValidationError):  # the two regular expressions behind it say no more
@@ -175,11 +179,18 @@ class S3:
         async def read(client: Any) -> tuple[bytes, dict[str, Any]]:
             reply = await client.get_object(Bucket=bucket, Key=key)
             async with reply["Body"] as body:
+                if item:
+                    self._check_item(reply["ContentLength"])
                 data = await body.read()
             _check_length(len(data), reply)
             return data, reply
 
         return self._try(_Request(bucket, key, read, item=item))
+
+    def _check_item(self, size: int) -> None:
+        most = self._config.max_item_bytes
+        if size > most:
+            raise OSError(errno.EFBIG, f"{size} bytes, storage.max_item_bytes is {most}")
 
     def download(self, bucket: str, key: str, path: Path) -> None:
         """Stream an object to a local file. Raises FileNotFoundError, StorageError."""
@@ -275,6 +286,8 @@ class S3:
                 return FileNotFoundError(errno.ENOENT, "no such object", request.uri)
             case "missing":
                 return StorageError(f"{request.uri}: no bucket {request.bucket!r} at {endpoint}")
+            case "large":
+                return OSError(errno.EFBIG, fault.text, request.uri)
             case "item":
                 return OSError(errno.EIO, fault.text, request.uri)
             case "denied":

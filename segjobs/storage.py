@@ -130,6 +130,10 @@ class Storage:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # what no file can be called, or a loop of links
+                return None
+            raise StorageError(f"{uri}: cannot be looked up: {error.strerror or error}") from error
         if not stat.S_ISREG(status.st_mode):
             return None
         return FileInfo(uri, path.name, status.st_size, status.st_mtime_ns // 1000, "")
@@ -161,7 +165,14 @@ class Storage:
             return data, FileInfo(uri, uri.rpartition("/")[2], len(data), _microseconds(head["LastModified"]), etag)
         path = local_path(uri)
         try:
-            with path.open("rb") as file:
+            # Not blocking: to open a named pipe would wait for its writer for ever.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "a folder, pipe or device, no file")
+                if status.st_size > self.config.max_item_bytes:
+                    most = self.config.max_item_bytes
+                    raise OSError(errno.EFBIG, f"{status.st_size} bytes, storage.max_item_bytes is {most}")
                 data = file.read()
                 status = os.fstat(file.fileno())
         except OSError as error:
