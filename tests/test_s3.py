@@ -148,6 +148,10 @@ def test_what_ails_one_image_is_a_row_where_the_store_answers_others(proxy: Faul
         with pytest.raises(ItemError) as caught:
             read_item(storage, item)
         assert caught.value.code == code, kind
+    small = Storage(quick(proxy.url, max_item_bytes=len(BODY) - 1))
+    proxy.faults = []
+    with pytest.raises(ItemError, match=r"TOO_LARGE.*storage\.max_item_bytes is \d+$"):
+        read_item(small, item)
     proxy.faults = [Fault("busy", "GET", "x.jpg", times=10**6)]
     with pytest.raises(StorageError, match="overloaded"):
         read_item(storage, item)
