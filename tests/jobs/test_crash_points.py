@@ -33,7 +33,7 @@ POINTS = [
 
 # Forked from a process that has imported all this and runs no threads.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
+PROCESSES.set_forkserver_preload([__name__, "s3fs"])
 
 
 def write(config: StorageConfig, uri: str) -> bool:
