@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     assert {name.partition("/")[0] for name in names} <= TOP_LEVEL
     folders = {name.split("/")[1] for name in names if name.startswith("segjobs/") and name.count("/") > 1}
     assert folders == {"manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
+
+
+def test_every_dependency_is_locked_by_its_hash() -> None:
+    packages = tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
+    for package in packages:
+        if package["source"] == {"editable": "."}:
+            continue
+        assert set(package["source"]) == {"registry"}, f"{package['name']}: not from a package index"
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else ())]
+        assert files
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"]) for file in files), package["name"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
