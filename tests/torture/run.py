@@ -51,7 +51,7 @@ class Torture:
     def command(self, output: Path) -> list[str]:
         settings = [f"shard.images={self.shard_images}", f"compute.actors={ACTORS}", f"compute.grace_s={GRACE_S}"]
         model = ["model.name=tests.toy_model:build", "compute.cpus_per_actor=0.5", "compute.threads=1"]
-        settings.append("compute.allow_unauthenticated=true")  # the test's cluster listens at this machine's own address
+        settings.append("compute.allow_unauthenticated=true")  # of its own, at this machine's address
         return [f"input.uri={self.folder}/in", f"output.uri={output}", *model, *settings]
 
 
