@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from yaml import YAMLError
 
+from segjobs.contradictions import contradictions
 from segjobs.errors import ConfigError
 from segjobs.interpolation import resolved
 from segjobs.redact import secrets_in
@@ -652,6 +653,7 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
         # What could not be resolved is said already; here it would be missing.
         problems += [_describe(kind, item, where, given) for item in found if _key_of(item) not in unresolved]
         raise ConfigError(*problems) from None
+    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in contradictions(config)]
     if problems:
         raise ConfigError(*problems)
     return config

@@ -94,7 +94,7 @@ def fault_of(error: BaseException) -> Fault:
         return _fault_of_reply(response)
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return Fault("large", error.strerror)
+        return Fault("large", error.strerror or text)
     if isinstance(error, FileExistsError):
         return Fault("exists", text)
     if isinstance(error, ParamValidationError):  # the two regular expressions behind it say no more

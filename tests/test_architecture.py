@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "redact": set(),
     "errors": {"redact"},
     "interpolation": {"redact"},
-    "config": {"errors", "redact", "interpolation"},
+    "contradictions": set(),
+    "config": {"errors", "redact", "interpolation", "contradictions"},
     "s3": {"errors", "config"},  # the half of storage that speaks to a server
     "storage": {"errors", "config", "s3"},
     "manifest": {*_BASE, "manifest", ""},

@@ -126,6 +126,56 @@ def test_uris_and_limits_that_do_not_fit(override: str, problem: str) -> None:
     assert line.startswith("command line: ")
 
 
+def lines_of(verb: str, *settings: str) -> list[str]:
+    found = problems_of(KINDS[verb], "{}", *settings)
+    return [line.removeprefix("command line: ").removeprefix("conf.yaml: ") for line in found]
+
+
+def test_contradictions_are_said_all_at_once() -> None:
+    assert lines_of(
+        "prepare",
+        *("input.uri=a", "output.uri=b", "labels.uri=c", "labels.format=yolo", "labels.threshold=3"),
+        *(
+            "labels.masks=d",
+            "labels.unknown=map",
+            "labels.class_file=e",
+            "labels.categories=[x]",
+            "labels.task=instance",
+        ),
+        *("storage.s3.anonymous=true", "storage.s3.profile=me"),
+    ) == [
+        "storage.s3.profile: storage.s3.anonymous=true sends no credentials; drop one",
+        "labels.masks: has no effect with labels.format=yolo, only with coco_panoptic; drop it",
+        "labels.threshold: has no effect with labels.format=yolo, only with binary; drop it",
+        "labels.task: has no effect with labels.format=yolo, only with binary, voc, labelme; drop it",
+        "labels.unknown_class: labels.unknown=map needs it, and nothing else takes it",
+        "labels.class_file: labels.categories or labels.table names the classes already; drop one",
+    ]
+    table = (
+        "labels.format=png",
+        "labels.table=voc",
+        "labels.ids=[1]",
+        "labels.categories=[x]",
+        "labels.colors=[[1,2,3]]",
+    )
+    assert [
+        line.split(":")[0] for line in lines_of("prepare", "input.uri=a", "output.uri=b", "labels.uri=c", *table)
+    ] == [*("labels.colors", "labels.categories", "labels.ids", "labels.colors")]
+    assert lines_of("evaluate", "predictions.uri=a", "output.uri=b", "predictions.format=coco_results") == [
+        "truth.uri: missing; name a manifest of truth, or baseline.uri to compare two models without",
+        "predictions.images: missing; COCO results hold numbers only: name the COCO JSON whose images and categories "
+        "they refer to",
+    ]
+    assert lines_of("report", "output.uri=b", "truth.uri=t") == [
+        "evaluation.uri, predictions.uri: give one: what evaluate wrote, or a run",
+        "truth.uri: a page shows truth of an evaluation: give evaluation.uri",
+    ]
+    assert lines_of("export", "manifest.uri=a", "output.uri=b", "format=png", "yolo.tolerance_px=2", "ids_from=x") == [
+        "yolo: has no effect with format=png, only with yolo; drop it",
+        "ids_from: has no effect with format=png, only with coco_instances, coco_results, coco_panoptic; drop it",
+    ]
+
+
 @pytest.mark.parametrize(
     "expression",
     [
