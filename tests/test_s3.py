@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from s3fs.errors import translate_boto_error
 
-from segjobs.config import StorageConfig
+from segjobs.config import ShardConfig, StorageConfig
 from segjobs.errors import ItemError, StorageError
 from segjobs.manifest.parts import publish_part
+from segjobs.manifest.plan import make_plan
+from segjobs.manifest.schema import Footer, make_categories
 from segjobs.s3 import fault_of
 from segjobs.sources.images import read_item
-from segjobs.storage import Storage, join
+from segjobs.storage import FileInfo, Storage, join
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 
 
@@ -121,6 +124,21 @@ def test_a_write_whose_reply_is_lost_is_known_as_ones_own(proxy: FaultProxy, roo
     proxy.faults = [Fault("reset", "PUT"), Fault("lost", "PUT")]
     assert not storage.put_file_if_absent(join(root, "document"), tmp_path / "document")
     assert storage.read(join(root, "document")) == BODY, "sent whole from its first byte each time"
+
+
+@pytest.mark.slow
+def test_a_store_that_ignores_the_condition_is_refused(proxy: FaultProxy, root: str) -> None:
+    from segjobs.jobs.sharded import Job, _publish_plan
+
+    plan = make_plan([FileInfo("/a.jpg", "a.jpg", 1, 1, "")], ShardConfig())
+    job = Job("label", root, plan, {}, Footer("semantic", make_categories(["sky"]), "digest"), {})
+    proxy.faults = [Fault("ignored", "PUT", times=2)]
+    with pytest.raises(StorageError, match=r"the store ignores 'If-None-Match: \*'"):
+        _publish_plan(Storage(quick(proxy.url)), job)
+    job = replace(job, uri=join(root, "other"))
+    proxy.faults = [Fault("reset", "PUT"), Fault("lost", "PUT")]  # the first success, unheard of, is no second one
+    _publish_plan(Storage(quick(proxy.url)), job)
+    assert proxy.attempts("PUT", "other") == 3
 
 
 @pytest.mark.slow

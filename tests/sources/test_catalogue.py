@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segjobs.config import DecodeConfig, InputConfig, StorageConfig
+from segjobs.config import DecodeConfig, InputConfig, ShardConfig, StorageConfig
 from segjobs.errors import ItemError
+from segjobs.manifest.plan import make_plan
 from segjobs.sources.decode import decode_color_map, decode_image, decode_label_png, image_size
 from segjobs.sources.images import list_images, read_item
 from segjobs.storage import FileInfo, Storage, join
@@ -454,7 +455,7 @@ def damaged(data: bytes, edits: list[tuple[str, int, int]]) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=5000)
+@settings(max_examples=2000)
 @given(st.sampled_from(sorted(SAMPLES)), _EDITS)
 def test_damage_at_random_gives_pixels_or_an_item_error(name: str, edits: list[tuple[str, int, int]]) -> None:
     data = damaged(SAMPLES[name], edits)
@@ -463,3 +464,17 @@ def test_damage_at_random_gives_pixels_or_an_item_error(name: str, edits: list[t
             read(data, max_pixels=10**6)
         except ItemError as error:
             assert error.code in (U, T, L, MODE)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_tiny_files_are_planned(tmp_path: Path) -> None:
+    for number in range(100_000):
+        if not number % 1000:
+            (tmp_path / f"{number // 1000:02d}").mkdir()
+        os.close(os.open(tmp_path / f"{number // 1000:02d}" / f"{number:05d}.png", os.O_CREAT | os.O_WRONLY))
+    plan = make_plan(list_images(Storage(), InputConfig(uri=str(tmp_path))), ShardConfig())
+    assert plan.items.num_rows == 100_000
+    assert plan.num_shards == 1563  # of 64
+    ids = plan.items["image_id"].to_pylist()
+    assert ids == sorted(ids)
+    assert (ids[0], ids[-1]) == ("00/00000.png", "99/99999.png")
