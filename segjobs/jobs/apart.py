@@ -15,11 +15,11 @@ import multiprocessing
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ Report = Callable[[list[str]], None]
 Maker = Callable[[Report], Work]
 """Run in the child, once: makes its work. The report is for the work's own watchdog."""
 
+_PROCESSES = multiprocessing.get_context("forkserver")
 _STARTS = 3  # of a child that dies before it has seen an image
 _LOOK_S = 0.2
 _MEMORY_SHARE = 0.8  # of what was free at a child's start: Ray would kill the parent, not the child, at 95%
@@ -50,12 +51,16 @@ class Death:
     held: tuple[str, ...] = ()
 
 
-def work_apart(items: pa.Table, make: Maker, fail: Callable[[pa.Table, ItemError], pa.Table]) -> pa.Table:
+def work_apart(
+    items: pa.Table, make: Maker, fail: Callable[[pa.Table, ItemError], pa.Table], *, imports: Sequence[str] = ()
+) -> pa.Table:
     """Rows of all ``items``, in their order, whichever of them kill the process that works on them.
 
-    ``fail(item, error)``: the row of one item (a table of one) that failed. Raises what the work
-    raised, or ClusterError where no child can be started.
+    ``fail(item, error)``: the row of one item (a table of one) that failed. ``imports``: modules that the
+    work needs, imported once and forked from: seconds for each death, with torch. Raises what the
+    work raised, or ClusterError where no child can be started.
     """
+    _PROCESSES.set_forkserver_preload([__name__, *imports])
     child = _Child(make)
     try:
         rows, dead = _bisect(items, child)
@@ -118,7 +123,7 @@ class _Child:
 
     def __init__(self, make: Maker) -> None:
         self._make = dumps(make)  # as Ray's workers get it: lambdas and all
-        self._process: SpawnProcess | None = None
+        self._process: ForkServerProcess | None = None
         self._deaths_at_start = 0
 
     def run(self, items: pa.Table) -> "pa.Table | Death":
@@ -136,12 +141,11 @@ class _Child:
             raise value
         return value
 
-    def _ready(self) -> tuple[SpawnProcess, Connection]:
+    def _ready(self) -> tuple[ForkServerProcess, Connection]:
         """A child that has its work made. Raises ClusterError where children die before that."""
         while self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._make), daemon=True)
+            self._connection, theirs = _PROCESSES.Pipe()
+            self._process = _PROCESSES.Process(target=_serve, args=(theirs, self._make), daemon=True)
             self._process.start()
             theirs.close()
             reply = self._reply(self._process, self._connection, float("inf"))
@@ -154,7 +158,9 @@ class _Child:
                 raise reply[1]
         return self._process, self._connection
 
-    def _reply(self, process: "SpawnProcess", connection: Connection, limit_bytes: float) -> "tuple[str, Any] | Death":
+    def _reply(
+        self, process: ForkServerProcess, connection: Connection, limit_bytes: float
+    ) -> "tuple[str, Any] | Death":
         """The child's next message, or its death; one that takes too much memory is killed."""
         held: tuple[str, ...] = ()
         while True:
@@ -207,7 +213,7 @@ def _serve(connection: Connection, maker: bytes) -> None:
         connection.send(("error", error))
 
 
-def _used_bytes(process: SpawnProcess) -> int:
+def _used_bytes(process: ForkServerProcess) -> int:
     try:
         return psutil.Process(process.pid).memory_info().rss
     except psutil.NoSuchProcess:
