@@ -24,6 +24,7 @@ from segjobs.errors import ConfigError
 from segjobs.interpolation import resolved
 from segjobs.redact import secrets_in
 
+_SHOWN = 200  # characters of a value in an error message
 IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
@@ -619,6 +620,8 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
             layers.append(OmegaConf.load(path))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such config file; see conf/ for complete examples") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
         except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not OmegaConf.is_dict(layers[0]):
@@ -630,7 +633,7 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
             continue
         try:
             layers.append(OmegaConf.from_dotlist([text]))
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
             detail = " ".join(str(error).split())
             problems.append(
                 f"command line: {text!r}: not readable as YAML; quote as input.exclude='[\"*.tif\"]': {detail}"
@@ -677,14 +680,16 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Se
         return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
     if item["type"] == "missing":
         return f"{where}: {key}: missing; give it in the file or as {key}=…"
+    value = repr(item["input"])
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-        return f"{source}: {key}: {item['input']!r} does not fit; {nearest(str(item['input']), allowed)}"
+        return f"{source}: {key}: {value} does not fit; {nearest(str(item['input'])[:_SHOWN], allowed)}"
     if item["type"] == "model_type":
-        return f"{source}: {key}: {item['input']!r}: expected a section with the keys {', '.join(_names(kind, keys))}"
+        return f"{source}: {key}: {value}: expected a section with the keys {', '.join(_names(kind, keys))}"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "expected", 1)
-    return f"{source}: {key}: {item['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"{source}: {key}: {value}: {message[:1].lower()}{message[1:]}"
 
 
 def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -38,7 +38,9 @@ def resolved(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 @contextmanager
 def _only_the_environment(allowed: set[str]) -> Iterator[None]:
-    def read(name: str, default: Any = _FAILED) -> Any:
+    def read(name: Any, default: Any = _FAILED, *more: Any) -> Any:
+        if not isinstance(name, str) or more:
+            raise ValueError("expected ${oc.env:NAME} or ${oc.env:NAME,default}")
         if is_secret_name(name):
             raise ValueError(
                 f"{name} holds a secret by its name, and configs are printed and kept; "

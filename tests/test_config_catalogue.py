@@ -126,6 +126,38 @@ def test_uris_and_limits_that_do_not_fit(override: str, problem: str) -> None:
     assert line.startswith("command line: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: " + "[" * 3000 + "]" * 3000, "conf.yaml: not readable as YAML: "),
+        (
+            "a: &a [x]\nb: &b [*a,*a]\n" + "".join(f"k{n}: &k{n} [{','.join(['*b'] * 90)}]\n" for n in range(20)),
+            "conf.yaml: ",
+        ),
+        ("a: &x [*x]", "conf.yaml: not readable as YAML: YAML recursive aliases"),
+        ("input: {limit: " + "9" * 5000 + "}", "conf.yaml: not readable as YAML: Exceeds the limit (4300 digits)"),
+        ("input: {limit: " + "x" * 10**5 + "}", "conf.yaml: input.limit: 'xxx"),
+        ("1: 2\ntrue: 3\nnull: 4", "conf.yaml: not readable as YAML: Incompatible key type"),
+        ("input: !!set {a, b}", "conf.yaml: not readable as YAML: Value 'set' is not a supported"),
+        ("input:\n\turi: a", "conf.yaml: not readable as YAML: while scanning"),
+        ("a: 1\n---\nb: 2", "conf.yaml: not readable as YAML: expected a single document"),
+        ("3", "conf.yaml: not readable as YAML: Invalid loaded object type: int"),
+        ("input: {uri: '${'}", "conf.yaml: not readable as YAML: no viable alternative"),
+        ("input: {uri: '${oc.env:A,b,c}'}", "conf.yaml: input.uri: expected ${oc.env:NAME} or ${oc.env:NAME,default}"),
+        ("input: {uri: '${oc.env:1}'}", "conf.yaml: input.uri: expected ${oc.env:NAME} or ${oc.env:NAME,default}"),
+        (
+            "model: {name: !!python/object/apply:os.system [exit]}",
+            "conf.yaml: not readable as YAML: could not determine",
+        ),
+    ],
+    ids=range(14),
+)
+def test_files_that_mean_harm(text: str, problem: str) -> None:
+    found = problems_of(LabelConfig, text)
+    assert any(line.startswith(problem) for line in found), found
+    assert all(len(line) < 600 for line in found)
+
+
 def lines_of(verb: str, *settings: str) -> list[str]:
     found = problems_of(KINDS[verb], "{}", *settings)
     return [line.removeprefix("command line: ").removeprefix("conf.yaml: ") for line in found]
