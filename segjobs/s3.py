@@ -296,7 +296,10 @@ class S3:
                     "s3:ListBucket, an object that is gone reads as denied too)"
                 )
             case "expired":
-                return StorageError(f"{request.uri}: the credentials have expired ({fault.text}); renew them")
+                return StorageError(
+                    f"{request.uri}: the credentials have expired, or are of another region ({fault.text}); renew them, "
+                    "or set storage.s3.region"
+                )
             case "unreachable":
                 return StorageError(f"{request.uri}: cannot reach {endpoint}: {fault.text}; check storage.s3")
             case "busy":

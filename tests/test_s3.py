@@ -214,7 +214,7 @@ def test_credentials_that_expired_are_looked_up_anew_once(
     proxy.faults = [Fault("expired", then=lambda: file.write_text(good) and None)]
     assert storage.read(join(root, "x")) == BODY
     proxy.faults = [Fault("expired", times=2)]
-    with pytest.raises(StorageError, match=r"the credentials have expired .*ExpiredToken"):
+    with pytest.raises(StorageError, match=r"the credentials have expired.*ExpiredToken"):
         storage.read(join(root, "x"))
 
 
