@@ -74,8 +74,8 @@ def work_apart(
     if not rows and len(dead) >= _NO_CHANCE:
         _, death = next(iter(dead.values()))
         raise ClusterError(
-            f"each of the {len(dead)} images of a shard ends its process: {death.what}. That is no image's fault but the "
-            "model's, its libraries' or the node's memory; mend that, or raise compute.batch_deadline_s"
+            f"each of the {len(dead)} images of a shard ends its process: {death.what}. That is not the images' "
+            "fault but the model's, its libraries' or the node's memory; mend that, or raise compute.batch_deadline_s"
         )
     failed = [fail(item, _error_of(death)) for item, death in dead.values()]
     return pa.concat_tables([*rows, *failed]).sort_by("image_id")
