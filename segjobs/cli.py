@@ -6,6 +6,7 @@ imports them when it is called.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from segjobs.config import describe_keys, load_config, to_yaml
 from segjobs.errors import ExitCode, SegjobsError
+from segjobs.redact import redact
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -49,7 +51,8 @@ def main(
             sys.stderr.write(f"error: {line}\n")
         return error.exit_code
     except _Stopped:
-        sys.stderr.write("stopped by a signal; what is published stays: run the same command again to continue\n")
+        sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
+        sys.stderr.write(f"{redact(shlex.join(sys.orig_argv))}\n")
         return ExitCode.STOPPED
 
 

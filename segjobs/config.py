@@ -19,8 +19,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from yaml import YAMLError
 
+from segjobs.contradictions import contradictions
 from segjobs.errors import ConfigError
+from segjobs.interpolation import resolved
+from segjobs.redact import secrets_in
 
+_SHOWN = 200  # characters of a value in an error message
 IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
@@ -42,12 +46,62 @@ def _check_pool(value: Any) -> str:
     return text
 
 
+_ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
+_ELSEWHERE = {
+    "gs": "Google Cloud Storage speaks S3 at storage.s3.endpoint_url=https://storage.googleapis.com",
+    "az": "copy the files to a folder or to S3",
+    "http": "download the files first",
+    "https": "download the files first",
+}
+
+
+def check_uri(text: str) -> str:
+    """A URI of an allowed scheme: a local path, ``file:///path`` or ``s3://bucket/key``; ValueError for others."""
+    scheme, separator, rest = text.partition("://")
+    if "\0" in text:
+        raise ValueError("cannot open a name with a NUL character")
+    if not separator:
+        return text
+    if "::" in scheme:
+        raise ValueError("cannot open chains of file systems ('::'); expected a local path or s3://bucket/key")
+    if scheme not in ("file", "s3"):
+        hint = f" ({_ELSEWHERE[scheme]})" if scheme in _ELSEWHERE else ""
+        raise ValueError(f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key{hint}")
+    if scheme == "file" and not rest.startswith("/"):
+        raise ValueError("cannot open a file:// URI of another host; expected file:///path")
+    if scheme == "s3" and not rest.partition("/")[0]:
+        raise ValueError("no bucket; expected s3://bucket/prefix")
+    return text
+
+
+def _check_weights(text: str) -> str:
+    return text if text.startswith(("torchvision:", "hf://")) else check_uri(text)
+
+
+def _check_endpoint(text: str | None) -> str | None:
+    if text is not None and not _ENDPOINT.fullmatch(text):
+        raise ValueError("expected http://host:port or https://host, without user, query or spaces")
+    return text
+
+
+Uri = Annotated[str, Field(min_length=1), AfterValidator(check_uri)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
 
 
+class _Job(_Section):
+    env: list[str] = Field(
+        default_factory=list,
+        description="environment variables that ${oc.env:NAME} may read in this config; names of secrets never",
+    )
+
+
 class S3Config(_Section):
-    endpoint_url: str | None = Field(default=None, description="S3 endpoint, for stores other than AWS")
+    endpoint_url: Annotated[str | None, AfterValidator(_check_endpoint)] = Field(
+        default=None, description="S3 endpoint, for stores other than AWS"
+    )
     region: str | None = Field(default=None, description="region; null takes the environment's")
     profile: str | None = Field(default=None, description="profile of ~/.aws/credentials; null takes the environment's")
     anonymous: bool = Field(default=False, description="send no credentials (public buckets)")
@@ -55,11 +109,28 @@ class S3Config(_Section):
 
 class StorageConfig(_Section):
     s3: S3Config = Field(default_factory=S3Config)
+    attempts: int = Field(
+        default=10, ge=1, le=100, description="S3: how often a request is tried where the store is busy or cut it off"
+    )
+    deadline_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="S3: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
+    )
+    max_item_bytes: int = Field(
+        default=2**30, ge=1, description="a larger image or label file fails as TOO_LARGE, unread"
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="S3: seconds in which a connection must stand"
+    )
+    read_timeout_s: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="S3: seconds without a byte that end an attempt"
+    )
 
 
 class InputConfig(_Section):
-    uri: str = Field(
-        min_length=1,
+    uri: Uri = Field(
         description="folder, glob, file, or list of URIs (.txt, .csv, .parquet); local or s3://bucket/prefix",
     )
     include: list[str] = Field(
@@ -72,7 +143,7 @@ class InputConfig(_Section):
 
 
 class OutputConfig(_Section):
-    uri: str = Field(min_length=1, description="where the run is written: a folder or s3://bucket/prefix of its own")
+    uri: Uri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
 
 
 class DecodeConfig(_Section):
@@ -83,7 +154,7 @@ class DecodeConfig(_Section):
 
 class ModelConfig(_Section):
     name: str = Field(description="a model of the table in README.md, or package.module:factory")
-    weights: str = Field(
+    weights: Annotated[str, AfterValidator(_check_weights)] = Field(
         default="default",
         description="'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev, or 'none' (random, by seed)",
     )
@@ -125,6 +196,9 @@ class ComputeConfig(_Section):
         default=None,
         description="Ray address; null takes RAY_ADDRESS or the submitted job's cluster, else starts a local Ray",
     )
+    allow_unauthenticated: bool = Field(
+        default=False, description="join another machine's cluster that asks for no token (RAY_AUTH_MODE)"
+    )
     actors: Annotated[str, BeforeValidator(_check_pool)] = Field(
         default="auto",
         description="model actors: a number, a range '1-8' that scales with the load, or 'auto' (one per GPU, else by CPUs)",
@@ -147,6 +221,14 @@ class ComputeConfig(_Section):
         description="where images are decoded: tasks on any CPU, threads of the actor, or auto (task with GPUs, else actor)",
     )
     decode_threads: int = Field(default=2, ge=1, description="decoding threads of one actor or task")
+    batch_deadline_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="label: longest that decoding an image or computing a batch may take before its worker is ended",
+    )
+    grace_s: float = Field(
+        default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
+    )
 
 
 class ShardConfig(_Section):
@@ -156,7 +238,7 @@ class ShardConfig(_Section):
     bytes: int = Field(default=256 * 2**20, ge=1, description="most file bytes of a shard")
 
 
-class LabelConfig(_Section):
+class LabelConfig(_Job):
     """Segment every image of a collection into a mask manifest."""
 
     input: InputConfig
@@ -181,8 +263,8 @@ class LabelsConfig(_Section):
     format: Literal["png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme"] = Field(
         description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image)"
     )
-    uri: str = Field(min_length=1, description="folder of the labels, or the JSON file of coco and coco_panoptic")
-    masks: str | None = Field(
+    uri: Uri = Field(description="folder of the labels, or the JSON file of coco and coco_panoptic")
+    masks: Uri | None = Field(
         default=None, description="coco_panoptic: folder of the PNGs; null takes the JSON's name without .json"
     )
     task: Literal["semantic", "instance"] | None = Field(
@@ -196,7 +278,7 @@ class LabelsConfig(_Section):
     categories: list[str] | None = Field(
         default=None, description="class names (not coco, coco_panoptic); their order gives the ids"
     )
-    class_file: str | None = Field(
+    class_file: Uri | None = Field(
         default=None, description="file of class names instead: one a line (.txt), or YOLO's data.yaml"
     )
     ids: list[int] | None = Field(default=None, description="png: the ids of the class names; null counts from 0")
@@ -237,7 +319,7 @@ class LabelsConfig(_Section):
     )
 
 
-class PrepareConfig(_Section):
+class PrepareConfig(_Job):
     """Read somebody's labels into a truth manifest."""
 
     input: InputConfig
@@ -269,14 +351,13 @@ class PrepareConfig(_Section):
 
 
 class ManifestRef(_Section):
-    uri: str = Field(min_length=1, description="a run's folder (the one that holds run.json)")
+    uri: Uri = Field(description="a run's folder (the one that holds run.json)")
 
 
 class PredictionsConfig(_Section):
     """Masks to score: a manifest of this project, or what other tools wrote."""
 
-    uri: str = Field(
-        min_length=1,
+    uri: Uri = Field(
         description="a run's folder (manifest), a folder of label PNGs (png), or a COCO results JSON (coco_results)",
     )
     format: Literal["manifest", "png", "coco_results"] = Field(
@@ -287,7 +368,7 @@ class PredictionsConfig(_Section):
     )
     void_ids: list[int] = Field(default_factory=list, description="png: pixel values that mean not predicted")
     suffix: str = Field(default="", description="png: what a mask's stem has behind the image's stem")
-    images: str | None = Field(
+    images: Uri | None = Field(
         default=None,
         description="coco_results: COCO JSON whose images and categories the results' numbers refer to",
     )
@@ -296,7 +377,7 @@ class PredictionsConfig(_Section):
 class SlicesConfig(_Section):
     """Scores of parts of the images, a row each in the report."""
 
-    uri: str | None = Field(
+    uri: Uri | None = Field(
         default=None, description="table (.csv or .parquet) with a column image_id; its other columns slice the images"
     )
     columns: list[str] | None = Field(default=None, description="columns to slice by; null takes all of the table")
@@ -332,7 +413,7 @@ class DisputesConfig(_Section):
     min_px: int = Field(default=100, ge=1, description="least number of disputed pixels")
 
 
-class EvaluateConfig(_Section):
+class EvaluateConfig(_Job):
     """Score predictions against a manifest of truth, compare two models, and gate a release."""
 
     predictions: PredictionsConfig
@@ -369,20 +450,20 @@ class EvaluateConfig(_Section):
 
 
 class ReportEvaluationConfig(_Section):
-    uri: str | None = Field(
+    uri: Uri | None = Field(
         default=None, description="folder that evaluate wrote (the one that holds report.json); null shows a run alone"
     )
 
 
 class ReportPredictionsConfig(_Section):
-    uri: str | None = Field(
+    uri: Uri | None = Field(
         default=None,
         description="a run's folder, to show without truth; with evaluation.uri: where its predictions lie, if they moved",
     )
 
 
 class ReportTruthConfig(_Section):
-    uri: str | None = Field(
+    uri: Uri | None = Field(
         default=None,
         description="with evaluation.uri: where its truth lies, if it moved; null takes the report's place",
     )
@@ -398,7 +479,7 @@ class ReportImagesConfig(_Section):
     seed: int = Field(default=0, ge=0, description="seed of the random images")
 
 
-class ReportConfig(_Section):
+class ReportConfig(_Job):
     """Make one self-contained HTML page of an evaluation, or of a manifest alone."""
 
     evaluation: ReportEvaluationConfig = Field(default_factory=ReportEvaluationConfig)
@@ -416,7 +497,7 @@ class ReportConfig(_Section):
     storage: StorageConfig = Field(default_factory=StorageConfig)
 
 
-class BenchConfig(_Section):
+class BenchConfig(_Job):
     """Measure the bare model, the label pipeline and each of its stages in one run."""
 
     model: ModelConfig
@@ -448,7 +529,7 @@ class BenchConfig(_Section):
     storage: StorageConfig = Field(default_factory=StorageConfig)
 
 
-class DemoConfig(_Section):
+class DemoConfig(_Job):
     """Draw scenes, train a small U-Net on them, label and score held-out ones, draw a contact sheet."""
 
     output: OutputConfig = Field(default=OutputConfig(uri="out/demo"))
@@ -495,7 +576,7 @@ class LabelStudioExportConfig(_Section):
     )
 
 
-class ExportConfig(_Section):
+class ExportConfig(_Job):
     """Write a manifest in another tool's format."""
 
     manifest: ManifestRef
@@ -509,7 +590,7 @@ class ExportConfig(_Section):
     components: bool = Field(
         default=False, description="semantic manifests: one object per connected component instead of one per class"
     )
-    ids_from: str | None = Field(
+    ids_from: Uri | None = Field(
         default=None,
         description="coco formats: a COCO JSON whose image and category ids to use, by file_name and name; null counts images from 1 and keeps category ids",
     )
@@ -539,6 +620,8 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
             layers.append(OmegaConf.load(path))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such config file; see conf/ for complete examples") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
         except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not OmegaConf.is_dict(layers[0]):
@@ -550,45 +633,63 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
             continue
         try:
             layers.append(OmegaConf.from_dotlist([text]))
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
             detail = " ".join(str(error).split())
             problems.append(
                 f"command line: {text!r}: not readable as YAML; quote as input.exclude='[\"*.tif\"]': {detail}"
             )
+    given = [text.partition("=")[0] for text in overrides]
     try:
-        raw = OmegaConf.to_container(OmegaConf.merge({}, *layers), resolve=True)
+        raw, unresolved = resolved(OmegaConf.merge({}, *layers))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(*problems, f"{where}: {' '.join(str(error).split())}") from None
+    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in unresolved.items()]
+    problems += [
+        f"{_origin(key, where, given)}: {key}: holds a credential; they are taken from the environment or "
+        "storage.s3.profile, and never from a config, which is printed and kept"
+        for key in secrets_in(raw, names_below="model.options")
+    ]
     try:
         config = kind.model_validate(raw)
     except ValidationError as error:
-        given = [text.partition("=")[0] for text in overrides]
-        problems += [_describe(kind, dict(item), where, given) for item in error.errors()]
+        found = [dict(item) for item in error.errors()]
+        # What could not be resolved is said already; here it would be missing.
+        problems += [_describe(kind, item, where, given) for item in found if _key_of(item) not in unresolved]
         raise ConfigError(*problems) from None
+    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in contradictions(config)]
     if problems:
         raise ConfigError(*problems)
     return config
 
 
+def _key_of(item: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in item["loc"])
+
+
+def _origin(key: str, where: str, given: Sequence[str]) -> str:
+    """The command line, where an override of the key, of a part of it or of the section around it was given."""
+    overridden = any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in given)
+    return "command line" if overridden else where
+
+
 def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Sequence[str]) -> str:
     """One finding of pydantic as ``file: key: what is wrong; what would fit``."""
-    keys = [str(part) for part in item["loc"]]
-    key = ".".join(keys)
-    # An override of a part of the key, or of the section around it, is where the value came from.
-    overridden = any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in given)
-    source = "command line" if overridden else where
+    keys, key = [str(part) for part in item["loc"]], _key_of(item)
+    source = _origin(key, where, given)
     if item["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
     if item["type"] == "missing":
         return f"{where}: {key}: missing; give it in the file or as {key}=…"
+    value = repr(item["input"])
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-        return f"{source}: {key}: {item['input']!r} does not fit; {nearest(str(item['input']), allowed)}"
+        return f"{source}: {key}: {value} does not fit; {nearest(str(item['input'])[:_SHOWN], allowed)}"
     if item["type"] == "model_type":
-        return f"{source}: {key}: {item['input']!r}: expected a section with the keys {', '.join(_names(kind, keys))}"
+        return f"{source}: {key}: {value}: expected a section with the keys {', '.join(_names(kind, keys))}"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "expected", 1)
-    return f"{source}: {key}: {item['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"{source}: {key}: {value}: {message[:1].lower()}{message[1:]}"
 
 
 def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

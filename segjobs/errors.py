@@ -15,6 +15,8 @@ A failure of the whole stops the job with one line. A failure of an item is data
 from enum import IntEnum
 from typing import Literal, get_args
 
+from segjobs.redact import redact
+
 
 class ExitCode(IntEnum):
     """Exit status of every flow."""
@@ -37,6 +39,8 @@ ItemCode = Literal[
     "NON_FINITE",  # NaN or infinity in the model's output
     "GPU_OOM",  # out of GPU memory at batch size 1
     "CRASHED",  # its worker died on it
+    "TIMEOUT",  # its worker came to no end with it
+    "TIMEOUT",  # reading it took longer than storage.deadline_s, or its worker hung on it
     "LABEL_SHAPE",  # the label's size is not the image's
     "LABEL_VALUE",  # a label id that the class table does not know, or a mask that makes no sense
 ]
@@ -44,15 +48,22 @@ ITEM_CODES: tuple[ItemCode, ...] = get_args(ItemCode)
 
 
 class SegjobsError(Exception):
-    """Root of the tree. Its text is one clear line: what, where, what was expected, how to mend it."""
+    """Root of the tree. Its text is one clear line: what, where, what was expected, how to mend it.
+
+    Credentials that other libraries repeat in their messages are taken out of it.
+    """
 
     exit_code: ExitCode = ExitCode.USAGE
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
 
 
 class ConfigError(SegjobsError):
     """The configuration is wrong. ``problems`` holds every finding, one line each."""
 
     def __init__(self, *problems: str) -> None:
+        problems = tuple(redact(problem) for problem in problems)
         super().__init__("\n".join(problems))
         self.problems = problems
 
@@ -81,6 +92,7 @@ class ItemError(SegjobsError):
     """One item failed. ``code`` and ``message`` go to the manifest's ``error`` column."""
 
     def __init__(self, code: ItemCode, message: str) -> None:
+        message = redact(message)
         super().__init__(f"{code}: {message}")
         self.code: ItemCode = code
         self.message = message

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from segjobs.config import StorageConfig
+from segjobs.config import StorageConfig, check_uri
 from segjobs.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from s3fs import S3FileSystem
+    from segjobs.s3 import S3
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# What no file is to blame for: too many open, no memory, a network disk that is gone.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN)
 _LARGEST_PUT = 5 * 2**30  # S3's own limit of one PUT
 
 
@@ -43,13 +45,11 @@ class FileInfo:
 
 
 def is_remote(uri: str) -> bool:
-    """True for ``s3://``, False for local paths; any other scheme is a ConfigError."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator or scheme == "file":
-        return False
-    if scheme != "s3":
-        raise ConfigError(f"{uri!r}: cannot open {scheme}:// URIs; expected a local path or s3://bucket/key")
-    return True
+    """True for ``s3://``, False for local paths and ``file:///``; any other scheme is a ConfigError."""
+    try:
+        return check_uri(uri).startswith("s3://")
+    except ValueError as error:
+        raise ConfigError(f"{uri!r}: {error}") from None
 
 
 def local_path(uri: str) -> Path:
@@ -87,10 +87,8 @@ def _relative_text(path: str) -> str:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """``s3://bucket/key`` → (bucket, key); a missing bucket is a ConfigError."""
+    """``s3://bucket/key`` → (bucket, key)."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError(f"{uri!r}: no bucket; expected s3://bucket/prefix")
     return bucket, key
 
 
@@ -99,40 +97,17 @@ class Storage:
 
     def __init__(self, config: StorageConfig | None = None) -> None:
         self.config = config or StorageConfig()
+        self._reached = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config}
+        made = self.__dict__.get("_s3")
+        return {"config": self.config, "_reached": made.reached if made else self._reached}
 
     @cached_property
-    def _s3(self) -> "S3FileSystem":
-        from s3fs import S3FileSystem  # imported here: jobs on local files need not load botocore
+    def _s3(self) -> "S3":
+        from segjobs.s3 import S3  # imported here: jobs on local files need not load botocore
 
-        s3 = self.config.s3
-        client = {"region_name": s3.region} if s3.region else {}
-        return S3FileSystem(
-            anon=s3.anonymous,
-            profile=s3.profile,
-            endpoint_url=s3.endpoint_url,
-            client_kwargs=client,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-
-    def _call(self, uri: str, method: str, **arguments: Any) -> dict[str, Any]:
-        """One S3 request; what stops a whole job becomes StorageError, the rest stays OSError."""
-        from botocore.exceptions import BotoCoreError
-
-        bucket, key = split_s3(uri)
-        if method != "list_objects_v2":
-            arguments["Key"] = key
-        try:
-            reply: Any = self._s3.call_s3(method, Bucket=bucket, **arguments)
-            return reply
-        except PermissionError as error:
-            raise StorageError(f"{uri}: access denied ({error}); check credentials and bucket policy") from error
-        except BotoCoreError as error:
-            endpoint = self.config.s3.endpoint_url or "AWS"
-            raise StorageError(f"{uri}: cannot reach {endpoint}: {' '.join(str(error).split())}") from error
+        return S3(self.config, reached=self._reached)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -140,7 +115,7 @@ class Storage:
         """Fingerprint of one file (``path`` is its base name), or None where there is none."""
         if is_remote(uri):
             try:
-                head = self._call(uri, "head_object")
+                head = self._s3.head(*split_s3(uri))
             except FileNotFoundError:
                 return None
             return FileInfo(
@@ -155,6 +130,10 @@ class Storage:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # what no file can be called, or a loop of links
+                return None
+            raise StorageError(f"{uri}: cannot be looked up: {error.strerror or error}") from error
         if not stat.S_ISREG(status.st_mode):
             return None
         return FileInfo(uri, path.name, status.st_size, status.st_mtime_ns // 1000, "")
@@ -164,40 +143,48 @@ class Storage:
         return self.info(uri) is not None
 
     def read(self, uri: str) -> bytes:
-        """The whole file. Raises FileNotFoundError, OSError for this file alone, StorageError for all."""
-        if not is_remote(uri):
-            return local_path(uri).read_bytes()
-        return self._read_s3(uri)[0]
-
-    def read_with_info(self, uri: str) -> tuple[bytes, FileInfo]:
-        """The whole file and the fingerprint of exactly these bytes."""
+        """The whole file. Raises FileNotFoundError (or that it is no file), else StorageError."""
         if is_remote(uri):
-            data, head = self._read_s3(uri)
+            return self._s3.get(*split_s3(uri))[0]
+        try:
+            return local_path(uri).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise
+        except OSError as error:
+            raise StorageError(f"{uri}: cannot be read: {error.strerror or error}") from error
+
+    def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
+        """One file of many, whole, and the fingerprint of exactly these bytes.
+
+        Raises FileNotFoundError, TimeoutError or another OSError for what is wrong with this file alone;
+        StorageError where the others cannot be read either.
+        """
+        if is_remote(uri):
+            data, head = self._s3.get(*split_s3(uri), item=True)
             etag = head["ETag"].strip('"')
             return data, FileInfo(uri, uri.rpartition("/")[2], len(data), _microseconds(head["LastModified"]), etag)
         path = local_path(uri)
-        with path.open("rb") as file:
-            data = file.read()
-            status = os.fstat(file.fileno())
+        try:
+            # Not blocking: to open a named pipe would wait for its writer for ever.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "a folder, pipe or device, no file")
+                if status.st_size > self.config.max_item_bytes:
+                    most = self.config.max_item_bytes
+                    raise OSError(errno.EFBIG, f"{status.st_size} bytes, storage.max_item_bytes is {most}")
+                data = file.read()
+                status = os.fstat(file.fileno())
+        except OSError as error:
+            if error.errno in _OF_THE_MACHINE:
+                raise StorageError(f"{uri}: cannot be read: {error.strerror}") from error
+            raise
         return data, FileInfo(uri, path.name, len(data), status.st_mtime_ns // 1000, "")
-
-    def _read_s3(self, uri: str) -> tuple[bytes, dict[str, Any]]:
-        from fsspec.asyn import sync
-
-        reply = self._call(uri, "get_object")
-        data: Any = sync(self._s3.loop, reply["Body"].read)
-        if len(data) != reply["ContentLength"]:
-            raise OSError(errno.EIO, f"the reply ended after {len(data)} of {reply['ContentLength']} bytes", uri)
-        return data, reply
 
     def get_file(self, uri: str, path: Path) -> None:
         """Download to a local ``path`` without holding the file in memory."""
         if is_remote(uri):
-            bucket, key = split_s3(uri)
-            try:
-                self._s3.get_file(f"{bucket}/{key}", str(path))
-            except PermissionError as error:
-                raise StorageError(f"{uri}: access denied ({error}); check credentials and bucket policy") from error
+            self._s3.download(*split_s3(uri), path)
         else:
             shutil.copyfile(local_path(uri), path)
 
@@ -227,26 +214,23 @@ class Storage:
     def _walk_s3(self, root: str) -> Iterator[FileInfo]:
         bucket, key = split_s3(root)
         prefix = key.rstrip("/") + "/" if key else ""
-        page: dict[str, Any] = {}
-        try:
-            while True:
-                page = self._call(root, "list_objects_v2", Prefix=prefix, **page)
-                for entry in page.get("Contents", ()):
-                    path = entry["Key"][len(prefix) :]
-                    if path.endswith("/") or not path or path.startswith(".") or "/." in path:
-                        continue
-                    yield FileInfo(
-                        f"s3://{bucket}/{entry['Key']}",
-                        path,
-                        entry["Size"],
-                        _microseconds(entry["LastModified"]),
-                        entry["ETag"].strip('"'),
-                    )
-                if not page.get("IsTruncated"):
-                    return
-                page = {"ContinuationToken": page["NextContinuationToken"]}
-        except FileNotFoundError as error:
-            raise StorageError(f"{root}: no bucket {bucket!r} at {self.config.s3.endpoint_url or 'AWS'}") from error
+        token = None
+        while True:
+            page = self._s3.list_page(bucket, prefix, token)
+            for entry in page.get("Contents", ()):
+                path = entry["Key"][len(prefix) :]
+                if path.endswith("/") or not path or path.startswith(".") or "/." in path:
+                    continue
+                yield FileInfo(
+                    f"s3://{bucket}/{entry['Key']}",
+                    path,
+                    entry["Size"],
+                    _microseconds(entry["LastModified"]),
+                    entry["ETag"].strip('"'),
+                )
+            if not page.get("IsTruncated"):
+                return
+            token = page["NextContinuationToken"]
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -254,11 +238,11 @@ class Storage:
         """Publish ``data`` whole under ``uri`` unless something is there; True if this call did it.
 
         Local: a temporary file beside it, fsync, hard link, fsync of the folder. S3: one PUT with
-        ``If-None-Match: *``. A False after a retried PUT may be this call's own lost success: the
+        ``If-None-Match: *``. A False after a repeated PUT may be this call's own lost success: the
         caller compares what is there. Raises StorageError where the store cannot take it.
         """
         if is_remote(uri):
-            return self._put_s3(uri, data)
+            return self._s3.put_if_absent(*split_s3(uri), lambda: data, size=len(data))
         try:
             return _link_new(local_path(uri).absolute(), data)
         except OSError as error:
@@ -279,23 +263,16 @@ class Storage:
             with path.open("rb") as file:
                 # The store checks it: a request that is repeated could else begin where the last one broke off.
                 md5 = b64encode(hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()).decode()
-                file.seek(0)
-                return self._put_s3(uri, file, ContentMD5=md5)
+
+                def from_start() -> Any:
+                    file.seek(0)
+                    return file
+
+                return self._s3.put_if_absent(*split_s3(uri), from_start, size=size, ContentMD5=md5)
         try:
             return _link_file(path, local_path(uri).absolute())
         except OSError as error:
             raise _cannot_write(uri, error) from error
-
-    def _put_s3(self, uri: str, body: Any, **headers: str) -> bool:
-        try:
-            self._call(uri, "put_object", Body=body, IfNoneMatch="*", **headers)
-        except FileNotFoundError as error:
-            raise StorageError(f"{uri}: no such bucket") from error
-        except OSError as error:
-            if _http_status(error) in (409, 412) or isinstance(error, FileExistsError):
-                return False
-            raise StorageError(f"{uri}: cannot write: {error}") from error
-        return True
 
 
 def _cannot_write(uri: str, error: OSError) -> StorageError:
@@ -376,9 +353,3 @@ def _walk_local(root: str, inside: str, ancestors: tuple[tuple[int, int], ...]) 
 
 def _microseconds(moment: Any) -> int:
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
-def _http_status(error: OSError) -> int | None:
-    """The HTTP status behind an error of s3fs, which keeps botocore's error as its cause."""
-    response = getattr(error.__cause__, "response", None)
-    return response["ResponseMetadata"].get("HTTPStatusCode") if response else None

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,22 +18,26 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*REPOSITORY.glob("segjobs/**/*.py"), *REPOSITORY.glob("flows/*.py")])
 CONFIGS = sorted(REPOSITORY.glob("conf/**/*.yaml"))
 
-_BASE = {"errors", "config", "storage"}
+_BASE = {"errors", "config", "storage", "redact"}
 _TEAM = {"sources", "targets", "models", "metrics", "report"}
 MAY_IMPORT = {
     "": set(),  # segjobs/__init__.py
-    "errors": set(),
-    "config": {"errors"},
-    "storage": {"errors", "config"},
+    "redact": set(),
+    "errors": {"redact"},
+    "interpolation": {"redact"},
+    "contradictions": set(),
+    "config": {"errors", "redact", "interpolation", "contradictions"},
+    "s3": {"errors", "config"},  # the half of storage that speaks to a server
+    "storage": {"errors", "config", "s3"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
     "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},
-    "cli": {"errors", "config"},
+    "cli": {"errors", "config", "redact"},
     "flows": {"errors", "config", "cli", "jobs"},
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
-TOP_LEVEL |= {"segjobs", "tests", "uv.lock"}
+TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
 
 
 def layer_of(path: Path) -> str:
@@ -127,6 +132,17 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     assert {name.partition("/")[0] for name in names} <= TOP_LEVEL
     folders = {name.split("/")[1] for name in names if name.startswith("segjobs/") and name.count("/") > 1}
     assert folders == {"manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
+
+
+def test_every_dependency_is_locked_by_its_hash() -> None:
+    packages = tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
+    for package in packages:
+        if package["source"] == {"editable": "."}:
+            continue
+        assert set(package["source"]) == {"registry"}, f"{package['name']}: not from a package index"
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else ())]
+        assert files
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"]) for file in files), package["name"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))

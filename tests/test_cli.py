@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segjobs.config import LabelConfig, describe_keys, load_config
-from tests.flow_process import flow, run_flow
+from tests.flow_process import REPOSITORY, flow, run_flow
 
 TOY = "model.name=tests.toy_model:build"
 
@@ -68,9 +69,10 @@ def test_a_signal_stops_with_75_and_the_same_command_finishes(tmp_path: Path, nu
         os.kill(running.process.pid, number)
         code, out, err = running.wait()
         assert (code, out) == (75, "")
-        assert err.splitlines()[-1] == (
-            "stopped by a signal; what is published stays: run the same command again to continue"
-        )
+        *_, what, again = err.splitlines()
+        assert what == "stopped by a signal; what is published stays, and the same command continues:"
+        assert shlex.split(again)[1:] == [str(REPOSITORY / "flows" / "label.py"), *command]
+        assert "stopping: shards that are begun have 20 s to end" in err
         assert "Traceback" not in err
         assert running.left_alive() == []
     published = len(list(parts.glob("part-*")))

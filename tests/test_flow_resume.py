@@ -89,3 +89,21 @@ def _numbers(part: str) -> range:
     """Which images a part holds: shards are consecutive."""
     start = SHARD * int(part.removeprefix("part-").removesuffix(".parquet"))
     return range(start, start + SHARD)
+
+
+def test_two_runs_at_once_share_the_work_and_end_with_one_manifest(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(IMAGES):
+        Image.fromarray(np.full((5, 6, 3), number, np.uint8)).save(tmp_path / "in" / f"{number:02d}.png")
+    command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", "model.name=tests.toy_model:build"]
+    command += [f"shard.images={SHARD}", "compute.actors=1"]
+    with flow("label", *command, TOY_SLEEP_S="0.5") as one, flow("label", *command, TOY_SLEEP_S="0.5") as two:
+        (code, out, err), (other_code, other_out, other_err) = one.wait(), two.wait()
+    assert (code, other_code) == (0, 0), err + other_err
+    assert [json.loads(text)["ok"] for text in (out, other_out)] == [IMAGES, IMAGES]
+    said = ("another run of the same job", "nothing to do: run ")
+    assert any(line in err + other_err for line in said)
+    info = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert info["counts"] == {"images": IMAGES, "ok": IMAGES, "failed": 0, "segments": IMAGES}
+    assert sorted(part["name"] for part in info["parts"]) == sorted(parts_of(tmp_path / "out"))
+    assert pq.read_table(tmp_path / "out" / "parts").num_rows == IMAGES

@@ -30,7 +30,7 @@ def test_what_is_put_is_read_and_listed(store: Store) -> None:
         assert storage.put_if_absent(join(root, name), name.encode())
     assert {file.path: file.size for file in storage.walk(root)} == {name: len(name.encode()) for name in NAMES}
     for file in storage.walk(root):
-        data, found = storage.read_with_info(file.uri)
+        data, found = storage.read_item(file.uri)
         assert data == file.path.encode() == storage.read(file.uri)
         assert (found.size, found.mtime_us, found.etag) == (file.size, file.mtime_us, file.etag)
         assert storage.info(file.uri) == found

@@ -7,10 +7,12 @@ test knows the masks of every image that it draws. Blue of the first pixel is th
     TOY_LOG       a folder: one line per image that went through ``forward``, its number, in a file per process
 
 ``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that an actor appends to when it loads
-the model, so that it changes between the plan and the first read).
+the model, so that it changes between the plan and the first read), ``poison`` (what the image of a number does to its
+process: ``{7: crash, 9: hang}``).
 """
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +34,8 @@ class ToySegmenter:
 
     same_size_batches = True
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, poison: dict[int, str] | None = None) -> None:
+        self._poison = {int(number): what for number, what in (poison or {}).items()}
         self.card = ModelCard("toy", "semantic", CATEGORIES, digest=f"{seed:064d}", weights="none")
         self.module = torch.nn.Identity()
 
@@ -47,6 +50,10 @@ class ToySegmenter:
             if folder := os.environ.get("TOY_LOG"):
                 with (Path(folder) / str(os.getpid())).open("a") as file:
                     file.write(f"{number}\n")
+            if self._poison.get(number) == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self._poison.get(number) == "hang":
+                time.sleep(1000)
             if number == NOT_FINITE:
                 output[0] = torch.nan
         return list(outputs)
@@ -65,14 +72,14 @@ class ToySegmenter:
         raise NotImplementedError("the toy is not trained")
 
 
-def build(seed: int = 0, spoil: str | None = None) -> ToySegmenter:
+def build(seed: int = 0, spoil: str | None = None, poison: dict[int, str] | None = None) -> ToySegmenter:
     """The factory that ``model.name`` names."""
     import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
 
     if spoil and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
         with open(spoil, "ab") as file:
             file.write(b"more")
-    return ToySegmenter(seed)
+    return ToySegmenter(seed, poison)
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:

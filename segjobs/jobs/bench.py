@@ -86,7 +86,7 @@ class _Bench:
         self._note = note
         self._work = config.output.uri if config.output else str(scratch)
         self._runs = itertools.count(1)
-        self._resources = connect(config.compute.address)
+        self._resources = connect(config.compute)
         self._lay = layout(config.compute, self._resources)
         _check_shards(config, self._lay)
         note(f"preparing {config.images} images")
@@ -120,7 +120,7 @@ class _Bench:
         return join(self._work, f"run-{next(self._runs):02d}")
 
     def _bare(self) -> Bare:
-        connect(self._config.compute.address)
+        connect(self._config.compute)
         return measure_bare(self._config, self._files, self._lay)
 
     def _label(self, inputs: InputConfig) -> Observed:

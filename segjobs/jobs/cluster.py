@@ -15,10 +15,20 @@ from typing import Any, Literal
 
 import ray
 from ray.data import DataContext
-from ray.exceptions import RayError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayError,
+)
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
+from segjobs.jobs.access import check_access
 
 SERVICE_CPUS = 0.25
 """CPUs of a reading, writing or scoring task: they wait for storage more than they compute."""
@@ -26,6 +36,15 @@ DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
 
 _RAY_ADVICE = "\nFailed to apply UDF transform after"  # Ray Data appends this and more to an error's own text
+_SHORTAGES: dict[type[RayError], str] = {
+    OutOfDiskError: "the disk on which a node of the cluster keeps Ray's files is full; free some space (RAY_TMPDIR)",
+    ObjectStoreFullError: "the object store of a node is full; lower shard.bytes or start Ray with a larger one",
+    OutOfMemoryError: "a node has too little memory; lower compute.actors, compute.batch_size or shard.bytes",
+    LocalRayletDiedError: "Ray on the driver's node ended",
+    NodeDiedError: "a node that the job cannot do without was lost",
+    OwnerDiedError: "a process that the job cannot do without was lost",
+    ActorUnschedulableError: "no node can hold an actor any more",
+}
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _LOCAL_STARTS = 3
 _CONNECT_S = 20  # in which a cluster's address must answer
@@ -61,13 +80,15 @@ class Layout:
         return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
 
 
-def connect(address: str | None) -> Resources:
-    """Join the cluster at ``address``, else RAY_ADDRESS's, else start a local Ray; what it has.
+def connect(compute: ComputeConfig) -> Resources:
+    """Join the cluster at ``compute.address``, else RAY_ADDRESS's, else start a local Ray; what it has.
 
     A Ray that is already initialised in this process is used as it is. Raises ClusterError.
     """
     if not ray.is_initialized():
-        _start(address or os.environ.get("RAY_ADDRESS") or "local")
+        target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
+        check_access(target, compute)
+        _start(target)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
     # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
@@ -148,13 +169,20 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
 
 
 def own_error(error: BaseException) -> SegjobsError | None:
-    """The error of this project at the root of what Ray raised on the driver, or None."""
+    """The error of this project at the root of what Ray raised on the driver, or None.
+
+    What a cluster lacks or loses for good is a ClusterError, in a line that says how to mend it.
+    """
     seen: set[int] = set()
+    cluster: ClusterError | None = None
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         # Ray's double of an error of ours is of its class too, with a remote traceback as its text.
         if isinstance(error, SegjobsError) and not isinstance(error, RayError):
             error.args = (str(error).partition(_RAY_ADVICE)[0],)
             return error
+        line = next((line for kind, line in _SHORTAGES.items() if isinstance(error, kind)), None)
+        if line:
+            cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
-    return None
+    return cluster

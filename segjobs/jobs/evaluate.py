@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> ExitCode:
     report = _standing_report(storage, config.output.uri, identity)
     if report is None:
         progress.note("evaluate: starting Ray")
-        connect(config.compute.address)
+        connect(config.compute)
         for entry in entries:
             _score(storage, entry, progress)
         progress.note("evaluate: adding up")

@@ -89,7 +89,7 @@ def _run(
     total = sum(span.part.rows for span in spans)
     if pending:
         progress.note(f"export: {total} images to {exporting.setting.config.format}; starting Ray")
-        connect(exporting.setting.config.compute.address)
+        connect(exporting.setting.config.compute)
     progress.start(total=total, done=total - sum(span.part.rows for span in pending))
     try:
         progress.begin()

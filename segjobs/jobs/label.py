@@ -8,7 +8,6 @@ outputs into rows behind it. No dense mask leaves the actor. Batches are formed 
 plan within one shard, so a shard gives the same masks whenever and wherever it runs.
 """
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,29 +18,32 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
 
-from segjobs.config import DecodeConfig, LabelConfig, ModelConfig, PostprocessConfig, digest
+from segjobs.config import LabelConfig, ModelConfig, PostprocessConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError, SegjobsError
+from segjobs.jobs.apart import Report, work_apart
+from segjobs.jobs.attempts import Attempts, Work
 from segjobs.jobs.cluster import DECODE_CPUS, Layout, connect, layout
+from segjobs.jobs.decoding import Decoding, Loaded, decode_shard, load, tell_hung, unpack
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import TIMES_SCHEMA, Job, adopt_run, run_job, summary_of_finished
 from segjobs.jobs.summary import print_dry_run, print_summary
+from segjobs.jobs.watchdog import Watchdog
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer, ModelCard
-from segjobs.sources.decode import decode_image
-from segjobs.sources.images import list_images, read_item
-from segjobs.storage import FileInfo, Storage
+from segjobs.sources.images import list_images
+from segjobs.storage import Storage
 
 if TYPE_CHECKING:
     import torch
 
     from segjobs.models.base import Segmenter
 
+_CHILD_IMPORTS = (__name__, "segjobs.models.registry", "segjobs.models.batching", "segjobs.models.postprocess")
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
 
 
@@ -57,7 +59,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
         plan = plan_input(config, storage)
         if dry_run or not storage.exists(f"{config.output.uri.rstrip('/')}/run.json"):
             progress.note(f"label: {plan.items.num_rows} images planned; starting Ray and loading {config.model.name}")
-            lay = layout(config.compute, connect(config.compute.address))
+            lay = layout(config.compute, connect(config.compute))
         else:
             lay = None
         card = resolving.result()
@@ -69,7 +71,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
     if run is not None:
         summary = summary_of_finished(job, run)
     else:
-        lay = lay or layout(config.compute, connect(config.compute.address))
+        lay = lay or layout(config.compute, connect(config.compute))
         progress.note(f"label: {card.label} on {lay}")
         settings = _settings(config, storage, job, card, lay)
         summary = run_job(storage, job, partial(label_stages, settings=settings, lay=lay), progress)
@@ -106,7 +108,15 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
         config_digest=digest(identity),
         model={**about, "preprocessing": card.preprocessing, "licence": card.licence},
     )
-    return Job("label", config.output.uri, plan, identity, footer, config.model_dump(mode="json"))
+    return Job(
+        "label",
+        config.output.uri,
+        plan,
+        identity,
+        footer,
+        config.model_dump(mode="json"),
+        grace_s=config.compute.grace_s,
+    )
 
 
 # --- the actors --------------------------------------------------------------------------------
@@ -116,23 +126,23 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
 class Settings:
     """All that a decoding task or an actor needs to know; pickles small."""
 
-    storage: Storage
+    decoding: Decoding
     author: Author
     model: ModelConfig
     card: ModelCard
-    decode: DecodeConfig
     postprocess: PostprocessConfig
     batch_size: int
     precision: str
     device: str
     threads: int
-    decode_threads: int
 
 
-def label_stages(items: "ray.data.Dataset", *, settings: Settings, lay: Layout) -> "ray.data.Dataset":
+def label_stages(
+    items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout
+) -> "ray.data.Dataset":
     """Blocks of planned items → blocks of manifest rows."""
     if lay.decode == "task":
-        decode = partial(decode_shard, settings=settings)
+        decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
         # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
         items = items.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS)
     pool = ActorPoolStrategy(
@@ -144,7 +154,7 @@ def label_stages(items: "ray.data.Dataset", *, settings: Settings, lay: Layout) 
     )
     return items.map_batches(
         Labeller,
-        fn_constructor_args=(settings,),
+        fn_constructor_args=(settings, attempts),
         compute=pool,
         batch_size=None,
         batch_format="pyarrow",
@@ -153,89 +163,12 @@ def label_stages(items: "ray.data.Dataset", *, settings: Settings, lay: Layout) 
     )
 
 
-@dataclass
-class _Loaded:
-    """A planned item on its way: its image, or why there is none, and what it took."""
-
-    item: FileInfo
-    sha256: str | None = None
-    image: np.ndarray | None = None
-    error: ItemError | None = None
-    read_ms: float = 0.0
-    decode_ms: float = 0.0
-
-
-def _load(item: FileInfo, storage: Storage, decode: DecodeConfig) -> _Loaded:
-    loaded = _Loaded(item)
-    start = time.perf_counter()
-    try:
-        data = read_item(storage, item)
-        loaded.sha256 = hashlib.sha256(data).hexdigest()
-        middle = time.perf_counter()
-        loaded.read_ms = 1000 * (middle - start)
-        loaded.image = decode_image(data, max_pixels=decode.max_pixels)
-        loaded.decode_ms = 1000 * (time.perf_counter() - middle)
-    except ItemError as error:
-        loaded.error = error
-    return loaded
-
-
-_PIXELS_SCHEMA = pa.schema(
-    [
-        ("sha256", pa.string()),
-        ("pixels", pa.large_binary()),  # uint8 (height, width, 3) RGB
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("code", pa.string()),
-        ("message", pa.string()),
-        ("read_ms", pa.float32()),
-        ("decode_ms", pa.float32()),
-    ]
-)
-
-
-def decode_shard(items: pa.Table, *, settings: Settings) -> pa.Table:
-    """Decoding task: planned items → the same with their pixels, or the error that each met."""
-    load = partial(_load, storage=settings.storage, decode=settings.decode)
-    with ThreadPoolExecutor(settings.decode_threads) as threads:
-        rows = [_pack(loaded) for loaded in threads.map(load, planned_items(items))]
-    for field in _PIXELS_SCHEMA:
-        items = items.append_column(field, pa.array([row[field.name] for row in rows], field.type))
-    return items
-
-
-def _pack(loaded: _Loaded) -> dict[str, Any]:
-    height, width = loaded.image.shape[:2] if loaded.image is not None else (None, None)
-    return {
-        "sha256": loaded.sha256,
-        "pixels": loaded.image.tobytes() if loaded.image is not None else None,
-        "height": height,
-        "width": width,
-        "code": loaded.error.code if loaded.error else None,
-        "message": loaded.error.message if loaded.error else None,
-        "read_ms": loaded.read_ms,
-        "decode_ms": loaded.decode_ms,
-    }
-
-
-def _unpack(items: pa.Table, number: int, item: FileInfo) -> _Loaded:
-    """The inverse of ``_pack``; the image is a view into the block."""
-    row = {name: items[name][number] for name in _PIXELS_SCHEMA.names}
-    loaded = _Loaded(item, row["sha256"].as_py(), read_ms=row["read_ms"].as_py(), decode_ms=row["decode_ms"].as_py())
-    if row["pixels"].is_valid:
-        shape = (row["height"].as_py(), row["width"].as_py(), 3)
-        loaded.image = np.frombuffer(row["pixels"].as_buffer(), np.uint8).reshape(shape)
-    else:
-        loaded.error = ItemError(row["code"].as_py(), row["message"].as_py())
-    return loaded
-
-
 def _build(settings: Settings) -> "Segmenter":
     from segjobs.models.registry import build
 
     return build(
         settings.model,
-        settings.storage,
+        settings.decoding.storage,
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
@@ -246,7 +179,7 @@ def _build(settings: Settings) -> "Segmenter":
 class _Prepared:
     """An image at the network's size; the original's pixels are let go, its size is kept."""
 
-    loaded: _Loaded
+    loaded: Loaded
     size_hw: tuple[int, int] = (0, 0)
     tensor: "torch.Tensor | None" = None
 
@@ -254,13 +187,14 @@ class _Prepared:
 class Labeller:
     """One model on one device; called with shards, by several threads at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, attempts: Attempts | None = None, report: Report | None = None) -> None:
         from segjobs.models.batching import compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
+        self._attempts = attempts
         self._to_segments = to_segments
-        self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode", initializer=compute_single_threaded)
+        self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
         self._encoders = ThreadPoolExecutor(2, "encode", initializer=compute_single_threaded)
         self._device = ThreadPoolExecutor(1, "device")
         self._turn = Lock()
@@ -270,9 +204,28 @@ class Labeller:
             self._segmenter = self._device.submit(_build, settings).result()
         except SegjobsError as error:
             self._broken = error
+        self._watchdog = Watchdog(settings.decoding.deadline_s, report or partial(tell_hung, attempts))
 
     def __call__(self, items: pa.Table) -> pa.Table:
         """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
+        if self._broken:
+            raise self._broken
+        assert self._attempts is not None  # noqa: S101
+        return self._attempts.at("labelling", items, self.label, self._label_apart)
+
+    def _label_apart(self, items: pa.Table) -> pa.Table:
+        """``label`` in child processes; the device is theirs meanwhile."""
+        from segjobs.models.batching import set_aside
+
+        def fail(item: pa.Table, error: ItemError) -> pa.Table:
+            loaded = Loaded(planned_items(item)[0], error=error)
+            return rows_table([self._failed(loaded)], TIMES_SCHEMA, item)
+
+        with self._turn, set_aside(self._segmenter, self._device):
+            return work_apart(items, partial(_child_of, self._settings), fail, imports=_CHILD_IMPORTS)
+
+    def label(self, items: pa.Table) -> pa.Table:
+        """``__call__`` without a record of the attempt."""
         if self._broken:
             raise self._broken
         rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = {}
@@ -293,14 +246,13 @@ class Labeller:
         """Every item in order, prepared by the decoding threads a bounded number ahead, from this call on."""
         planned = planned_items(items)
         packed = "pixels" in items.column_names
-        ahead = 2 * self._settings.batch_size + self._settings.decode_threads
+        ahead = 2 * self._settings.batch_size + self._settings.decoding.threads
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = (
-                _unpack(items, number, item) if packed else _load(item, self._settings.storage, self._settings.decode)
-            )
-            return self._prepare(loaded)
+            loaded = unpack(items, number, item) if packed else load(item, self._settings.decoding, self._watchdog)
+            with self._watchdog.holding([item.path]):
+                return self._prepare(loaded)
 
         futures = (self._decoders.submit(prepare, number) for number in range(len(planned)))
         window = deque(islice(futures, ahead))
@@ -312,7 +264,7 @@ class Labeller:
 
         return results()
 
-    def _prepare(self, loaded: _Loaded) -> _Prepared:
+    def _prepare(self, loaded: Loaded) -> _Prepared:
         prepared = _Prepared(loaded)
         if loaded.image is not None:
             start = time.perf_counter()
@@ -349,7 +301,8 @@ class Labeller:
         from segjobs.models.batching import forward_in_halves
 
         start = time.perf_counter()
-        outputs = forward_in_halves(self._segmenter, [one.tensor for one in batch if one.tensor is not None])
+        with self._watchdog.holding([one.loaded.item.path for one in batch]):
+            outputs = forward_in_halves(self._segmenter, [one.tensor for one in batch if one.tensor is not None])
         forward_ms = 1000 * (time.perf_counter() - start) / len(batch)
         for one, output in zip(batch, outputs, strict=True):
             one.tensor = None
@@ -362,11 +315,14 @@ class Labeller:
         try:
             if isinstance(output, ItemError):
                 raise output
-            prediction = self._segmenter.restore(output, one.size_hw)
+            with self._watchdog.holding([loaded.item.path]):
+                prediction = self._segmenter.restore(output, one.size_hw)
+                segments, confidence = self._to_segments(
+                    prediction, self._settings.card.categories, self._settings.postprocess
+                )
         except ItemError as error:
             loaded.error = error
             return self._failed(loaded, forward_ms=forward_ms)
-        segments, confidence = self._to_segments(prediction, self._settings.card.categories, self._settings.postprocess)
         row = ok_row(
             loaded.item,
             self._settings.author,
@@ -378,27 +334,32 @@ class Labeller:
         encode_ms = 1000 * (time.perf_counter() - start)
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}
 
-    def _failed(self, loaded: _Loaded, *, forward_ms: float = 0.0) -> dict[str, Any]:
+    def _failed(self, loaded: Loaded, *, forward_ms: float = 0.0) -> dict[str, Any]:
         assert loaded.error is not None  # noqa: S101
         row = failed_row(loaded.item, self._settings.author, loaded.error, sha256=loaded.sha256)
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}
 
 
-def _times(loaded: _Loaded) -> dict[str, float]:
+def _child_of(settings: Settings, report: Report) -> Work:
+    """In a child process: a labeller of its own."""
+    return Labeller(settings, report=report).label
+
+
+def _times(loaded: Loaded) -> dict[str, float]:
     return {"read_ms": loaded.read_ms, "decode_ms": loaded.decode_ms}
 
 
 def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, lay: Layout) -> Settings:
     return Settings(
-        storage=storage,
+        decoding=Decoding(
+            storage, config.decode.max_pixels, config.compute.decode_threads, config.compute.batch_deadline_s
+        ),
         author=Author(job.run_id, card.label),
         model=config.model,
         card=card,
-        decode=config.decode,
         postprocess=config.postprocess,
         batch_size=config.compute.batch_size,
         precision=config.compute.precision,
         device=lay.device,
         threads=lay.threads,
-        decode_threads=config.compute.decode_threads,
     )

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError
+from segjobs.jobs.apart import work_apart
+from segjobs.jobs.attempts import Attempts, Work
 from segjobs.jobs.checks import (
     CHECKS_FILE,
     FINDINGS,
@@ -49,6 +51,9 @@ from segjobs.sources.labels import LabelRequest, Labels, Leftover, Masks, Reader
 from segjobs.sources.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.sources.tables import with_class_names
 from segjobs.storage import FileInfo, Storage, join
+
+if TYPE_CHECKING:
+    import ray
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
@@ -160,6 +165,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         config.model_dump(mode="json"),
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
+        grace_s=config.compute.grace_s,
     )
 
 
@@ -176,7 +182,7 @@ def _run(
     else:
         name = f" for {run.split}" if run.split else ""
         progress.note(f"prepare: {job.plan.items.num_rows} images planned{name}; starting Ray")
-        connect(config.compute.address)
+        connect(config.compute)
         settings = ReadSettings(
             labels.read,
             class_map(labels.categories, config.classes, labels.task),
@@ -187,7 +193,7 @@ def _run(
         summary = run_job(
             storage,
             job,
-            lambda items: items.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=2 * SERVICE_CPUS),
+            partial(_stages, read=read, author=Author(job.run_id)),
             progress,
             aside=_gathered(config, storage, job, run.leftovers),
         )
@@ -203,7 +209,7 @@ def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run],
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        connect(config.compute.address)
+        connect(config.compute)
         gathered = {}
         for run in runs:
             job, _, _ = adopt_run(storage, run.job)
@@ -224,6 +230,19 @@ class ReadSettings:
     classes: ClassMap | None
     empty_where_missing: bool
     max_pixels: int
+
+
+def _stages(items: "ray.data.Dataset", attempts: Attempts, *, read: Work, author: Author) -> "ray.data.Dataset":
+    """Blocks of planned items with their labels → blocks of manifest rows."""
+
+    def fail(item: pa.Table, error: ItemError) -> pa.Table:
+        findings = _json([finding_of(error, has_label=item["label"][0].is_valid)])
+        row = failed_row(planned_items(item)[0], author, error)
+        return rows_table([{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0), FINDINGS.name: findings}], _EXTRA, item)
+
+    apart = partial(work_apart, make=lambda _: read, fail=fail)
+    attempt = partial(attempts.at, "reading", work=read, apart=apart)
+    return items.map_batches(attempt, batch_size=None, batch_format="pyarrow", num_cpus=2 * SERVICE_CPUS)
 
 
 def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, author: Author) -> pa.Table:

@@ -60,7 +60,7 @@ def report(config: ReportConfig) -> ExitCode:
         _print(uri, len(standing))
         return ExitCode.DONE
     progress.note("report: starting Ray")
-    connect(config.compute.address)
+    connect(config.compute)
     try:
         page = make_page(config, sources, progress)
     except RayError as error:

@@ -23,12 +23,15 @@ from ray.exceptions import RayError
 from segjobs import __version__
 from segjobs.config import digest
 from segjobs.errors import ConflictError, ManifestError, StorageError
+from segjobs.jobs.attempts import Attempts, open_attempts
 from segjobs.jobs.cluster import SERVICE_CPUS, own_error
+from segjobs.jobs.drain import Drain
 from segjobs.jobs.progress import Progress
 from segjobs.manifest.parts import (
     PartInfo,
     Receipt,
     Run,
+    crash_at,
     find_run,
     list_parts,
     part_bytes,
@@ -55,6 +58,7 @@ class Job:
     ``config`` is kept in run.json as it is; ``footer`` goes into every part. ``labels``: one value
     per planned item, in the plan's order, that travels with it as the column ``label``. ``tally``:
     what to keep of a shard's rows, with the columns that the part leaves out, as a small JSON value.
+    ``grace_s``: how long a stopped run may go on with the shards in flight.
     """
 
     verb: str
@@ -65,6 +69,7 @@ class Job:
     config: dict[str, Any]
     labels: pa.Array | None = None
     tally: Callable[[pa.Table], dict[str, Any]] | None = None
+    grace_s: float = 0.0
 
     @property
     def run_id(self) -> str:
@@ -102,7 +107,8 @@ class Summary:
             self.examples[code] = min(example, self.examples.get(code, example))
 
 
-Stages = Callable[["ray.data.Dataset"], "ray.data.Dataset"]
+Stages = Callable[["ray.data.Dataset", Attempts], "ray.data.Dataset"]
+"""Blocks of planned items → blocks of rows; of a shard that an attempt left, its items as they were."""
 
 
 class Aside(Protocol):
@@ -145,7 +151,8 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
 def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, aside: Aside | None = None) -> Summary:
     """Run the job to its end, or continue it; the manifest stands complete at ``job.uri`` after it.
 
-    Raises the SegjobsError that stopped a worker, or ConflictError where the output is another run's.
+    A signal stops it between shards, within ``job.grace_s``, and then has its usual effect. Raises the
+    SegjobsError that stopped a worker, or ConflictError where the output is another run's.
     """
     start = time.monotonic()
     _publish_plan(storage, job)
@@ -159,6 +166,8 @@ def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, a
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
     progress.start(total=job.plan.items.num_rows, done=summary.already_done)
+    attempts = open_attempts(storage, job.uri)
+    others = 0
     try:
         standing = [(number, items) for number, items in shards if number in done]
         for done_shard in _collect(_verify(storage, job, standing)):
@@ -167,22 +176,31 @@ def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, a
             if aside:
                 aside.add(done_shard.number, done_shard.tally)
         progress.begin()
-        for done_shard in _collect(_write(storage, job, pending, stages)):
-            if not summary.first_shard_s:
-                summary.first_shard_s = time.monotonic() - start
-            receipt = receipts[done_shard.number] = done_shard.receipt
-            summary.add(receipt)
-            times.update(done_shard.spent)
-            if aside:
-                aside.add(done_shard.number, done_shard.tally)
-            progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok)
+        with Drain(attempts, progress, job.grace_s) as drain:
+            for done_shard in _collect(_write(attempts, job, pending, stages)):
+                if not summary.first_shard_s:
+                    summary.first_shard_s = time.monotonic() - start
+                receipt = receipts[done_shard.number] = done_shard.receipt
+                summary.add(receipt)
+                times.update(done_shard.spent)
+                if aside:
+                    aside.add(done_shard.number, done_shard.tally)
+                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok)
+                if not done_shard.ours:
+                    others += 1
+                    if others == 1:
+                        progress.note(f"{job.verb}: another run of the same job is at work on {job.uri}; it is shared")
+            if drain.asked and len(receipts) < len(shards):
+                drain.leave()
     finally:
         progress.stop()
+    assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
     if aside:
         aside.publish()
-    _close(storage, job, summary, [receipts[number].part for number, _ in shards])
+    if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
+        progress.note(f"{job.verb}: another run of the same job finished {job.uri} first; its run.json stands")
     return summary
 
 
@@ -199,11 +217,10 @@ def _plan_uri(uri: str) -> str:
 def _publish_plan(storage: Storage, job: Job) -> None:
     about = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
     data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
-    if (
-        storage.put_if_absent(_plan_uri(job.uri), data)
-        and is_remote(job.uri)
-        and storage.put_if_absent(_plan_uri(job.uri), data)
-    ):
+    crash_at("plan:before")
+    new = storage.put_if_absent(_plan_uri(job.uri), data)
+    crash_at("plan:after")
+    if new and is_remote(job.uri) and storage.put_if_absent(_plan_uri(job.uri), data):
         raise StorageError(
             f"{job.uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's parts; "
             "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
@@ -264,12 +281,12 @@ def _dataset(shards: Sequence[tuple[int, pa.Table]]) -> "ray.data.Dataset":
 
 
 def _write(
-    storage: Storage, job: Job, pending: Sequence[tuple[int, pa.Table]], stages: Stages
+    attempts: Attempts, job: Job, pending: Sequence[tuple[int, pa.Table]], stages: Stages
 ) -> "ray.data.Dataset | None":
     if not pending:
         return None
-    rows = stages(_dataset(pending))
-    write = partial(_write_part, storage=storage, uri=job.uri, footer=job.footer, tally=job.tally)
+    rows = stages(_dataset(pending), attempts)
+    write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
     return rows.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=SERVICE_CPUS)
 
 
@@ -281,8 +298,13 @@ def _write_part(
     footer: Footer,
     tally: Callable[[pa.Table], dict[str, Any]] | None,
 ) -> pa.Table:
-    """Writer stage: the rows of one shard → its published part → one receipt."""
+    """Writer stage: the rows of one shard → its published part → one receipt.
+
+    Of a shard that was left undone: the receipt of the part that another run has published, if any.
+    """
     start = time.monotonic()
+    if "status" not in rows.column_names:
+        return _verify_part(rows, storage=storage, uri=uri)
     numbers, keys = set(rows["shard"].to_pylist()), set(rows["shard_key"].to_pylist())
     rows = rows.sort_by("image_id")
     image_ids = rows["image_id"].to_pylist()
@@ -292,10 +314,10 @@ def _write_part(
         stage: sum(rows[f"{stage}_ms"].to_pylist()) for stage in STAGES if f"{stage}_ms" in rows.column_names
     }
     kept = {TALLY_KEY: json.dumps(tally(rows), ensure_ascii=False).encode()} if tally else None
-    data, _ = publish_part(storage, uri, number, part_bytes(rows, footer, metadata=kept))
+    data, ours = publish_part(storage, uri, number, part_bytes(rows, footer, metadata=kept))
     receipt = receipt_of(number, data, image_ids)
     spent["write"] = 1000 * (time.monotonic() - start)
-    return _receipt_row(number, receipt, spent, data)
+    return _receipt_row(number, receipt, spent, data, ours=ours)
 
 
 def _verify(storage: Storage, job: Job, standing: Sequence[tuple[int, pa.Table]]) -> "ray.data.Dataset | None":
@@ -306,26 +328,41 @@ def _verify(storage: Storage, job: Job, standing: Sequence[tuple[int, pa.Table]]
 
 
 def _verify_part(items: pa.Table, *, storage: Storage, uri: str) -> pa.Table:
-    """A part that an earlier attempt published → its receipt."""
+    """A part that another attempt published → its receipt; none where there is no such part."""
     number = items["shard"][0].as_py()
-    data = storage.read(part_uri(uri, number))
-    return _receipt_row(number, receipt_of(number, data, items["image_id"].to_pylist()), {}, data)
+    try:
+        data = storage.read(part_uri(uri, number))
+    except FileNotFoundError:
+        return _RECEIPT_SCHEMA.empty_table()
+    return _receipt_row(number, receipt_of(number, data, items["image_id"].to_pylist()), {}, data, ours=False)
 
 
-def _receipt_row(number: int, receipt: Receipt, spent: dict[str, float], data: bytes) -> pa.Table:
+_RECEIPT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("receipt", pa.string()),
+        ("spent", pa.string()),
+        ("tally", pa.string()),
+        ("ours", pa.bool_()),
+    ]
+)
+
+
+def _receipt_row(number: int, receipt: Receipt, spent: dict[str, float], data: bytes, *, ours: bool) -> pa.Table:
     tally = (pq.read_metadata(pa.BufferReader(data)).metadata or {}).get(TALLY_KEY, b"{}").decode()
-    texts = {"receipt": json.dumps(asdict(receipt)), "spent": json.dumps(spent), "tally": tally}
-    return pa.table({"shard": [number], **{name: [text] for name, text in texts.items()}})
+    row = {"receipt": json.dumps(asdict(receipt)), "spent": json.dumps(spent), "tally": tally}
+    return pa.Table.from_pylist([{"shard": number, **row, "ours": ours}], _RECEIPT_SCHEMA)
 
 
 @dataclass(frozen=True)
 class _Done:
-    """A published shard. ``spent``: stage → milliseconds of this attempt."""
+    """A published shard. ``spent``: stage → milliseconds of this attempt. ``ours``: this attempt published it."""
 
     number: int
     receipt: Receipt
     spent: dict[str, float]
     tally: dict[str, Any]
+    ours: bool
 
 
 def _collect(receipts: "ray.data.Dataset | None") -> Iterable[_Done]:
@@ -338,7 +375,8 @@ def _collect(receipts: "ray.data.Dataset | None") -> Iterable[_Done]:
                 raw = json.loads(row["receipt"])
                 raw["part"] = PartInfo(**raw["part"])
                 raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
-                yield _Done(row["shard"], Receipt(**raw), json.loads(row["spent"]), json.loads(row["tally"]))
+                spent, tally = json.loads(row["spent"]), json.loads(row["tally"])
+                yield _Done(row["shard"], Receipt(**raw), spent, tally, row["ours"])
     except RayError as error:
         raise own_error(error) or error from error
 
@@ -346,7 +384,8 @@ def _collect(receipts: "ray.data.Dataset | None") -> Iterable[_Done]:
 # --- the end -----------------------------------------------------------------------------------
 
 
-def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> None:
+def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> bool:
+    """Publish run.json; False where it stands already."""
     info = {
         "run_id": job.run_id,
         "verb": job.verb,
@@ -360,7 +399,7 @@ def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInf
         "footer": json.loads(job.footer.to_bytes()),
         "config": job.config,
     }
-    write_run(storage, Run(job.uri, tuple(parts), info))
+    return write_run(storage, Run(job.uri, tuple(parts), info))
 
 
 def summary_of_finished(job: Job, run: Run) -> Summary:

@@ -10,7 +10,9 @@ a manifest exists exactly when run.json does. Nothing is ever replaced or delete
 
 import hashlib
 import json
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +33,15 @@ _PARQUET_OPTIONS: dict[str, Any] = {
     "write_page_index": True,
 }
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
+
+
+def crash_at(point: str) -> None:
+    """For tests of resuming alone: end this process as SIGKILL would where SEGJOBS_CRASH_AT names the point.
+
+    Points: ``plan:``, ``part-N:`` and ``run:``, each with ``before`` and ``after``.
+    """
+    if os.environ.get("SEGJOBS_CRASH_AT") == point:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,10 @@ def publish_part(storage: Storage, uri: str, shard: int, data: bytes) -> tuple[b
     shard of the same run, and is read back.
     """
     target = part_uri(uri, shard)
-    if storage.put_if_absent(target, data):
+    crash_at(f"part-{shard}:before")
+    new = storage.put_if_absent(target, data)
+    crash_at(f"part-{shard}:after")
+    if new:
         return data, True
     standing = storage.read(target)
     return standing, standing == data
@@ -144,7 +158,10 @@ def run_uri(uri: str) -> str:
 def write_run(storage: Storage, run: Run) -> bool:
     """Publish run.json; False where it stands already."""
     body = {**run.info, "parts": [asdict(part) for part in run.parts]}
-    return storage.put_if_absent(run_uri(run.uri), json.dumps(body, indent=1, ensure_ascii=False).encode())
+    crash_at("run:before")
+    new = storage.put_if_absent(run_uri(run.uri), json.dumps(body, indent=1, ensure_ascii=False).encode())
+    crash_at("run:after")
+    return new
 
 
 def find_run(storage: Storage, uri: str) -> Run | None:

@@ -1,6 +1,8 @@
 """Batches around a Segmenter: prepared tensors in, raw outputs (or predictions) out, in the order they came."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -50,6 +52,28 @@ def predict(segmenter: Segmenter, images: Sequence[np.ndarray], *, batch_size: i
             for output, image in zip(outputs, images[run], strict=True)
         ]
     return predictions
+
+
+@contextmanager
+def set_aside(segmenter: Segmenter, device: Executor) -> Iterator[None]:
+    """Inside the ``with``, the model leaves the GPU's memory to other processes; ``device`` runs its thread.
+
+    No forward may be asked for meanwhile. On a CPU nothing changes.
+    """
+    where = next((parameter.device for parameter in segmenter.module.parameters()), torch.device("cpu"))
+    if where.type != "cuda":
+        yield
+        return
+
+    def move(to: str | torch.device) -> None:
+        segmenter.module.to(to)
+        torch.cuda.empty_cache()
+
+    device.submit(move, "cpu").result()
+    try:
+        yield
+    finally:
+        device.submit(move, where).result()
 
 
 def compute_single_threaded() -> None:

@@ -261,11 +261,16 @@ def _local_copy(uri: str, storage: Storage) -> Path:
     if not is_remote(uri):
         return local_path(uri)
     try:
-        return _cached(
+        path = _cached(
             f"{uri} {info.size} {info.etag}", uri.rpartition("/")[2], lambda path: storage.get_file(uri, path)
         )
     except OSError as error:
         raise WeightsError(f"{uri}: cannot be fetched: {error}") from error
+    if path.stat().st_size != info.size:
+        raise WeightsError(
+            f"{uri}: {path} has {path.stat().st_size} of its {info.size} bytes: remove it, and try again"
+        )
+    return path
 
 
 def _parsed(text: bytes, where: str) -> Mapping[str, Any]:

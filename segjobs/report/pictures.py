@@ -80,7 +80,7 @@ def draw_row(
 def fetch(storage: Storage, uri: str, *, sha256: str | None = None) -> bytes:
     """The bytes of a source image. Raises ItemError NOT_FOUND, UNREADABLE, or CHANGED (not of ``sha256``)."""
     try:
-        data = storage.read(uri)
+        data, _ = storage.read_item(uri)
     except (FileNotFoundError, NotADirectoryError):
         raise ItemError("NOT_FOUND", f"{uri}: no such file") from None
     except OSError as error:

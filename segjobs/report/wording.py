@@ -111,6 +111,7 @@ FAILURES = {
     "NON_FINITE": "the model gave NaN or infinity",
     "GPU_OOM": "does not fit on the GPU, even alone",
     "CRASHED": "its worker died on it",
+    "TIMEOUT": "took too long to read",
     "LABEL_SHAPE": "the label has another size than the image",
     "LABEL_VALUE": "the label has an unknown id, or a mask that makes no sense",
 }

@@ -199,7 +199,7 @@ def _ends_early(data: bytes) -> bool:
         return b"IEND" not in data
     if data.startswith(b"GIF8"):
         return not data.rstrip(b"\0").endswith(b";")
-    if data.startswith(b"RIFF"):
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if data.startswith(b"BM"):
         return len(data) < int.from_bytes(data[2:6], "little")
@@ -270,6 +270,8 @@ def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> np.ndarray:
             "UNSUPPORTED_MODE",
             f"{image.format} of mode {mode}, {bits} bits: no known range; save it as 8- or 16-bit grey or RGB",
         )
+    if mode == "P" and image.format == "PNG" and b"PLTE" not in data:
+        raise ItemError("UNREADABLE", "PNG: a palette image without its palette")  # Pillow makes up grey values
     image.info.pop("transparency", None)  # Pillow warns of a palette's alpha, which is dropped here
     eight = np.array(image.convert("RGB"))
     return eight if bits <= 8 else _colour16(data, eight)

@@ -8,6 +8,7 @@ single images are read where their images are. A text is a URI or the JSON of on
 so that no task holds more than its own.
 """
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from pycocotools import mask as coco_mask
 
 from segjobs.config import LabelsConfig, digest, nearest
-from segjobs.errors import ConfigError, ItemError
+from segjobs.errors import ConfigError, ItemCode, ItemError
 from segjobs.manifest.schema import Category, Task
 from segjobs.sources.matching import Matches, first_few, match_labels, size_text
 from segjobs.storage import FileInfo, Storage
@@ -160,11 +161,15 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 
 def read_label(storage: Storage, uri: str) -> bytes:
-    """The bytes of one image's label. Raises ItemError NOT_FOUND."""
+    """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
     try:
-        return storage.read(uri)
+        return storage.read_item(uri)[0]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ItemError("NOT_FOUND", f"{uri}: the label is gone") from error
     except OSError as error:
-        raise ItemError("NOT_FOUND", f"{uri}: the label cannot be read: {error.strerror or error}") from error
+        code: ItemCode = "TIMEOUT" if isinstance(error, TimeoutError) else "UNREADABLE"
+        code = "TOO_LARGE" if error.errno == errno.EFBIG else code
+        raise ItemError(code, f"{uri}: the label cannot be read: {error.strerror or error}") from error
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

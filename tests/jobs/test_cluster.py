@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from ray.exceptions import ObjectStoreFullError
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError, ConfigError, ItemError
@@ -103,17 +104,26 @@ def test_the_error_of_this_project_is_found_below_what_ray_wraps_around_it() -> 
     loop.cause = loop
     assert own_error(loop) is None
     assert own_error(ValueError("x")) is None
+    three = Wrapped()
+    three.cause = ObjectStoreFullError("by 3 bytes")
+    assert str(own_error(three)) == (
+        "the object store of a node is full; lower shard.bytes or start Ray with a larger one; "
+        "what is published stays: run the command again to continue"
+    )
 
 
 def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    assert connect(None) == Resources(2.0, 0.0)
-    assert connect("10.0.0.1:6379") == Resources(2.0, 0.0)
+    assert connect(ComputeConfig()) == Resources(2.0, 0.0)
+    assert connect(ComputeConfig(address="10.0.0.1:6379")) == Resources(2.0, 0.0)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:
-    script = "from segjobs.jobs.cluster import connect\nconnect('127.0.0.1:1')"  # a process without the session's Ray
+    script = (  # a process without the session's Ray
+        "from segjobs.config import ComputeConfig\nfrom segjobs.jobs.cluster import connect\n"
+        "connect(ComputeConfig(address='127.0.0.1:1'))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
         "segjobs.errors.ClusterError: Ray at '127.0.0.1:1' cannot be reached: [Errno 111] Connection refused; "

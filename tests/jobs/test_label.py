@@ -358,3 +358,31 @@ def test_ten_kinds_of_broken_files_among_two_hundred(
     stricter = config.model_copy(update={"max_failed_fraction": 0.049})
     assert label(stricter) == ExitCode.TOO_MANY_FAILED
     assert "more than max_failed_fraction=0.049 of the images failed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_images_that_kill_their_workers_are_rows_and_the_rest_is_as_ever(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = {f"{n}.png": save(tmp_path / "in" / f"{n}.png", picture(n, (6, 8))) for n in range(4)}
+    settings = {
+        "shard": {"images": 3},
+        "compute": {"actors": 1, "batch_size": 1, "batch_deadline_s": 2},
+        "model": {"options": {"poison": {"1": "hang", "2": "crash"}}},
+        "max_failed_fraction": 0.5,
+    }
+    assert label(config_of(tmp_path / "in", tmp_path / "out", **settings)) == ExitCode.DONE
+    rows = rows_of(tmp_path / "out")
+    assert [row["image_id"] for row in rows] == list(images)
+    assert {row["image_id"]: row["error"] for row in rows if row["error"]} == {
+        "1.png": {
+            "code": "TIMEOUT",
+            "message": "its worker came to no end within compute.batch_deadline_s, twice while alone in a process",
+        },
+        "2.png": {"code": "CRASHED", "message": "its worker died of SIGSEGV, twice while alone in a process"},
+    }
+    for number in (0, 3):
+        check_masks(rows[number], images[f"{number}.png"])
+    told = capsys.readouterr().err
+    assert told.count("hung for longer than compute.batch_deadline_s on ['1.png']: it is ended") == 3
+    assert "labelling of shard 0: 3 workers died on it; its images are tried in child processes" in told

@@ -2,12 +2,15 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +142,65 @@ def test_a_malicious_pickle_is_refused_and_not_run(how, tmp_path):
         if how == "pickle":  # the proof that the file does what it says
             pickle.load(file)  # noqa: S301
             assert trace.exists()
+
+
+class Evaluating:
+    """Its pickle calls ``builtins.eval``, without a name that looks like the system's."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return eval, (f"open({str(self.path)!r}, 'w').close()",)
+
+
+class Importing(torch.nn.Linear):
+    """A whole module, as people save them: loading it would import its class."""
+
+
+def _in_a_zip(path, trace):
+    torch.save({"w": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in entries.items():
+            new.writestr(name, pickle.dumps(Evil(trace), protocol=2) if name.endswith("data.pkl") else content)
+
+
+MALICIOUS = {
+    "eval": lambda path, trace: torch.save(Evaluating(trace), path),
+    "legacy": lambda path, trace: torch.save([Evil(trace)], path, _use_new_zipfile_serialization=False),
+    "beside tensors": lambda path, trace: torch.save({"w": torch.zeros(2), "x": {"y": [Evaluating(trace)]}}, path),
+    "in the place of data.pkl": _in_a_zip,
+    "key": lambda path, trace: path.write_bytes(
+        b'c__builtin__\neval\n(S\'open("%b", "w")\'\ntR.' % str(trace).encode()
+    ),
+    "whole module": lambda path, trace: torch.save(Importing(1, 1), path),
+    "tar": lambda path, trace: _tarred(path, pickle.dumps(Evil(trace), protocol=2)),
+    "script": lambda path, trace: torch.jit.save(torch.jit.script(torch.nn.ReLU()), str(path)),
+    "named safetensors": lambda path, trace: path.write_bytes(pickle.dumps(Evil(trace))),
+    "safetensors of a huge header": lambda path, trace: path.write_bytes(b"\xff" * 7 + b"\x7f{}"),
+}
+
+
+def _tarred(path, content):
+    with tarfile.open(path, "w") as tar:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("how", MALICIOUS)
+def test_nothing_but_tensors_is_read(how, tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / ("evil.safetensors" if "safetensors" in how else "evil.pth")
+    MALICIOUS[how](path, trace)
+    with pytest.raises(
+        WeightsError, match=r"evil\.(pth|safetensors): (holds more than tensors|not readable as weights)"
+    ):
+        read_tensors(path)
+    assert not trace.exists()
 
 
 def test_tensors_that_do_not_fit_are_named(state, tmp_path):
@@ -341,7 +403,7 @@ def test_a_hub_repository_in_the_cache(random_model, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_model_directory_on_s3(s3_server, random_model, image, tmp_path):
     storage, uri = Storage(s3_server), "s3://models/lraspp"
-    storage._s3.mkdir("models")
+    storage._s3.filesystem.mkdir("models")
     save_model(random_model, uri, storage)
     config = ModelConfig(name=NAME, weights=uri)
     loaded = build(config, storage, device="cpu")
@@ -351,6 +413,9 @@ def test_a_model_directory_on_s3(s3_server, random_model, image, tmp_path):
     (fetched_at,) = {cached.stat().st_mtime_ns}
     resolve(config, storage)
     assert cached.stat().st_mtime_ns == fetched_at  # once per node
+    os.truncate(cached, 1000)
+    with pytest.raises(WeightsError, match=r"has 1000 of its \d+ bytes: remove it"):
+        resolve(config, storage)
     with pytest.raises(WeightsError, match="no such weights file"):
         resolve(ModelConfig(name=NAME, weights="s3://models/other.pth"), storage)
 

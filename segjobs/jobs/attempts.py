@@ -1,0 +1,116 @@
+"""Attempts at shards, on the record: an actor of one run that counts deaths, and what workers ask it.
+
+    worker: begin(shard) → do the work │ do it apart │ leave it;  end(shard)
+    driver: what the workers have to say;  no more shards from now on
+
+Ray starts a worker that died anew and gives it the same shard again, without end. A shard that was
+begun and never ended was the death of its worker (or was on a node that went away): after three of
+them it is worked on in child processes, where an image can only kill the child. The record lives in
+memory beside the driver; should it be lost, the count begins again.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from segjobs.errors import ClusterError
+from segjobs.manifest.parts import part_uri
+from segjobs.storage import Storage
+
+DEATHS = 3
+"""So many workers may die on a shard; then it is worked on apart."""
+
+Work = Callable[[pa.Table], pa.Table]
+"""What a stage does with the planned items of one shard."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an attempt is told when it begins: ``deaths`` of earlier ones, and whether to leave the shard."""
+
+    deaths: int
+    stopping: bool
+
+
+class Record:
+    """The actor's state; one thread, calls of microseconds."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+        self._lines: list[str] = []
+        self._stopping = False
+        self._begun = 0
+
+    def begin(self, shard: str) -> Begun:
+        deaths = self._open[shard]
+        if not self._stopping:
+            self._open[shard] += 1
+            self._begun += 1
+        if deaths == DEATHS:
+            self.tell(f"{shard}: {deaths} workers died on it; its images are tried in child processes")
+        return Begun(deaths, self._stopping)
+
+    def end(self, shard: str) -> None:
+        del self._open[shard]
+
+    def tell(self, line: str) -> None:
+        """A line for the person at the driver."""
+        self._lines.append(line)
+
+    def news(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def stop(self) -> int:
+        """From now on shards are left as they are; how many attempts were begun before."""
+        self._stopping = True
+        return self._begun
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The way of a run's stages to their record, and to the parts that stand; pickles small."""
+
+    storage: Storage
+    uri: str
+    record: Any  # a Ray actor of Record
+
+    def at(self, stage: str, items: pa.Table, work: Work, apart: Work) -> pa.Table:
+        """One attempt of ``stage`` at a shard: ``work(items)``, or ``apart(items)`` after too many deaths.
+
+        Where the run is being stopped, or another run has published the shard's part meanwhile, the
+        items come back as they are, without a column ``status``: the writer sees that nothing was done.
+        """
+        number = items["shard"][0].as_py()
+        shard = f"{stage} of shard {number}"
+        begun: Begun = ray.get(self.record.begin.remote(shard))
+        if begun.stopping:
+            return items
+        try:
+            if self.storage.exists(part_uri(self.uri, number)):
+                return items
+            return apart(items) if begun.deaths >= DEATHS else work(items)
+        except MemoryError as error:
+            raise ClusterError(
+                f"{shard}: out of memory on its node ({error or 'no more to be had'}); "
+                "lower shard.bytes, shard.images, compute.batch_size or decode.max_pixels, and run the command again"
+            ) from error
+        finally:
+            self.record.end.remote(shard)  # an exception of ours is no death
+
+    def tell(self, line: str) -> None:
+        """A line for the person at the driver; waits until it is on the record."""
+        ray.get(self.record.tell.remote(line))
+
+
+def open_attempts(storage: Storage, uri: str) -> Attempts:
+    """Start the record of a run on the driver's own node: it takes no CPU and ends with the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(Record).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+    return Attempts(storage, uri, actor.remote())

@@ -1,0 +1,98 @@
+"""The files for KubeRay and crontab: fields that the CRDs have, and commands whose config loads."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segjobs.config import LabelConfig, load_config
+
+DEPLOY = Path(__file__).resolve().parents[1] / "conf" / "deploy"
+
+# The fields of ray.io/v1 in KubeRay's API reference, as far as these files could use them.
+JOB = {"activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"}
+JOB |= {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy", "metadata"}
+JOB |= {"rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes", "submissionMode", "submitterConfig"}
+JOB |= {"submitterPodTemplate", "suspend", "ttlSecondsAfterFinished"}
+CLUSTER = {"authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec"}
+CLUSTER |= {"headServiceAnnotations", "managedBy", "rayVersion", "suspend", "workerGroupSpecs"}
+HEAD = {"enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType", "template"}
+GROUP = {"groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams"}
+GROUP |= {"replicas", "resources", "scaleStrategy", "suspend", "template"}
+POD = {"containers", "nodeSelector", "serviceAccountName", "terminationGracePeriodSeconds", "tolerations", "volumes"}
+CONTAINER = {"env", "envFrom", "image", "name", "resources", "volumeMounts"}
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def check_job(spec: dict[str, Any]) -> None:
+    assert spec.keys() <= JOB
+    words = shlex.split(spec["entrypoint"])
+    assert words[:4] == ["python", "flows/label.py", "--config", "conf/label.yaml"]
+    config = load_config(LabelConfig, str(DEPLOY.parent / "label.yaml"), words[4:])
+    cluster = spec["rayClusterSpec"]
+    assert cluster.keys() <= CLUSTER
+    assert cluster["authOptions"] == {"mode": "token"}
+    head, groups = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head.keys() <= HEAD
+    for group in groups:
+        assert group.keys() <= GROUP
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for pod in (group["template"]["spec"] for group in (head, *groups)):
+        assert pod.keys() <= POD
+        assert all(container.keys() <= CONTAINER for container in pod["containers"])
+        assert pod["terminationGracePeriodSeconds"] > config.compute.grace_s
+    (stop,) = head["template"]["spec"]["containers"][0]["env"]
+    assert stop["name"] == "RAY_JOB_STOP_WAIT_TIME_S"
+    assert int(stop["value"]) > config.compute.grace_s
+    assert all(isinstance(value, str) for group in (head, *groups) for value in group["rayStartParams"].values())
+
+
+def test_the_job() -> None:
+    job = load("rayjob.yaml")
+    assert job.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    check_job(job["spec"])
+
+
+def test_the_nightly_job_is_the_same_one() -> None:
+    cron = load("raycronjob.yaml")
+    assert (cron["apiVersion"], cron["kind"]) == ("ray.io/v1", "RayCronJob")
+    assert cron["spec"].keys() == {"schedule", "jobTemplate"}
+    assert len(cron["spec"]["schedule"].split()) == 5
+    job = cron["spec"]["jobTemplate"]
+    check_job(job)
+    assert job["activeDeadlineSeconds"] < 24 * 3600, "nights do not overlap"
+    own = {"activeDeadlineSeconds", "entrypoint"}
+    assert [(k, v) for k, v in job.items() if k not in own] == [
+        (k, v) for k, v in load("rayjob.yaml")["spec"].items() if k not in own
+    ]
+
+
+def test_the_line_of_the_crontab() -> None:
+    (line,) = (line for line in (DEPLOY / "rayjob.yaml").read_text().splitlines() if line.startswith("#   0 2"))
+    _, _, command = line.partition(" && ")
+    words = shlex.split(command)
+    start = words.index("flows/label.py")
+    assert words[1:4] == ["ray", "job", "submit"]
+    config = load_config(LabelConfig, str(DEPLOY.parent / "label.yaml"), words[start + 3 :])
+    assert config.output.uri == r"s3://masks/$(date +\%F)", "a place of its own each night; crontab wants \\%"
+
+
+@pytest.mark.parametrize("name", ["tests/toy.py", "data/a.npy", "out/x/run.json", "photos/a.jpg", ".git/HEAD"])
+def test_an_upload_leaves_data_and_outputs_out(name: str, tmp_path: Path) -> None:
+    import segjobs.jobs  # noqa: F401  # sets Ray's environment before Ray is imported
+
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files  # isort: skip
+
+    (tmp_path / ".rayignore").write_text((DEPLOY.parents[1] / ".rayignore").read_text())
+    excludes = get_excludes_from_ignore_files(tmp_path, include_gitignore=False)
+    for path, left_out in ((name, True), ("flows/label.py", False), ("segjobs/report/templates/page.css", False)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x")
+        parents = [tmp_path / path, *(tmp_path / parent for parent in Path(path).parents if parent.name)]
+        assert any(exclude(one) for exclude in excludes for one in parents) is left_out

@@ -1,0 +1,77 @@
+"""What is printed or kept shows no credential, and is otherwise as it was."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segjobs.errors import ConfigError, ItemError, StorageError
+from segjobs.redact import is_secret_name, redact, secrets_in
+
+SECRET = "hunter2" * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"https://me:{SECRET}@host/x", "https://***@host/x"),
+        (f"s3://me:{SECRET}@bucket/x and more", "s3://***@bucket/x and more"),
+        (f"https://h/x?X-Amz-Date=1&X-Amz-Signature={SECRET}&y=2", "https://h/x?X-Amz-Date=1&X-Amz-Signature=***&y=2"),
+        (f"https://h/x?AWSAccessKeyId={SECRET}&Signature={SECRET}", "https://h/x?AWSAccessKeyId=***&Signature=***"),
+        (f"https://h/x?sv=1&SIG={SECRET}", "https://h/x?sv=1&SIG=***"),
+        (f"https://h/x?X-Goog-Signature={SECRET}", "https://h/x?X-Goog-Signature=***"),
+        (f"GET /?token={SECRET}#top", "GET /?token=***#top"),
+        (f"Authorization: Bearer {SECRET}", "Authorization: Bearer ***"),
+        ("the key AKIA0123456789ABCDEF is unknown", "the key *** is unknown"),
+        (f"hf_{SECRET}", "***"),
+        (f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}", "***"),
+    ],
+)
+def test_secrets_are_taken_out(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert redact(shown) == shown
+    assert list(secrets_in({"a": [{"b": text}]})) == ["a.0.b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://bucket/a b#?%25+ü.jpg",
+        "s3://bucket/me:you@home.jpg",
+        "http://127.0.0.1:8333",
+        "https://host/x?y=1&tokens=3",
+        "see a:b@c, x?sign=1",
+        "hf://org/repo@main",
+        "torchvision:COCO_V1",
+        "photos/**/*.jpg",
+        "bearer of news",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+    assert not list(secrets_in({"a": text}))
+
+
+@given(st.text())
+def test_what_was_redacted_stays_as_it_is(text: str) -> None:
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "password", "db.password", "api_key", "APIKEY"])
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["HOME", "AWS_DEFAULT_REGION", "tokens", "keys", "monkey", "passwords_file_count"])
+def test_names_of_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_errors_do_not_repeat_them() -> None:
+    leak = f"cannot reach https://me:{SECRET}@host"
+    item = pickle.loads(pickle.dumps(ItemError("UNREADABLE", leak)))  # noqa: S301
+    for error in (StorageError(leak), ConfigError(leak, leak), item):
+        assert SECRET not in str(error)
+    assert SECRET not in item.message
+    assert SECRET not in ConfigError(leak).problems[0]
