@@ -8,13 +8,23 @@ key, value and what would fit.
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from yaml import YAMLError
@@ -40,6 +50,24 @@ def _check_pool(value: Any) -> str:
     if high and int(low) > int(high):
         raise ValueError("a range runs from the smaller to the larger number, such as '1-8'")
     return text
+
+
+def _check_crop(value: Any) -> Any:
+    if value is None:
+        return None
+    sides = str(value).split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not all(str(side).isdecimal() and int(side) > 0 for side in sides) or len(sides) not in (1, 2):
+        raise ValueError("expected pixels: 512, 360x480 or [360, 480] (height x width), or null")
+    return int(sides[0]), int(sides[-1])
+
+
+def _check_class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    numbers = list(value.values()) if isinstance(value, dict) else [None]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < math.inf for n in numbers):
+        raise ValueError("expected 'balanced', weights by class name such as {car: 2.0} (0 or more), or null")
+    return value
 
 
 class _Section(BaseModel):
@@ -446,6 +474,63 @@ class BenchConfig(_Section):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+
+
+class AugmentConfig(_Section):
+    """How each image is changed at random before the model learns from it; its masks follow."""
+
+    enabled: bool = Field(default=True, description="false shows the images as they are, uncropped")
+    crop_px: Annotated[tuple[int, int] | None, BeforeValidator(_check_crop)] = Field(
+        default=(512, 512),
+        description="largest part of the scaled image that is shown: 512, or 360x480 (h x w); null does not cut",
+    )
+    scale: tuple[float, float] = Field(
+        default=(0.5, 2.0), description="range of the random enlargement, such as [0.5, 2.0]; [1, 1] keeps the size"
+    )
+    aspect: float = Field(
+        default=1.0,
+        ge=1,
+        le=4,
+        description="widest change of the ratio of the sides: 1.33 as RandomResizedCrop; 1 none",
+    )
+    horizontal_flip: float = Field(default=0.5, ge=0, le=1, description="share of the images mirrored left to right")
+    vertical_flip: float = Field(default=0.0, ge=0, le=1, description="share of the images mirrored top to bottom")
+    brightness: float = Field(default=0.2, ge=0, le=1, description="strength of the random change of brightness")
+    contrast: float = Field(default=0.2, ge=0, le=1, description="strength of the random change of contrast")
+    saturation: float = Field(default=0.2, ge=0, le=1, description="strength of the random change of saturation")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="largest turn of the colours, 0.5 being all (slow)")
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 100:
+            raise ValueError("expected a range from the smaller to the larger factor, above 0, such as [0.5, 2.0]")
+        return value
+
+
+class LossConfig(_Section):
+    """What a semantic model is to lower: a weighted sum. (Mask R-CNN has losses of its own.)"""
+
+    cross_entropy: float = Field(default=1.0, ge=0, description="weight of cross-entropy")
+    dice: float = Field(default=0.0, ge=0, description="weight of Dice loss, the classes of a batch alike")
+    focal: float = Field(default=0.0, ge=0, description="weight of focal loss (of softmax)")
+    focal_gamma: float = Field(default=2.0, ge=1, le=10, description="focal: how much sure pixels count less")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="cross-entropy: share of all classes alike")
+    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_check_class_weights)] = (
+        Field(
+            default=None,
+            description="cross-entropy and focal: 'balanced' (each class of the data alike), or weights such as {car: 2}, 1 for the others",
+        )
+    )
+    auxiliary: float = Field(
+        default=0.5, ge=0, description="share of the auxiliary head's loss (model.options.aux_loss=true)"
+    )
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "LossConfig":
+        if not self.cross_entropy + self.dice + self.focal > 0:
+            raise ValueError("cross_entropy, dice and focal are all 0: nothing would be learnt")
+        return self
 
 
 class DemoConfig(_Section):
