@@ -533,6 +533,143 @@ class LossConfig(_Section):
         return self
 
 
+class SourceConfig(_Section):
+    """A manifest to learn from."""
+
+    uri: str = Field(min_length=1, description="manifest of truth, or of pseudo-labels: a run's folder")
+    weight: float = Field(
+        default=1.0, gt=0, le=1000, description="how often an epoch shows each image: 0.5 every other one, 2 each twice"
+    )
+    min_confidence: float = Field(
+        default=0.0, ge=0, le=1, description="leave out images of lower confidence (pseudo-labels)"
+    )
+    min_score: float = Field(
+        default=0.0, ge=0, le=1, description="leave out segments of lower score; semantic: their pixels are unlabelled"
+    )
+
+
+class TrainDataConfig(SourceConfig):
+    mix: list[SourceConfig] = Field(
+        default_factory=list,
+        description="further manifests, such as [{uri: out/pseudo, weight: 0.5, min_confidence: 0.8}]",
+    )
+
+
+class ValidationConfig(_Section):
+    """What the model is scored on while it learns, at the images' own size."""
+
+    uri: str | None = Field(
+        default=None, description="manifest of truth to score on; null holds back a share of data.uri"
+    )
+    share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of data.uri that is held back, by hash of image_id; 0: no validation",
+    )
+    images: int | None = Field(default=None, ge=1, description="score on the first N by image_id only; null takes all")
+    every_epochs: float = Field(default=1.0, gt=0, description="epochs between two validations; the end is always one")
+    batch_size: int = Field(default=8, ge=1, description="images per forward pass of one worker")
+    contact_sheet: int = Field(default=8, ge=0, le=200, description="images on the contact sheet; 0 draws none")
+
+
+class TrainModelConfig(ModelConfig):
+    weights: str = Field(
+        default="none",
+        description="what to start from: 'none' (random, by seed), 'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev; tensors that do not fit, such as the head of other classes, stay random",
+    )
+    categories: list[str] | None = Field(
+        default=None, description="classes to learn, in channel order; null takes those of data.uri"
+    )
+    licence: str | None = Field(
+        default=None,
+        description="licence of the trained weights, for model.json; null takes that of the weights it starts from",
+    )
+
+
+class OptimiserConfig(_Section):
+    """How each step changes the weights."""
+
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw or sgd")
+    learning_rate: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay; biases and norms have none")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd: momentum")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null does not clip")
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="score and save a running mean of the weights, such as 0.999; null takes the weights themselves",
+    )
+    freeze: list[Literal["backbone", "norm"]] = Field(
+        default_factory=list,
+        description="what stays as it is: backbone (encoder), norm (batch norms: weights and statistics)",
+    )
+
+
+class ScheduleConfig(_Section):
+    """How long, and the learning rate along the way."""
+
+    epochs: float = Field(default=20.0, gt=0, description="passes over the data")
+    steps: int | None = Field(default=None, ge=1, description="steps instead of epochs")
+    warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rate rises from zero")
+    decay: Literal["cosine", "poly", "constant"] = Field(
+        default="cosine", description="how it falls to zero until the end, or that it stays"
+    )
+    power: float = Field(default=0.9, gt=0, description="poly: (1 - progress) to this power")
+    early_stopping: int | None = Field(
+        default=None, ge=1, description="stop after so many validations without a better score; null never"
+    )
+
+
+class TrainComputeConfig(_Section):
+    address: str | None = Field(
+        default=None,
+        description="Ray address; null takes RAY_ADDRESS or the submitted job's cluster, else starts a local Ray",
+    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="training workers, each with a share of every step; auto: one per GPU, else one"
+    )
+    gpus_per_worker: float | None = Field(
+        default=None, ge=0, description="GPUs of one worker; null takes 1 where the cluster has any, else 0"
+    )
+    cpus_per_worker: float | None = Field(
+        default=None, gt=0, description="CPUs of one worker; null leaves what reading needs"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="torch threads of one worker on CPU; null divides the CPUs"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="autocast on GPU; the CPU computes in fp32"
+    )
+
+
+class TrainConfig(_Section):
+    """Learn a model from masks: a manifest in, a model directory out."""
+
+    data: TrainDataConfig
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    classes: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="class names of the data → the model's, such as {truck: car}; null: not learnt, pixels unlabelled",
+    )
+    model: TrainModelConfig
+    output: OutputConfig
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    batch_size: int = Field(default=8, ge=1, description="images of one worker per forward and backward pass")
+    accumulate: int = Field(default=1, ge=1, description="such passes per step; a step is batch_size x this x workers")
+    seed: int = Field(default=0, ge=0, description="seed of order, augmentation and dropout")
+    checkpoint_s: float = Field(
+        default=300.0, ge=0, description="seconds between checkpoints, besides one at every validation"
+    )
+    decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    compute: TrainComputeConfig = Field(default_factory=TrainComputeConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+
+
 class DemoConfig(_Section):
     """Draw scenes, train a small U-Net on them, label and score held-out ones, draw a contact sheet."""
 
@@ -677,19 +814,30 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Se
 
 
 def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys of the section at ``path``, sections included, sorted."""
+    """The keys of the section at ``path``, sections included, sorted. A list's entries have numbers for names."""
     section: type[BaseModel] | None = kind
     for name in path:
+        if name.isdecimal():
+            continue
         field = section.model_fields.get(name) if section else None
-        section = _section_of(field) if field else None
+        section = (_section_of(field) or _section_in(field.annotation)) if field else None
     return sorted(section.model_fields) if section else []
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    for candidate in (field.annotation, *get_args(field.annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    """The section that a key holds; None for a value, and for a list of sections."""
+    if get_origin(field.annotation) is list:
+        return None
+    return next(filter(None, map(_as_section, (field.annotation, *get_args(field.annotation)))), None)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section of which a list consists."""
+    return next(filter(None, map(_as_section, get_args(annotation))), None)
+
+
+def _as_section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def iter_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

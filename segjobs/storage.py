@@ -286,6 +286,16 @@ class Storage:
         except OSError as error:
             raise _cannot_write(uri, error) from error
 
+    def delete(self, uri: str) -> None:
+        """Take one file away that the caller's own run made; nothing where there is none. Raises StorageError."""
+        try:
+            if is_remote(uri):
+                self._call(uri, "delete_object")
+            else:
+                local_path(uri).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{uri}: cannot be deleted: {error.strerror or error}") from error
+
     def _put_s3(self, uri: str, body: Any, **headers: str) -> bool:
         try:
             self._call(uri, "put_object", Body=body, IfNoneMatch="*", **headers)
