@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
-from segjobs.errors import ConfigError, WeightsError
+from segjobs.errors import ConfigError
 from segjobs.manifest.schema import Category, ModelCard, Task, categories_from_json, make_categories, palette_color
 from segjobs.models import deeplab, fcn, maskrcnn, unet
 from segjobs.models.base import Segmenter
@@ -179,19 +179,13 @@ def start(
         module = spec.network(card.options, _channel_count(card))
     transfer = None
     if weights.path is not None:
-        tensors = read_tensors(weights.path)
         known = categories_from_json(weights.description["categories"]) if weights.description else ()
+        heads: set[str] = set()
         if [one.name for one in known] != [one.name for one in card.categories]:
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
             heads = {key for key, value in module.state_dict().items() if other[key].shape != value.shape}
-            tensors = {key: value for key, value in tensors.items() if key not in heads}
-        transfer = load_matching(module, tensors)
-        if not transfer.loaded:
-            raise WeightsError(
-                f"{weights.uri}: none of its tensors fits {card.name} {dict(card.options)}; "
-                "check model.name and model.options"
-            )
+        transfer = load_matching(module, read_tensors(weights.path), other_classes=heads)
     return _segmenter(module, card, device=device, precision=precision), transfer
 
 
