@@ -10,11 +10,10 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 import json
 import math
 import sys
-import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -29,13 +28,16 @@ from segjobs.errors import ClusterError, ConfigError, ConflictError, ExitCode
 from segjobs.jobs.cluster import DECODE_CPUS, Resources, connect, own_error
 from segjobs.jobs.progress import Progress, clock
 from segjobs.jobs.train_feed import Feed, Order
+from segjobs.jobs.train_follow import follow, open_mailbox
 from segjobs.jobs.train_rows import Index, Source, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
 
+if TYPE_CHECKING:
+    from segjobs.jobs.train_loop import Task
+
 PLAN, DESCRIPTION = "train.json", "model.json"
-_POLL_S = 0.5
 
 
 def train(config: TrainConfig) -> ExitCode:
@@ -47,7 +49,7 @@ def train(config: TrainConfig) -> ExitCode:
     storage = Storage(config.storage)
     config = _with_absolute_output(config)
     with ThreadPoolExecutor(1) as background:
-        preparing = background.submit(_prepare, config, storage)  # imports torch while Ray starts
+        preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
         have = None
         if not storage.exists(join(config.output.uri, DESCRIPTION)):
             progress.note("train: starting Ray")
@@ -73,7 +75,7 @@ def _with_absolute_output(config: TrainConfig) -> TrainConfig:
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """What the config names: the first of ``sources`` is ``data.uri``."""
 
     categories: list[Category]
@@ -83,7 +85,8 @@ class _Start:
     weights: Any
 
 
-def _prepare(config: TrainConfig, storage: Storage) -> _Start:
+def open_start(config: TrainConfig, storage: Storage) -> Start:
+    """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
     from segjobs.models.registry import get_spec, resolve_start
 
     task = get_spec(config.model.name).task
@@ -100,10 +103,10 @@ def _prepare(config: TrainConfig, storage: Storage) -> _Start:
     }
     held = sources.pop("validation.uri", None)
     card, weights = resolve_start(config.model, categories, storage)
-    return _Start(categories, list(sources.values()), held, card, weights)
+    return Start(categories, list(sources.values()), held, card, weights)
 
 
-def _identity(config: TrainConfig, start: _Start, step_size: int | None) -> dict[str, Any]:
+def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, Any]:
     """What makes two trainings the same, as JSON. The number of workers does not, the images of a step do."""
     dumped = config.model_dump(mode="json")
     identity = {
@@ -193,36 +196,60 @@ def divide(compute: TrainComputeConfig, have: Resources) -> Division:
 # --- the training -------------------------------------------------------------------------------
 
 
-class Mailbox:
-    """An actor: what the workers tell, until the driver asks."""
+def _run(config: TrainConfig, storage: Storage, start: Start, division: Division, progress: Progress) -> None:
+    from segjobs.jobs.train_loop import train_loop
 
-    def __init__(self) -> None:
-        self._messages: list[dict[str, Any]] = []
+    mailbox = open_mailbox()
+    task = make_task(config, storage, start, division, (mailbox, progress))
+    plan = {"identity": task.identity, "version": __version__}
+    if not storage.put_if_absent(
+        join(config.output.uri, PLAN), json.dumps(plan, indent=1, ensure_ascii=False).encode()
+    ):
+        _check_identity(storage, config, task.identity)
+    gpus = {"GPU": division.gpus} if division.gpus else {}
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"task": task},
+        torch_config=TorchConfig(backend="nccl" if division.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=division.workers,
+            use_gpu=division.gpus > 0,
+            resources_per_worker={"CPU": division.cpus, **gpus},
+        ),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=0)),
+    )
+    try:
+        follow(trainer.fit, mailbox, progress, steps=task.feed.steps)
+    except (TrainingFailedError, RayError) as error:
+        raise _cause(error) or error from error
 
-    def put(self, message: dict[str, Any]) -> None:
-        self._messages.append(message)
 
-    def take(self) -> list[dict[str, Any]]:
-        """Everything since the last call."""
-        taken, self._messages = self._messages, []
-        return taken
+def _cause(error: BaseException) -> BaseException | None:
+    """The error of this project in what a worker raised."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        found = own_error(getattr(failure, "_base_exc", failure))
+        if found:
+            return found
+    return own_error(error)
 
 
-def _run(config: TrainConfig, storage: Storage, start: _Start, division: Division, progress: Progress) -> None:
-    from segjobs.jobs.train_loop import Task, train_loop
+def make_task(
+    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[Any, Progress]
+) -> "Task":
+    """Index the images and lay out the steps: all that a worker needs. ``tell``: whom workers and driver tell.
 
+    Raises ConfigError where there is nothing to learn or to score.
+    """
+    from segjobs.jobs.train_loop import Task
+
+    mailbox, progress = tell
     step_size = config.batch_size * config.accumulate * division.workers
-    identity = _identity(config, start, step_size)
-    plan = json.dumps({"identity": identity, "version": __version__}, indent=1, ensure_ascii=False).encode()
-    if not storage.put_if_absent(join(config.output.uri, PLAN), plan):
-        _check_identity(storage, config, identity)
     learnt, held = _indexes(config, start, storage, progress)
     order = Order(
         tuple(int((learnt.rows[:, 0] == number).sum()) for number in range(len(start.sources))),
         tuple(source.config.weight for source in start.sources),
         config.seed,
     )
-    steps = config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size))
     feed = Feed(
         order=order,
         rows=ray.put(learnt.rows),
@@ -232,12 +259,16 @@ def _run(config: TrainConfig, storage: Storage, start: _Start, division: Divisio
         resize=start.card.preprocessing["resize"],
         augment=config.augment,
         step_size=step_size,
-        steps=steps,
+        steps=config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size)),
         max_pixels=config.decode.max_pixels,
     )
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    scored = start.validation or start.sources[0]
-    task = Task(
+    identity = _identity(config, start, step_size)
+    progress.note(
+        f"train: {start.card.name} on {len(learnt.rows)} images, {len(held.rows)} to score on; {feed.steps} steps of "
+        f"{step_size}; {division.workers} worker(s) of "
+        + (f"{division.gpus:g} GPU" if division.gpus else f"{division.threads} CPU thread(s)")
+    )
+    return Task(
         config=config,
         identity=identity,
         digest=digest(identity),
@@ -245,7 +276,7 @@ def _run(config: TrainConfig, storage: Storage, start: _Start, division: Divisio
         weights=start.weights,
         storage=storage,
         feed=feed,
-        validation=scored if len(held.rows) else None,
+        validation=(start.validation or start.sources[0]) if len(held.rows) else None,
         places=ray.put(_places(held)) if len(held.rows) else None,
         validation_steps=max(1, round(config.validation.every_epochs * order.epoch_size / step_size)),
         amounts=tuple(learnt.amounts.tolist()),
@@ -253,23 +284,6 @@ def _run(config: TrainConfig, storage: Storage, start: _Start, division: Divisio
         mailbox=mailbox,
         facts={"images": len(learnt.rows), "validation_images": len(held.rows)},
     )
-    progress.note(
-        f"train: {start.card.name} on {len(learnt.rows)} images, {len(held.rows)} to score on; {steps} steps of "
-        f"{step_size}; {division.workers} worker(s) of "
-        + (f"{division.gpus:g} GPU" if division.gpus else f"{division.threads} CPU thread(s)")
-    )
-    trainer = TorchTrainer(
-        train_loop,
-        train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if division.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=division.workers,
-            use_gpu=division.gpus > 0,
-            resources_per_worker={"CPU": division.cpus, **({"GPU": division.gpus} if division.gpus else {})},
-        ),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=0)),
-    )
-    _follow(trainer, mailbox, progress, steps)
 
 
 def _places(held: Index) -> np.ndarray:
@@ -279,7 +293,7 @@ def _places(held: Index) -> np.ndarray:
     return places
 
 
-def _indexes(config: TrainConfig, start: _Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
+def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
     """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
     classes, task = len(start.categories), start.card.task
     share = 0.0 if start.validation else config.validation.share
@@ -307,79 +321,6 @@ def _indexes(config: TrainConfig, start: _Start, storage: Storage, progress: Pro
 def _why(index: Index) -> str:
     found = [f"{count} {reason} (such as {example!r})" for reason, (count, example) in index.left_out.items()]
     return ", ".join(found) or f"{len(index.rows)} images without an object of the classes"
-
-
-def _follow(trainer: TorchTrainer, mailbox: Any, progress: Progress, steps: int) -> None:
-    """Run the training on a thread of its own and tell what the workers say; raises what stopped it."""
-    outcome: list[BaseException | None] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-            outcome.append(None)
-        except (TrainingFailedError, RayError) as error:
-            outcome.append(error)
-
-    # Not on this thread: Ray Train would take SIGINT over, and a stopped training would not end with 75.
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
-    told = _Told(steps)
-    try:
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            told.tell(ray.get(mailbox.take.remote()), progress)
-        told.tell(ray.get(mailbox.take.remote()), progress)
-    finally:
-        progress.stop()
-    error = outcome[0] if outcome else None
-    if error is not None:
-        raise _cause(error) or error
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """The error of this project in what a worker raised."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        found = own_error(getattr(failure, "_base_exc", failure))
-        if found:
-            return found
-    return own_error(error)
-
-
-class _Told:
-    """What the workers said, as lines for a person."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._score = ""
-        self._started = False
-
-    def tell(self, messages: Iterable[Mapping[str, Any]], progress: Progress) -> None:
-        for message in messages:
-            if "note" in message:
-                progress.note(f"train: {message['note']}")
-            if "scores" in message:
-                self._tell_score(message["scores"], progress)
-            if "step" in message:
-                self._tell_step(message["step"], progress)
-
-    def _tell_score(self, scores: Mapping[str, Any], progress: Progress) -> None:
-        name = str(scores["name"]).replace("mean_iou", "mIoU")
-        value = "–" if scores["value"] is None else f"{scores['value']:.4f}"
-        self._score = f" · {name} {value}"
-        best = ", the best so far" if scores["better"] else ""
-        progress.note(f"train: epoch {scores['epoch']:.1f}, step {scores['step']}: validation {name} {value}{best}")
-
-    def _tell_step(self, step: Mapping[str, Any], progress: Progress) -> None:
-        if not self._started:
-            self._started = True
-            progress.start(total=self._steps, done=step["step"])
-        per_step = step["images_per_s"]
-        left = (self._steps - step["step"]) * step["step_size"] / per_step if per_step else 0.0
-        progress.show(
-            step["step"],
-            f"epoch {step['epoch']:.1f} · loss {step['loss']:.4f} · lr {step['lr']:.2g}{self._score} · "
-            f"{per_step:.1f} images/s · ETA {clock(left)}",
-        )
 
 
 # --- the end ------------------------------------------------------------------------------------

@@ -93,6 +93,21 @@ def train_loop(settings: dict[str, Any]) -> None:
     Trainer(settings["task"], Place(context.get_world_rank(), context.get_world_size(), str(get_device()))).run()
 
 
+class _Clock:
+    """Seconds of training, of all attempts; it starts with the first batch."""
+
+    def __init__(self, before_s: float, first_step: int) -> None:
+        self.first_step = first_step
+        self._before_s = before_s
+        self._start = time.monotonic()
+
+    def since_start(self) -> float:
+        return time.monotonic() - self._start
+
+    def seconds(self) -> float:
+        return self._before_s + self.since_start()
+
+
 class LossModule(nn.Module):
     """The network with its loss as one module, which is what DistributedDataParallel wraps."""
 
@@ -134,7 +149,8 @@ class Trainer:
         if task.validation and task.places is not None:
             self.reader = Reader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
-        self._spoken = 0.0
+        self._spoken = self._saved = 0.0
+        self._clock: _Clock | None = None
 
     def run(self) -> None:
         """All steps that are left, then the model directory."""
@@ -143,30 +159,26 @@ class Trainer:
             self._say(note=str(self.transfer))
         if self.rank == 0 and record.step:
             self._say(note=f"going on from the checkpoint of step {record.step}")
-        begun = saved = time.monotonic()
-        before, first = record.seconds, record.step
-        window: list[float] = []
-        images = 0
+        self._saved = time.monotonic()
         if not self._patience_is_over():
             for step, examples in task.feed.batches(self.rank, self.world, first_step=record.step):
+                self._clock = self._clock or _Clock(record.seconds, step)
                 loss = self._step(step, examples)
                 record.step = step + 1
-                record.seconds = before + time.monotonic() - begun
-                window.append(loss)
-                images += task.feed.step_size
-                if (step + 1) % _LINE_STEPS == 0 or record.step == task.feed.steps:
-                    self._note_step(window, images / (time.monotonic() - begun))
-                    window = []
-                self._say_step(loss, (record.step - first) * task.feed.step_size / (time.monotonic() - begun))
-                if record.step % task.validation_steps == 0 or record.step == task.feed.steps:
-                    self._validate()
-                    saved = time.monotonic()
-                    if self._patience_is_over():
-                        break
-                elif time.monotonic() - saved > self.config.checkpoint_s:
-                    self._save()
-                    saved = time.monotonic()
+                record.seconds = self._clock.seconds()
+                self._note_step(loss)
+                self._look_after()
+                if self._patience_is_over():
+                    break
         self._finish()
+
+    def _look_after(self) -> None:
+        """After a step: validation or checkpoint, where it is time for one."""
+        record, task = self.record, self.task
+        if record.step % task.validation_steps == 0 or record.step == task.feed.steps:
+            self._validate()
+        elif time.monotonic() - self._saved > self.config.checkpoint_s:
+            self._save()
 
     # --- one step -------------------------------------------------------------------------------
 
@@ -266,6 +278,7 @@ class Trainer:
                 dist.broadcast(tensor, 0)
 
     def _save(self) -> None:
+        self._saved = time.monotonic()
         if self.rank == 0:
             tensors = {
                 "module": self.segmenter.module.state_dict(),
@@ -306,15 +319,20 @@ class Trainer:
             "seconds": round(self.record.seconds, 3),
         }
 
-    def _note_step(self, losses: Sequence[float], images_per_s: float) -> None:
-        line = {**self._place(), "loss": sum(losses) / len(losses), "lr": self._rate(self.record.step - 1)}
-        self.record.lines.append(json.dumps({**line, "images_per_s": round(images_per_s, 3)}))
-
-    def _say_step(self, loss: float, images_per_s: float) -> None:
+    def _note_step(self, loss: float) -> None:
+        """A line of metrics.jsonl every ten steps, and a word to the driver every second."""
+        assert self._clock is not None  # noqa: S101  # a step has been made
+        record, step_size = self.record, self.task.feed.step_size
+        record.losses.append(loss)
+        rate = (record.step - self._clock.first_step) * step_size / self._clock.since_start()
+        about = {**self._place(), "lr": self._rate(record.step - 1), "images_per_s": round(rate, 3)}
+        if record.step % _LINE_STEPS == 0 or record.step == self.task.feed.steps:
+            mean = sum(record.losses) / len(record.losses)
+            record.lines.append(json.dumps({**about, "loss": mean}))
+            record.losses = []
         if time.monotonic() - self._spoken >= _SPOKEN_S:
             self._spoken = time.monotonic()
-            about = {"loss": loss, "lr": self._rate(self.record.step - 1), "images_per_s": images_per_s}
-            self._say(step={**self._place(), **about, "step_size": self.task.feed.step_size})
+            self._say(step={**about, "loss": loss, "step_size": step_size})
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.task.feed.steps, self.config.optimiser, self.config.schedule)

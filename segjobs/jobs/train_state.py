@@ -41,7 +41,7 @@ def learning_rate(step: int, steps: int, optimiser: OptimiserConfig, schedule: S
 
 
 def freeze(module: nn.Module, what: Iterable[str]) -> None:
-    """Take the backbone's tensors out of the training (``backbone``)."""
+    """Take parameters out of the training: those of the ``backbone``, those of every batch ``norm``."""
     if "backbone" in what:
         for name, parameter in module.named_parameters():
             if name.startswith(_BACKBONES):
@@ -104,7 +104,10 @@ class RunningMean:
 
 @dataclass
 class Record:
-    """How far a training is. ``lines``: of metrics.jsonl; ``stale``: validations since the best one."""
+    """How far a training is.
+
+    ``stale``: validations since the best one; ``lines``: of metrics.jsonl; ``losses``: of the steps since the last one.
+    """
 
     step: int = 0
     best_step: int | None = None
@@ -112,6 +115,7 @@ class Record:
     stale: int = 0
     seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Checkpoints:
         uri = join(self.uri, FOLDER, name)
         try:
             return torch.load(io.BytesIO(self.storage.read(uri)), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
             raise ManifestError(f"{uri}: cannot be read ({error}); delete it to go on from the one before") from error
 
     def _steps(self, pattern: re.Pattern[str]) -> list[int]:
