@@ -53,14 +53,6 @@ def augment(
     return _as_image(pixels), _as_target(masks, target)
 
 
-def resize_example(image: np.ndarray, target: Prediction, size_hw: tuple[int, int]) -> tuple[np.ndarray, Prediction]:
-    """uint8 (H, W, 3) RGB and its target → both at ``size_hw``; objects that vanish are dropped."""
-    if image.shape[:2] == size_hw:
-        return image, target
-    pixels, masks = cut_out(image, target, Window(0, 0, image.shape[0], image.shape[1], size_hw))
-    return _as_image(pixels), _as_target(masks, target)
-
-
 def draw_window(size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Window:
     """Scale (uniform in its logarithm) and place of a crop; every place within the image is as likely."""
     low, high = config.scale

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjobs.config import AugmentConfig
-from segjobs.models.augment import augment, draw_window, resize_example
+from segjobs.models.augment import augment, draw_window
 from segjobs.models.base import VOID, Instances, LabelMap
 
 STILL = {"scale": (1, 1), "horizontal_flip": 0, "brightness": 0, "contrast": 0, "saturation": 0}
@@ -179,13 +179,10 @@ def test_colours(name):
     assert 1.05 < moves.max() < 1.12
 
 
-def test_resizing_an_example():
-    image, columns, _ = ramp()
-    small, target = resize_example(image, LabelMap(columns), (20, 30))
-    assert small.shape == (20, 30, 3)
-    np.testing.assert_array_equal(target.ids, columns[1::2, 1::2])
-    _, objects = resize_example(image, objects_of(columns // 10), (20, 30))
-    np.testing.assert_array_equal(painted(objects), columns[1::2, 1::2] // 10)
-    _, third = resize_example(image[:39], LabelMap(columns[:39]), (13, 20))
-    np.testing.assert_array_equal(third.ids, columns[1:39:3, 1::3])
-    assert resize_example(image, target, (40, 60))[0] is image
+def test_a_pixel_takes_the_label_under_its_centre():
+    image, columns, _ = ramp(39, 60)
+    for target in (LabelMap(columns), objects_of(columns)):
+        small, scaled = augment(image, target, still(scale=(1 / 3, 1 / 3)), seed=0)
+        assert small.shape == (13, 20, 3)
+        ids = scaled.ids if isinstance(scaled, LabelMap) else painted(scaled)
+        np.testing.assert_array_equal(ids, columns[1::3, 1::3])
