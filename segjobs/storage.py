@@ -1,4 +1,4 @@
-"""The one door to files: list, read and put-if-absent for local paths and ``s3://`` URIs.
+"""The one door to files: list, read, put-if-absent and delete for local paths and ``s3://`` URIs.
 
 A URI is a local path, ``file://…`` or ``s3://bucket/key``; nothing else opens. Objects are read
 whole and written whole: ``put_if_absent`` publishes complete bytes or nothing, and never replaces

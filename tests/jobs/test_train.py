@@ -158,7 +158,7 @@ def test_what_cannot_be_learnt_is_said(tmp_path: Path) -> None:
         ({"classes": void}, "needs more to tell apart"),
         ({"validation": {"share": 0.001}}, r"validation.share=0.001: no image to score on"),
         ({"model": {"name": "maskrcnn_resnet50_fpn"}}, "data.uri: .* is a manifest of semantic masks"),
-        ({"model": {"name": "lraspp"}}, "did you mean 'lraspp_mobilenet_v3_large'"),
+        ({"model": {"name": "unett"}}, "did you mean 'unet'"),
         ({"loss": {"class_weights": {"squar": 2}}}, "did you mean 'square'"),
     ):
         with pytest.raises(ConfigError, match=message):
