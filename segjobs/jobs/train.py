@@ -250,6 +250,8 @@ def make_task(
         tuple(source.config.weight for source in start.sources),
         config.seed,
     )
+    if not order.epoch_size:
+        raise ConfigError(f"data.weight: {config.data.weight:g} shows none of {len(learnt.rows)} images in an epoch")
     feed = Feed(
         order=order,
         rows=ray.put(learnt.rows),

@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.data import ExecutionOptions, ExecutionResources
 
 from segjobs.config import AugmentConfig
 from segjobs.jobs.train_rows import Example, Reader, Source
@@ -26,6 +27,7 @@ from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
 
 _PREFETCHED = 2  # steps that wait, decoded and augmented, in the worker
+_READ_AHEAD_BYTES = 256 * 2**20  # of further steps in the object store; Ray Data alone would fill half of it
 _MOST_BLOCKS = 10_000  # a block is a step, until there are that many
 
 
@@ -93,12 +95,12 @@ class Feed:
         left = self.steps - first_step
         if left <= 0:
             return
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True
         steps = ray.data.range(left, override_num_blocks=min(left, _MOST_BLOCKS))
         read = ReadSteps(self, rank, world, first_step)
         # Of one CPU, as the range's own tasks are: Ray Data then makes one task of both.
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
+        ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
+        data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
         expected = first_step
         for batch in data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED):
             table = cast(pa.Table, batch)

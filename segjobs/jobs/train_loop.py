@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segjobs.config import TrainConfig
-from segjobs.errors import SegjobsError
+from segjobs.errors import ItemError, TrainingError
 from segjobs.jobs import train_output
 from segjobs.jobs.train_feed import Augmented, Feed
 from segjobs.jobs.train_rows import Reader, Source
@@ -48,10 +48,6 @@ from segjobs.storage import Storage
 
 _SPOKEN_S = 1.0  # between two messages to the driver
 _LINE_STEPS = 10  # steps of one line of metrics.jsonl
-
-
-class TrainingError(SegjobsError):
-    """The training cannot go on: its loss is no number."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,10 @@ class Place:
 def train_loop(settings: dict[str, Any]) -> None:
     """Train from the last checkpoint to the end; rank 0 writes."""
     torch.set_num_threads(settings["task"].threads)
-    context = get_context()
-    Trainer(settings["task"], Place(context.get_world_rank(), context.get_world_size(), str(get_device()))).run()
+    context, device = get_context(), get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where objects that workers exchange travel
+    Trainer(settings["task"], Place(context.get_world_rank(), context.get_world_size(), str(device))).run()
 
 
 class _Clock:
@@ -144,7 +142,7 @@ class Trainer:
         loss = LossModule(self.segmenter)
         self.loss: nn.Module = loss
         if self.world > 1:
-            self.loss = DistributedDataParallel(loss, device_ids=[self.device] if self.device != "cpu" else None)
+            self.loss = DistributedDataParallel(loss)
         self.reader = None
         if task.validation and task.places is not None:
             self.reader = Reader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
@@ -199,9 +197,7 @@ class Trainer:
             last = batch is batches[-1]
             wait = self.loss.no_sync() if isinstance(self.loss, DistributedDataParallel) and not last else nullcontext()
             with wait:
-                loss = self.loss([one.image for one in batch], [one.target for one in batch]) * share
-                self.scaler.scale(loss).backward()
-            value += float(loss.detach())
+                value += self._backward(batch, share)
         value = self._sum(value) / self.world
         if not math.isfinite(value):  # so it is on every worker
             self._stop(step, value, examples)
@@ -213,6 +209,22 @@ class Trainer:
         if self.mean:
             self.mean.update(self.segmenter.module, step)
         return value
+
+    def _backward(self, batch: Sequence[Augmented], share: float) -> float:
+        """Add the gradients of a micro-batch; its share of the step's loss."""
+        try:
+            loss = self.loss([one.image for one in batch], [one.target for one in batch]) * share
+            self.scaler.scale(loss).backward()
+        except torch.OutOfMemoryError as error:
+            sizes = {"x".join(map(str, one.image.shape[:2])) for one in batch}
+            raise TrainingError(
+                f"{len(batch)} images of {', '.join(sorted(sizes))} pixels do not fit on the device: lower batch_size "
+                f"(and raise accumulate) or augment.crop_px ({str(error).splitlines()[0]})"
+            ) from error
+        except ItemError as error:
+            names = ", ".join(repr(one.image_id) for one in batch)
+            raise TrainingError(f"one of the images {names} cannot be learnt from: {error}") from error
+        return float(loss.detach())
 
     def _sum(self, value: float) -> float:
         """Over all workers."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segjobs.errors import ConfigError, ManifestError
-from segjobs.jobs.train_loop import Trainer, TrainingError
+from segjobs.errors import ConfigError, ManifestError, TrainingError
+from segjobs.jobs.train_loop import Trainer
 from tests.training import config_of, draw, scenes, trainer_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
