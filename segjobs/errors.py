@@ -7,6 +7,7 @@ SegjobsError
 ├── ManifestError    a manifest is incomplete, damaged or of another kind than needed      exit 2
 ├── ConflictError    the output already holds a run of other inputs or settings            exit 2
 ├── ClusterError     the cluster lacks what the job asks for, or lost it for good          exit 2
+├── TrainingError    a training cannot go on: its loss is no number, or it does not fit    exit 2
 └── ItemError        one image (or label) failed: becomes a row of the manifest, never a stop
 
 A failure of the whole stops the job with one line. A failure of an item is data.
@@ -86,6 +87,10 @@ class ConflictError(SegjobsError):
 
 class ClusterError(SegjobsError):
     """The cluster has too few CPUs or GPUs for the job, or a worker cannot start."""
+
+
+class TrainingError(SegjobsError):
+    """A training cannot go on as it is configured; its last checkpoint stands."""
 
 
 class ItemError(SegjobsError):

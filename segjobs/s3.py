@@ -237,6 +237,10 @@ class S3:
             return False
         return True
 
+    def delete(self, bucket: str, key: str) -> None:
+        """Take an object away; nothing where there is none. Raises StorageError."""
+        self._try(_Request(bucket, key, lambda client: client.delete_object(Bucket=bucket, Key=key)))
+
     # --- attempts ------------------------------------------------------------------------------
 
     def _try(self, request: "_Request[Reply]") -> Reply:
@@ -297,8 +301,8 @@ class S3:
                 )
             case "expired":
                 return StorageError(
-                    f"{request.uri}: the credentials have expired, or are of another region ({fault.text}); renew them, "
-                    "or set storage.s3.region"
+                    f"{request.uri}: the credentials have expired, or are of another region ({fault.text}); renew "
+                    "them, or set storage.s3.region"
                 )
             case "unreachable":
                 return StorageError(f"{request.uri}: cannot reach {endpoint}: {fault.text}; check storage.s3")

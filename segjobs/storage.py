@@ -1,4 +1,4 @@
-"""The one door to files: list, read and put-if-absent for local paths and ``s3://`` URIs.
+"""The one door to files: list, read, put-if-absent and delete for local paths and ``s3://`` URIs.
 
 A URI is a local path, ``file://…`` or ``s3://bucket/key``; nothing else opens. Objects are read
 whole and written whole: ``put_if_absent`` publishes complete bytes or nothing, and never replaces
@@ -273,6 +273,16 @@ class Storage:
             return _link_file(path, local_path(uri).absolute())
         except OSError as error:
             raise _cannot_write(uri, error) from error
+
+    def delete(self, uri: str) -> None:
+        """Take one file away that the caller's own run made; nothing where there is none. Raises StorageError."""
+        if is_remote(uri):
+            self._s3.delete(*split_s3(uri))
+            return
+        try:
+            local_path(uri).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{uri}: cannot be deleted: {error.strerror or error}") from error
 
 
 def _cannot_write(uri: str, error: OSError) -> StorageError:

@@ -19,6 +19,7 @@ from segjobs.config import (
     PostprocessConfig,
     PrepareConfig,
     ShardConfig,
+    TrainConfig,
     describe_keys,
     digest,
     iter_fields,
@@ -289,3 +290,13 @@ def test_any_mapping_gives_a_config_or_one_line_per_problem(raw: dict[str, Any])
     with pytest.raises(ConfigError) as caught:  # input.uri and the like are never all there
         load_config(LabelConfig, "any.yaml", [])
     assert all(line.startswith("any.yaml: ") for line in caught.value.problems)
+
+
+def test_lists_of_sections_are_checked_entry_by_entry() -> None:
+    given = ["data.uri=a", "model.name=unet", "output.uri=b"]
+    config = load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, weight: 0.5}, {uri: d}]"])
+    assert [(one.uri, one.weight) for one in config.data.mix] == [("c", 0.5), ("d", 1.0)]
+    assert load_config(TrainConfig, None, [f"compute.workers={n}" for n in ("auto", 2)] + given).compute.workers == 2
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, wieght: 0.5}]"])
+    assert caught.value.problems == ("command line: data.mix.0.wieght: unknown key; did you mean 'weight'?",)

@@ -25,4 +25,4 @@ def test_the_demo_reaches_its_score_and_draws_its_picture(tmp_path: Path) -> Non
 
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert json.loads(again.stdout.splitlines()[-1]) == result
-    assert not any(line.startswith("train") for line in again.stderr.splitlines())
+    assert not any(line.startswith("train: step") for line in again.stderr.splitlines())

@@ -46,6 +46,15 @@ def test_put_never_replaces(store: Store) -> None:
     assert storage.read(uri) == b"first"
 
 
+def test_a_file_is_deleted_once_and_again(store: Store) -> None:
+    storage, root = store
+    for name in ("a", "b"):
+        storage.put_if_absent(join(root, name), b"x")
+    for _ in range(2):
+        storage.delete(join(root, "a"))
+    assert storage.list_names(root) == {"b"}
+
+
 def test_one_of_many_writers_wins(store: Store) -> None:
     storage, root = store
     bodies = [bytes([n]) * 100_000 for n in range(16)]

@@ -12,3 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A local Ray with fewer CPUs than processes ends one that idles for a second, and the writer idles between
 # shards. Starting it anew took seconds of CPU for every few shards, which were published late and in bursts.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
+# One process less to start on a laptop. A preempted node is still told from a failure, when its workers are gone.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+# Ray Train would change a worker's directory, and relative paths of the config would point elsewhere.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

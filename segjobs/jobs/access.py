@@ -11,14 +11,14 @@ import secrets
 import stat
 from pathlib import Path
 
-from segjobs.config import ComputeConfig
+from segjobs.config import ClusterConfig
 from segjobs.errors import ClusterError
 
 _MODE, _TOKEN, _PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # names of variables
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers that its job server starts
 
 
-def check_access(target: str, compute: ComputeConfig) -> None:
+def check_access(target: str, compute: ClusterConfig) -> None:
     """Raise ClusterError unless the cluster at ``target`` is this machine's, asks for a token, or may go without.
 
     A submitted job is exempt: the cluster that runs it has taken its code already.

@@ -26,7 +26,7 @@ from ray.exceptions import (
     RayError,
 )
 
-from segjobs.config import ComputeConfig
+from segjobs.config import ClusterConfig, ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
 from segjobs.jobs.access import check_access
 
@@ -80,7 +80,7 @@ class Layout:
         return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
 
 
-def connect(compute: ComputeConfig) -> Resources:
+def connect(compute: ClusterConfig) -> Resources:
     """Join the cluster at ``compute.address``, else RAY_ADDRESS's, else start a local Ray; what it has.
 
     A Ray that is already initialised in this process is used as it is. Raises ClusterError.

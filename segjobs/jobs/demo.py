@@ -8,23 +8,20 @@ Each step is the job that works on real collections. What an earlier call finish
 
 import json
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, ModelConfig, PrepareConfig, load_config
+from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
 from segjobs.errors import ExitCode
 from segjobs.jobs.evaluate import evaluate
 from segjobs.jobs.label import label
 from segjobs.jobs.prepare import prepare
+from segjobs.jobs.train import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
-from segjobs.manifest.rle import VOID, paint
 from segjobs.report.overlay import Tile, contact_sheet
 from segjobs.sources.decode import decode_image
 from segjobs.sources.synthetic import CLASSES, write_dataset
@@ -48,8 +45,8 @@ def demo(config: DemoConfig) -> ExitCode:
             (folder / f".{part}").rename(folder / part)  # complete, or not there
         console.print(f"[bold]prepare[/] the labels of {part}")
         prepare(_prepare_config(folder, part))
-    if not (folder / "model" / "model.json").exists():
-        _train(config, folder, console)
+    console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on the scenes")
+    train(_train_config(config, folder))
     console.print("[bold]label[/] the held-out scenes")
     label(_label_config(folder))
     console.print("[bold]evaluate[/]")
@@ -107,35 +104,26 @@ def _evaluate_config(folder: Path) -> EvaluateConfig:
     )
 
 
-def _train(config: DemoConfig, folder: Path, console: Console) -> None:
-    from segjobs.jobs.train import FitSettings, fit
-    from segjobs.models.registry import build
-    from segjobs.models.weights import save_model
-
-    storage = Storage()
-    truth = str(folder / "truth" / "train")
-    index = {category.id: number for number, category in enumerate(footer_of(open_run(storage, truth)).categories)}
-    samples = []
-    for row in read_rows(storage, truth, columns=("uri", "width", "height", "segments")):
-        image = decode_image(storage.read(row["uri"]), max_pixels=_MAX_PIXELS)
-        samples.append((image, paint(_indexed(row["segments"], index), (row["height"], row["width"]), VOID)))
-    options = {"encoder": config.encoder}
-    model = ModelConfig(name="unet", weights="none", options=options, categories=list(CLASSES), seed=config.seed)
-    segmenter = build(model, storage, device="cpu")
-    settings = FitSettings(steps=config.steps, seed=config.seed)
-    console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on {len(samples)} scenes")
-    start = time.monotonic()
-
-    def report(step: int, loss: float) -> None:
-        if step % 20 == 0 or step == config.steps:
-            console.print(f"train: step {step} of {config.steps} · loss {loss:.3f} · {time.monotonic() - start:.0f} s")
-
-    fit(segmenter, samples, settings, on_step=report)
-    save_model(segmenter, str(folder / "model"), storage, extra={"training": {"steps": config.steps, "data": truth}})
-
-
-def _indexed(segments: Sequence[dict[str, Any]], index: dict[int, int]) -> list[tuple[int, str]]:
-    return [(index[s["category_id"]], s["segmentation"]["counts"]) for s in segments]
+def _train_config(config: DemoConfig, folder: Path) -> TrainConfig:
+    return load_config(
+        TrainConfig,
+        None,
+        [
+            f"data.uri={folder / 'truth' / 'train'}",
+            "validation.share=0",  # the held-out scenes are scored below
+            "model.name=unet",
+            f"model.options.encoder={config.encoder}",
+            f"model.seed={config.seed}",
+            f"output.uri={folder / 'model'}",
+            "augment.crop_px=128",
+            "augment.scale=[1, 1]",
+            "augment.vertical_flip=0.5",
+            "optimiser.learning_rate=0.003",
+            f"schedule.steps={config.steps}",
+            f"schedule.warmup_steps={config.steps // 10}",
+            f"seed={config.seed}",
+        ],
+    )
 
 
 def _draw_sheet(folder: Path) -> Path:

@@ -56,12 +56,16 @@ class Progress:
         seconds = time.monotonic() - self._began
         rate = done / seconds if seconds else 0.0
         left = self._total - self._before - done
-        text = f"{self._failed} failed · {rate:.1f}/s · ETA {_clock(left / rate if rate else 0)}"
+        text = f"{self._failed} failed · {rate:.1f}/s · ETA {clock(left / rate if rate else 0)}"
+        self.show(self._before + done, text)
+
+    def show(self, done: int, text: str) -> None:
+        """So many of all items are done, with what there is to say about it."""
         if self._bar:
-            self._bar.update(self._task, completed=self._before + done, rate=text)
-        elif time.monotonic() - self._printed >= _LINE_EVERY_S or left == 0:
+            self._bar.update(self._task, completed=done, rate=text)
+        elif time.monotonic() - self._printed >= _LINE_EVERY_S or done == self._total:
             self._printed = time.monotonic()
-            self.note(f"{self._verb}: {self._before + done} of {self._total} · {text}")
+            self.note(f"{self._verb}: {done} of {self._total} · {text}")
 
     def stop(self) -> None:
         """Take the bar away; what comes next is the summary."""
@@ -71,7 +75,8 @@ class Progress:
         sys.stderr.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as 1:05 or 2:01:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

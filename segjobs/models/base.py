@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from segjobs.config import LossConfig
 from segjobs.manifest.rle import VOID
 from segjobs.manifest.schema import ModelCard
 
@@ -83,6 +84,16 @@ class Segmenter(Protocol):
         """The three steps in one call, for images uint8 (H, W, 3) RGB of any sizes, in batches."""
         ...
 
+    def set_loss(self, config: LossConfig, amounts: Sequence[int] | None = None) -> None:
+        """Choose what ``loss`` computes; cross-entropy at first. Mask R-CNN has losses of its own and takes none.
+
+        ``amounts``: labelled pixels of each category in the data, in order, for balanced weights. Raises ConfigError.
+        """
+        ...
+
     def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
-        """Scalar training loss of one batch; ``VOID`` pixels carry none. The module must be in train mode."""
+        """Scalar training loss of one batch at the images' own size; ``VOID`` pixels carry none.
+
+        Per labelled pixel (semantic), or per image (instance). The module must be in train mode.
+        """
         ...

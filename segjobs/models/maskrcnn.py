@@ -27,6 +27,7 @@ from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, m
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
@@ -168,8 +169,11 @@ class InstanceSegmenter:
         """Images uint8 (H, W, 3) RGB of any sizes → Instances each, one image to a batch."""
         return batching.predict(self, images, batch_size=1)
 
+    def set_loss(self, config: LossConfig, amounts: Sequence[int] | None = None) -> None:
+        """Nothing to choose: ``LossConfig`` is of semantic models."""
+
     def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
-        """Sum of torchvision's five losses. Objects without width or height are left out.
+        """Sum of torchvision's five losses at the images' own size. Objects without width or height are left out.
 
         Raises ItemError LABEL_SHAPE for a target that does not fit.
         """
@@ -179,7 +183,7 @@ class InstanceSegmenter:
         return torch.stack([value.float() for value in losses.values()]).sum()
 
     def _set_transform(self) -> None:
-        """Give torchvision's transform the card's rule, means and deviations."""
+        """Give torchvision's transform the card's rule (for use: in training nothing is resized), means, deviations."""
         transform: Any = self.module.transform
         transform.image_mean = list(self.card.preprocessing["mean"])
         transform.image_std = list(self.card.preprocessing["std"])
@@ -192,6 +196,8 @@ class InstanceSegmenter:
             side, _, number = self._rule.partition(":")
             transform.min_size = (int(number),)
             transform.max_size = round(1333 * int(number) / 800) if side == "short" else int(number)
+        # torchvision's own switch, of train mode alone, for who resizes beforehand as augmentation.
+        transform._skip_resize = True
 
     def _scaled(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [image.to(self._device, non_blocking=True).float() / 255 for image in batch]

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from segjobs.config import ModelConfig, PostprocessConfig, digest, nearest
+from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import Category, ModelCard, Task, categories_from_json, make_categories, palette_color
 from segjobs.models import deeplab, fcn, maskrcnn, unet
 from segjobs.models.base import Segmenter
 from segjobs.models.maskrcnn import InstanceSegmenter
 from segjobs.models.semantic import SemanticSegmenter
-from segjobs.models.weights import Weights, load_into, locate, published_entry
+from segjobs.models.transfer import Transfer, load_matching
+from segjobs.models.weights import Weights, load_into, locate, published_entry, read_tensors
 from segjobs.storage import Storage
 
 BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
@@ -52,7 +53,12 @@ def _torchvision(name: str, network: Callable[[str, Mapping[str, Any], int], nn.
     return ModelSpec("semantic", partial(network, name), options, published=name)
 
 
-_DETECTION = {"box_score_thresh": 0.05, "box_nms_thresh": 0.5, "box_detections_per_img": 100}
+_DETECTION = {
+    "box_score_thresh": 0.05,
+    "box_nms_thresh": 0.5,
+    "box_detections_per_img": 100,
+    "box_batch_size_per_image": 512,  # regions that the heads learn from: fewer are faster on a CPU
+}
 
 MODELS: dict[str, ModelSpec] = {
     "fcn8s_vgg16": _own_fcn(8),
@@ -122,9 +128,70 @@ def build(
         module = spec.network(card.options, _channel_count(card))
     if weights.path is not None:
         load_into(module, weights.path, weights.uri)
-    if spec.task == "instance":
-        return InstanceSegmenter(module, card, device=device, precision=precision)
-    return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
+    return _segmenter(module, card, device=device, precision=precision)
+
+
+def resolve_start(
+    config: TrainModelConfig, categories: Sequence[Category], storage: Storage
+) -> tuple[ModelCard, Weights]:
+    """The card of a model that is to learn ``categories``, and the weights that it starts from.
+
+    Architecture and preprocessing come from the weights, where a model directory describes them. Raises ConfigError
+    or WeightsError.
+    """
+    if ":" in config.name:
+        raise ConfigError(f"model.name {config.name!r}: only the models of the table can be trained")
+    spec = get_spec(config.name)
+    _check_options(config.name, spec, config.options)
+    weights = locate(config, spec.published, storage)
+    saved = weights.description or {}
+    if saved and saved["name"] != config.name:
+        raise ConfigError(
+            f"model.name is {config.name!r}, but {config.weights} holds a {saved['name']!r}; give that name"
+        )
+    options = {**spec.options, **saved.get("options", {}), **config.options}
+    if weights.path is None and "frozen_norm" in options and "frozen_norm" not in config.options:
+        options["frozen_norm"] = False  # batch norms that stay as they were made by chance teach nothing
+    _check_options(config.name, spec, options)
+    classes = tuple(categories)
+    if spec.task == "instance":  # there, an id is a channel, and 0 the background
+        classes = tuple(replace(category, id=number) for number, category in enumerate(categories, 1))
+    preprocessing = _preprocessing(config, spec, options, saved)
+    licence = _TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved.get("licence")
+    card = ModelCard(
+        name=config.name,
+        task=spec.task,
+        categories=classes,
+        digest=digest(weights.sha256, config.name, options, [vars(c) for c in classes], preprocessing),
+        weights=weights.uri,
+        options=options,
+        preprocessing=preprocessing,
+        licence=config.licence or licence,
+    )
+    return card, weights
+
+
+def start(
+    card: ModelCard, weights: Weights, *, seed: int, device: str, precision: str = "fp32"
+) -> tuple[Segmenter, Transfer | None]:
+    """The Segmenter of ``resolve_start``, and what became of the tensors that it starts from (None of random ones).
+
+    A head of other classes, or of the same in another order, stays random. Raises WeightsError where no tensor fits.
+    """
+    spec = MODELS[card.name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = spec.network(card.options, _channel_count(card))
+    transfer = None
+    if weights.path is not None:
+        known = categories_from_json(weights.description["categories"]) if weights.description else ()
+        heads: set[str] = set()
+        if [one.name for one in known] != [one.name for one in card.categories]:
+            with torch.device("meta"):
+                other = spec.network(card.options, _channel_count(card) + 1).state_dict()
+            heads = {key for key, value in module.state_dict().items() if other[key].shape != value.shape}
+        transfer = load_matching(module, read_tensors(weights.path), other_classes=heads)
+    return _segmenter(module, card, device=device, precision=precision), transfer
 
 
 def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
@@ -146,6 +213,25 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
         raise ConfigError(*problems)
 
 
+def _segmenter(module: nn.Module, card: ModelCard, *, device: str, precision: str) -> Segmenter:
+    spec = MODELS[card.name]
+    if spec.task == "instance":
+        return InstanceSegmenter(module, card, device=device, precision=precision)
+    return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
+
+
+def _preprocessing(
+    config: ModelConfig, spec: ModelSpec, options: Mapping[str, Any], saved: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The spec's, then what model.json says, then the config's resize."""
+    mean, std = unet.normalisation(options.get("encoder", ""))
+    preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
+    preprocessing.update(saved.get("preprocessing", {}))
+    if config.resize is not None:
+        preprocessing["resize"] = config.resize
+    return preprocessing
+
+
 def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights]:
     spec = get_spec(config.name)
     # What is wrong with the config is said before anything is fetched.
@@ -161,11 +247,7 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
     options = {**spec.options, **saved.get("options", {}), **config.options}
     _check_options(config.name, spec, options)
     categories = _categories(config, spec, weights)
-    mean, std = unet.normalisation(options.get("encoder", ""))
-    preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
-    preprocessing.update(saved.get("preprocessing", {}))
-    if config.resize is not None:
-        preprocessing["resize"] = config.resize
+    preprocessing = _preprocessing(config, spec, options, saved)
     card = ModelCard(
         name=config.name,
         task=spec.task,

@@ -8,6 +8,8 @@ In: a rule and an image's height and width. Out: the height and width to resize 
     HxW         exactly this height and width; the aspect ratio is lost
 """
 
+import math
+
 import numpy as np
 import torch
 from torchvision.transforms.v2.functional import resize
@@ -43,6 +45,16 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     else:
         new_short, new_long = max(1, int(wanted * short / long)), wanted
     return (new_long, new_short) if height > width else (new_short, new_long)
+
+
+def detection_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
+    """Height and width (both ≥ 1) at which Mask R-CNN sees an image: its reading of the rule (see ``maskrcnn``)."""
+    if rule == "native" or "x" in rule:
+        return target_size(rule, size_hw)
+    side, _, number = rule.partition(":")
+    short, long = int(number), round(1333 * int(number) / 800) if side == "short" else int(number)
+    scale = min(short / min(size_hw), long / max(size_hw))
+    return max(1, math.floor(size_hw[0] * scale)), max(1, math.floor(size_hw[1] * scale))
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import VOID, LabelMap, Prediction
-from segjobs.models.resize import resize_ids, resize_image, target_size, to_tensor
+from segjobs.models.losses import resolve_class_weights, semantic_loss
+from segjobs.models.resize import resize_image, target_size, to_tensor
 from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_AUX_WEIGHT = 0.5  # of the auxiliary head's loss: torchvision's references/segmentation/train.py
 _DEVICE_BYTES = 2**30  # larger upsampled logits go the CPU's way, plane by plane, instead of filling the GPU
 
 
@@ -66,6 +67,7 @@ class SemanticSegmenter:
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
         self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
         self._fill = torch.tensor(card.preprocessing["mean"]).mul(255).round().to(torch.uint8)[:, None, None]
+        self.set_loss(LossConfig())
 
     def prepare(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
@@ -95,28 +97,41 @@ class SemanticSegmenter:
         """Images uint8 (H, W, 3) RGB of any sizes → one LabelMap each."""
         return batching.predict(self, images)
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
-        """Mean cross-entropy over the labelled pixels, at the network's size, plus 0.5 x the auxiliary head's.
+    def set_loss(self, config: LossConfig, amounts: Sequence[int] | None = None) -> None:
+        """What ``loss`` computes from now on. ``amounts``: see ``losses.resolve_class_weights``. Raises ConfigError."""
+        names = [category.name for category in self.card.categories]
+        weights = resolve_class_weights(config.class_weights, names, amounts)
+        self._loss = config
+        self._class_weights = None if weights is None else torch.tensor(weights, device=self._device)
 
-        Images of different sizes are padded to a common one; padding and ``VOID`` carry no loss.
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        """``losses.semantic_loss`` at the images' own size, plus a share of the auxiliary head's.
+
+        The card's resize rule is not applied: what a training shows has been scaled by then. Images of different
+        sizes are padded to a common one; padding and ``VOID`` carry no loss.
         Raises ItemError LABEL_SHAPE or LABEL_VALUE for a target that does not fit.
         """
-        tensors = [self.prepare(image) for image in images]
-        height = max(tensor.shape[1] for tensor in tensors)
-        width = max(tensor.shape[2] for tensor in tensors)
-        labels = np.full((len(tensors), height, width), VOID, np.int64)
+        height, width = (self._rounded(max(image.shape[axis] for image in images)) for axis in (0, 1))
+        labels = np.full((len(images), height, width), VOID, np.int64)
         for label, image, target in zip(labels, images, targets, strict=True):
-            ids = self._checked_ids(image, target)
-            inner = target_size(self._rule, (image.shape[0], image.shape[1]))
-            label[: inner[0], : inner[1]] = resize_ids(ids, inner)
+            label[: image.shape[0], : image.shape[1]] = self._checked_ids(image, target)
         truth = torch.from_numpy(labels).to(self._device)
-        logits = self._logits([self._pad(tensor, (height, width)) for tensor in tensors])
-        loss = _cross_entropy(logits["out"], truth)
-        return loss + _AUX_WEIGHT * _cross_entropy(logits["aux"], truth) if "aux" in logits else loss
+        logits = self._logits([self._pad(to_tensor(image), (height, width)) for image in images])
+        loss = self._loss_of(logits["out"], truth)
+        return loss + self._loss.auxiliary * self._loss_of(logits["aux"], truth) if "aux" in logits else loss
+
+    def _loss_of(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """The logits are upsampled to the truth's size, as torchvision's networks do."""
+        upsampled = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+        return semantic_loss(upsampled, truth, self._loss, class_weights=self._class_weights)
+
+    def _rounded(self, side: int) -> int:
+        """Up to the divisor."""
+        return -(-side // self._divisor) * self._divisor
 
     def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
         """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""
-        height, width = (-(-side // self._divisor) * self._divisor for side in size_hw)
+        height, width = map(self._rounded, size_hw)
         if image.shape[1:] == (height, width):
             return image
         padded = self._fill.expand(3, height, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -141,10 +156,3 @@ class SemanticSegmenter:
                 "LABEL_VALUE", f"label index {target.ids[wrong][0]} is no class of the model (0 to {known})"
             )
         return target.ids
-
-
-def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean over the pixels that are not VOID; 0 where all are. The logits are upsampled to the truth's size."""
-    upsampled = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(upsampled, truth, ignore_index=VOID, reduction="sum")
-    return total / (truth != VOID).sum().clamp(min=1)

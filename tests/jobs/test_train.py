@@ -1,79 +1,176 @@
-"""The training loop: what it feeds the model, that it learns, and that the seed decides everything."""
+"""A training in this process: it learns, its model is read back bit by bit, it goes on where it was broken off."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from segjobs.errors import ConfigError, ManifestError, TrainingError
+from segjobs.jobs.train_loop import Trainer
+from tests.training import config_of, draw, scenes, trainer_of
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+_READ_BACK = """
+import sys
+import numpy as np
+import torch
+from PIL import Image
 from segjobs.config import ModelConfig
-from segjobs.jobs.train import FitSettings, Sample, fit
-from segjobs.models.base import VOID, LabelMap, Segmenter
 from segjobs.models.registry import build
 from segjobs.storage import Storage
-
-SETTINGS = FitSettings(steps=12, batch_size=2, crop_px=32)
-
-
-def samples() -> list[Sample]:
-    """Bright squares on dark ground; one image is smaller than a crop."""
-    made = []
-    for height, width in ((40, 48), (64, 32), (20, 24)):
-        image = np.full((height, width, 3), 40, np.uint8)
-        ids = np.zeros((height, width), np.uint16)
-        image[5:15, 5:15], ids[5:15, 5:15] = 220, 1
-        made.append((image, ids))
-    return made
+model = ModelConfig(name="lraspp_mobilenet_v3_large", weights=sys.argv[1])
+segmenter = build(model, Storage(), device="cpu", threads=1)
+(found,) = segmenter.predict([np.array(Image.open(sys.argv[2]))])
+np.savez(sys.argv[3], ids=found.ids, confidence=found.confidence)
+"""
 
 
-def model(seed: int = 0) -> Segmenter:
-    config = ModelConfig(
-        name="unet", weights="none", options={"encoder": "resnet18"}, categories=["ground", "square"], seed=seed
-    )
-    return build(config, Storage(), device="cpu", threads=1)
+def lines_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-class Recorder:
-    """A Segmenter's training side that keeps what it is given."""
+def test_it_learns_and_a_fresh_process_predicts_the_same_bits(tmp_path: Path) -> None:
+    data, output = scenes(tmp_path / "in", broken=[4]), tmp_path / "out"
+    settings = {"validation": {"uri": data, "every_epochs": 2}, "optimiser": {"ema_decay": 0.9}}
+    trainer, ear = trainer_of(config_of(data, output, model={"licence": "CC0-1.0"}, **settings))
+    trainer.run()
 
-    def __init__(self, loss: float = 0.0) -> None:
-        self.module = torch.nn.Linear(1, 1)
-        self.seen: list[tuple[list[np.ndarray], list[LabelMap]]] = []
-        self._loss = loss
+    lines = lines_of(output)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 2 and losses[1] < losses[0], "a line every ten steps, and one at the end"
+    scored = [line for line in lines if "validation" in line]
+    assert [line["step"] for line in scored] == [5, 10, 12]
+    best = max(scored, key=lambda line: line["validation"]["mean_iou"])
+    assert sum("scores" in message for message in ear.heard) == 3
 
-    def loss(self, images, targets):
-        self.seen.append((images, targets))
-        return self.module.weight.sum() * 0 + self._loss
+    description = json.loads((output / "model.json").read_text())
+    assert [category["name"] for category in description["categories"]] == ["ground", "square"]
+    assert description["licence"] == "CC0-1.0"
+    assert description["training"]["step_of_the_weights"] == best["step"]
+    assert description["validation"] == best["validation"]
+    assert description["training"]["images"] == 5
+    with Image.open(output / "contact_sheet.png") as sheet, Image.open(output / "curves.png") as curves:
+        assert min(*sheet.size, *curves.size) > 200
+    kept = {path.name for path in (output / "checkpoints").iterdir()}
+    assert kept == {"step-00000012.pt", f"best-{best['step']:08d}.pt"}
 
-
-def test_batches_are_crops_with_their_labels() -> None:
-    recorder = Recorder()
-    fit(recorder, samples(), SETTINGS)
-    assert len(recorder.seen) == 12
-    for images, targets in recorder.seen:
-        assert [image.shape for image in images] == [(32, 32, 3)] * 2
-        for image, target in zip(images, targets, strict=True):
-            bright = image[..., 0] == 220
-            np.testing.assert_array_equal(bright, target.ids == 1)
-            np.testing.assert_array_equal(image[..., 0] == 0, target.ids == VOID), "padding carries no label"
-    assert not recorder.module.training
-
-
-def test_every_sample_is_seen_before_any_is_seen_again() -> None:
-    recorder = Recorder()
-    fit(recorder, samples(), FitSettings(steps=3, batch_size=1, crop_px=32))
-    padded = sum((target.ids == VOID).any() for _, targets in recorder.seen for target in targets)
-    assert padded == 1, "one of the three samples is smaller than the crop"
-
-
-def test_a_loss_that_is_not_finite_stops() -> None:
-    with pytest.raises(ValueError, match="the loss is nan at step 1"):
-        fit(Recorder(float("nan")), samples(), SETTINGS)
+    image = tmp_path / "in" / "images" / "00.png"
+    command = [sys.executable, "-c", _READ_BACK, str(output), str(image), str(tmp_path / "found.npz")]
+    subprocess.run(command, check=True)
+    (mine,) = trainer.segmenter.predict([draw(0)[0]])
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_array_equal(found["ids"], mine.ids)
+        np.testing.assert_array_equal(found["confidence"], mine.confidence)
 
 
-def test_it_learns_and_the_seed_decides() -> None:
-    curves: list[list[float]] = []
-    for _ in range(2):
-        losses: list[float] = []
-        fit(model(), samples(), SETTINGS, on_step=lambda step, loss, losses=losses: losses.append(loss))
-        curves.append(losses)
-    assert curves[0] == curves[1]
-    assert np.mean(curves[0][-3:]) < 0.5 * np.mean(curves[0][:3])
+def test_broken_off_and_started_again_it_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scenes(tmp_path / "in")
+    settings = {"checkpoint_s": 0.0, "optimiser": {"ema_decay": 0.9}, "accumulate": 2, "schedule": {"steps": 8}}
+    whole, _ = trainer_of(config_of(data, tmp_path / "whole", **settings))
+    whole.run()
+
+    broken, _ = trainer_of(config_of(data, tmp_path / "broken", **settings))
+    step = Trainer._step
+
+    def stop(self: Trainer, number: int, examples: list) -> float:
+        if number == 5:
+            raise KeyboardInterrupt
+        return step(self, number, examples)
+
+    monkeypatch.setattr(Trainer, "_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    monkeypatch.undo()
+    assert {path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()} == {"step-00000005.pt"}
+
+    again, ear = trainer_of(config_of(data, tmp_path / "broken", **settings))
+    again.run()
+    assert ear.heard[0] == {"note": "going on from the checkpoint of step 5"}
+    for key, value in whole.segmenter.module.state_dict().items():
+        assert torch.equal(again.segmenter.module.state_dict()[key], value), key
+    losses = [[line["loss"] for line in lines_of(tmp_path / name)] for name in ("whole", "broken")]
+    assert losses[0] == losses[1] and len(losses[0]) == 1
+
+
+def test_a_loss_that_is_no_number_names_step_and_images(tmp_path: Path) -> None:
+    data = scenes(tmp_path / "in", count=2)
+    settings = {
+        "optimiser": {"learning_rate": 1e30, "name": "sgd"},
+        "checkpoint_s": 0.0,
+        "schedule": {"warmup_steps": 0},
+    }
+    trainer, _ = trainer_of(config_of(data, tmp_path / "out", **settings))
+    with pytest.raises(TrainingError, match=r"at step \d+, on the images '0[01].png', '0[01].png'.*step-0") as caught:
+        trainer.run()
+    kept = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert len(kept) == 1 and kept[0] in str(caught.value), "the last good one"
+    assert not (tmp_path / "out" / "model.json").exists()
+
+
+def test_early_stopping_and_frozen_tensors(tmp_path: Path) -> None:
+    data = scenes(tmp_path / "in", count=4)
+    settings = {
+        "validation": {"uri": data, "every_epochs": 0.5, "contact_sheet": 0},
+        "optimiser": {"freeze": ["backbone", "norm"], "learning_rate": 1e-9},
+        "schedule": {"early_stopping": 2},
+    }
+    trainer, _ = trainer_of(config_of(data, tmp_path / "out", **settings))
+    before = {key: value.clone() for key, value in trainer.segmenter.module.state_dict().items()}
+    trainer.run()
+    assert trainer.record.step == 3, "one validation is the best, two are no better"
+    frozen = [key for key, value in trainer.segmenter.module.state_dict().items() if torch.equal(value, before[key])]
+    learnt = before.keys() - set(frozen)
+    assert learnt and all(key.startswith("classifier.") and ".1." not in key for key in learnt)
+
+
+def test_other_classes_replace_the_head(tmp_path: Path) -> None:
+    first = scenes(tmp_path / "in")
+    trainer, _ = trainer_of(config_of(first, tmp_path / "one", schedule={"steps": 1}))
+    trainer.run()
+    other = scenes(tmp_path / "other", names=("field", "house"))
+    weights = {"weights": str(tmp_path / "one")}
+    again, _ = trainer_of(config_of(other, tmp_path / "two", model=weights, classes={"field": "land"}))
+    assert set(again.transfer.skipped) == {
+        f"classifier.{head}_classifier.{kind}" for head in ("low", "high") for kind in ("weight", "bias")
+    }
+    assert [category.name for category in again.segmenter.card.categories] == ["land", "house"]
+    same, _ = trainer_of(config_of(first, tmp_path / "three", model=weights))
+    assert not same.transfer.skipped
+    for key, value in trainer.segmenter.module.state_dict().items():
+        assert torch.equal(same.segmenter.module.state_dict()[key], value), key
+
+
+def test_what_cannot_be_learnt_is_said(tmp_path: Path) -> None:
+    data = scenes(tmp_path / "in", scores=[0.2] * 6)
+    void = {"ground": None}
+    for settings, message in (
+        ({"data": {"min_confidence": 0.5}}, r"nothing to learn from: 6 confidence below 0.5 \(such as '00.png'\)"),
+        ({"classes": {"square": "x", "grond": None}}, r"classes.grond: no class.*did you mean 'ground'"),
+        ({"model": {"categories": ["ground", "disc"]}}, "model.categories: 'disc' is no class"),
+        ({"classes": void}, "needs more to tell apart"),
+        ({"validation": {"share": 0.001}}, r"validation.share=0.001: no image to score on"),
+        ({"model": {"name": "maskrcnn_resnet50_fpn"}}, "data.uri: .* is a manifest of semantic masks"),
+        ({"model": {"name": "unett"}}, "did you mean 'unet'"),
+        ({"loss": {"class_weights": {"squar": 2}}}, "did you mean 'square'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trainer_of(config_of(data, tmp_path / "out", **settings))
+    other = scenes(tmp_path / "other", names=("ground", "disc"))
+    with pytest.raises(ConfigError, match=r"data.mix.0.uri: .* has a class 'disc', which the model has not"):
+        trainer_of(config_of(data, tmp_path / "out", data={"mix": [{"uri": other}]}))
+
+
+def test_an_image_that_changed_stops_the_training_and_is_named(tmp_path: Path) -> None:
+    data = scenes(tmp_path / "in")
+    Image.new("RGB", (48, 40)).save(tmp_path / "in" / "images" / "03.png")
+    trainer, _ = trainer_of(config_of(data, tmp_path / "out"))
+    with pytest.raises(ManifestError, match=r"data.uri: image '03.png': CHANGED"):
+        trainer.run()

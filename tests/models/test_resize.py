@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
 from segjobs.errors import ItemError
-from segjobs.models.resize import resize_ids, resize_image, target_size, to_tensor
+from segjobs.models.resize import detection_size, resize_ids, resize_image, target_size, to_tensor
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,14 @@ def test_target_size(rule, size_hw, expected):
     assert target_size(rule, size_hw) == expected
 
 
+def test_mask_rcnns_size():
+    assert detection_size("short:800", (480, 640)) == (800, 1066)
+    assert detection_size("short:800", (480, 1600)) == (399, 1333)
+    assert detection_size("long:100", (1, 300)) == (1, 100)
+    assert detection_size("native", (4, 5)) == (4, 5)
+    assert detection_size("30x20", (4, 5)) == (30, 20)
+
+
 def test_a_strip_too_long_for_short_is_one_failed_item():
     with pytest.raises(ItemError, match=r"10x30000 pixels.*short:520.*use long:N") as caught:
         target_size("short:520", (30_000, 10))
@@ -46,6 +55,16 @@ def test_short_is_torchvisions_resize(seed, height, width, side):
         return
     expected = resize(torch.from_numpy(image.transpose(2, 0, 1).copy()), [side], antialias=True)
     assert torch.equal(resize_image(to_tensor(image), size_hw), expected)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 7, 40]), st.sampled_from(["short", "long"]))
+def test_mask_rcnns_size_is_torchvisions(height, width, side, rule):
+    longest = round(1333 * side / 800) if rule == "short" else side
+    if min(height, width) * min(side / min(height, width), longest / max(height, width)) < 1:
+        return  # no pixel of the shorter side would be left
+    transform = GeneralizedRCNNTransform(side, longest, [0.0] * 3, [1.0] * 3).eval()
+    images, _ = transform([torch.zeros(3, height, width)])
+    assert images.image_sizes == [detection_size(f"{rule}:{side}", (height, width))]
 
 
 def test_a_single_pixel():

@@ -1,0 +1,83 @@
+"""A start from weights that do not fit wholly: tensors by name in, those that fit loaded, and the account of all.
+
+Of weights for other classes the head does not fit: its tensors keep their random start. ``weights.load_into`` is for
+use, where everything has to fit.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from segjobs.errors import WeightsError
+
+_LEAST_SHARE = 0.25  # of the module's tensors; unrelated architectures share next to no names and shapes
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of each tensor; ``str`` of it is a line for people.
+
+    ``loaded``: keys of the module. ``skipped``: the module's others, which stay as they were, each with the reason.
+    ``unused``: keys of the weights that the module lacks. Counters of batch norms are in none of them.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: Mapping[str, str]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.skipped)} tensors"
+        if self.skipped:
+            text += f"; new: {_first([f'{key} ({why})' for key, why in self.skipped.items()])}"
+        if self.unused:
+            text += f"; not used: {_first(self.unused)}"
+        return text
+
+
+def load_matching(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, other_classes: Collection[str] = ()
+) -> Transfer:
+    """Copy into ``module`` the tensors whose names and shapes it has, but for the keys of ``other_classes``.
+
+    Those are a head's whose shape fits by chance: as many classes, but others. Raises WeightsError, and loads
+    nothing, where less than a quarter of the module's tensors would be: weights of another architecture.
+    """
+    wanted = {key: value for key, value in module.state_dict().items() if not _counter(key)}
+    skipped = {}
+    for key, value in wanted.items():
+        if key not in tensors:
+            skipped[key] = "not among the weights"
+        elif tensors[key].shape != value.shape:
+            skipped[key] = _change(tensors[key].shape, value.shape)
+        elif key in other_classes:
+            skipped[key] = "other classes"
+    loaded = tuple(key for key in wanted if key not in skipped)
+    unused = tuple(key for key in tensors if key not in wanted and not _counter(key))
+    found = Transfer(loaded, skipped, unused)
+    if len(loaded) < _LEAST_SHARE * len(wanted):
+        raise WeightsError(
+            f"the weights are of another architecture: {found}. Check model.name and model.options, "
+            "or start from model.weights=none"
+        )
+    counters = {key: value for key, value in tensors.items() if _counter(key)}
+    module.load_state_dict({**counters, **{key: tensors[key] for key in loaded}}, strict=False)
+    return found
+
+
+def _counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _change(given: torch.Size, wanted: torch.Size) -> str:
+    """``21 → 11 channels`` where only the first side differs, as of a head; else both shapes."""
+    if len(given) == len(wanted) and given[1:] == wanted[1:]:
+        return f"{given[0]} → {wanted[0]} channels"
+    return f"{tuple(given)} → {tuple(wanted)}"
+
+
+def _first(items: Collection[str]) -> str:
+    rest = len(items) - _SHOWN
+    return ", ".join(list(items)[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,112 @@
+"""Trainings as a person runs them: killed and started again, on two workers, and their model in ``label``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.flow_process import flow, run_flow
+from tests.training import scenes
+
+# Each starts a Ray of its own, with Ray Train's actors: a minute on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return scenes(tmp_path_factory.mktemp("in"), count=10)
+
+
+def command(data: str, output: Path, *more: str) -> list[str]:
+    """Batch norms stay as they are: their statistics would be of one worker's images."""
+    return [
+        f"data.uri={data}",
+        f"validation.uri={data}",
+        "validation.every_epochs=4",
+        "model.name=lraspp_mobilenet_v3_large",
+        "model.resize=native",
+        f"output.uri={output}",
+        "augment.crop_px=32",
+        "augment.scale=[0.9, 1.1]",
+        "optimiser.freeze=[norm]",
+        "optimiser.learning_rate=0.003",
+        f"schedule.steps={STEPS}",
+        "batch_size=4",
+        "checkpoint_s=0",
+        "compute.threads=1",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed training on one worker."""
+    output = tmp_path_factory.mktemp("whole") / "model"
+    code, stdout, err = run_flow("train", *command(data, output))
+    assert code == 0, err
+    assert json.loads(stdout)["steps"] == STEPS
+    assert "validation mIoU" in err and "ETA" in err
+    return output
+
+
+def losses(output: Path) -> list[float]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def score(output: Path) -> float:
+    return json.loads((output / "model.json").read_text())["validation"]["score"]
+
+
+def test_killed_in_mid_epoch_and_started_again_it_ends_the_same(data: str, whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    with flow("train", *command(data, output)) as running:
+        running.wait_until(lambda: (output / "checkpoints" / "step-00000007.pt").exists())
+        running.process.kill()
+        assert running.wait()[0] == -9
+        assert running.left_alive() == [], "Ray's processes end with their driver"
+    assert not (output / "model.json").exists()
+    code, _, err = run_flow("train", *command(data, output, "optimiser.learning_rate=0.1"))
+    assert code == 2
+    assert "optimiser.learning_rate was 0.003, is 0.1" in err
+    code, _, err = run_flow("train", *command(data, output))
+    assert code == 0, err
+    assert "going on from the checkpoint of step" in err
+    # On one thread of one machine: to the last bit.
+    assert losses(output) == losses(whole)
+    assert score(output) == score(whole)
+    one, two = (load_file(folder / "model.safetensors") for folder in (whole, output))
+    for key, value in one.items():
+        np.testing.assert_array_equal(two[key], value, err_msg=key)
+
+    code, stdout, err = run_flow("train", *command(data, output))
+    assert code == 0 and "nothing to do" in err
+    assert json.loads(stdout)["score"] == score(whole)
+
+
+def test_two_workers_learn_what_one_does(data: str, whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    code, _, err = run_flow("train", *command(data, output, "compute.workers=2", "batch_size=2"))
+    assert code == 0, err
+    # Sums in another order: 1e-6 in the first steps, which the training amplifies.
+    np.testing.assert_allclose(losses(output), losses(whole), rtol=1e-3)
+    assert score(output) == pytest.approx(score(whole), abs=5e-3)
+
+
+def test_the_model_labels_and_a_stopped_training_says_75(data: str, whole: Path, tmp_path: Path) -> None:
+    images = Path(data).parent / "images"
+    arguments = [f"input.uri={images}", f"output.uri={tmp_path / 'found'}", f"model.weights={whole}"]
+    code, stdout, err = run_flow("label", *arguments, "model.name=lraspp_mobilenet_v3_large")
+    assert code == 0, err
+    assert json.loads(stdout)["ok"] == 10
+    output = tmp_path / "model"
+    with flow("train", *command(data, output)) as running:
+        running.wait_until(lambda: (output / "checkpoints").exists())
+        running.process.terminate()
+        code, _, err = running.wait()
+    assert code == 75
+    assert "run the same command again to continue" in err

@@ -1,0 +1,131 @@
+"""Small trainings: scenes of squares with their manifest, and a trainer in this process, fed by the session's Ray."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from segjobs.config import TrainConfig
+from segjobs.errors import ItemError
+from segjobs.jobs.progress import Progress
+from segjobs.jobs.train import Division, make_task, open_start
+from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.rle import encode_crop, encode_label_map
+from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, Task, make_categories
+from segjobs.storage import FileInfo, Storage
+
+NAMES = ("ground", "square")
+SIZE_HW = (40, 48)
+
+
+def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A bright square on dark ground, at a place of its own: uint8 (40, 48, 3) and bool (40, 48)."""
+    rng = np.random.default_rng(number)
+    image = rng.integers(20, 60, (*SIZE_HW, 3), np.uint8)
+    mask = np.zeros(SIZE_HW, bool)
+    top, left = rng.integers(0, 20), rng.integers(0, 28)
+    mask[top : top + 18, left : left + 18] = True
+    image[mask] = rng.integers(180, 255, (int(mask.sum()), 3), np.uint8)
+    return image, mask
+
+
+def scenes(
+    folder: Path,
+    count: int = 6,
+    *,
+    task: Task = "semantic",
+    names: Sequence[str] = NAMES,
+    scores: Sequence[float | None] | None = None,
+    broken: Sequence[int] = (),
+) -> str:
+    """Images below ``folder`` and their manifest, whose URI is returned; three images a part.
+
+    ``scores``: confidence of each image and score of its square; ``broken``: images that failed.
+    """
+    (folder / "images").mkdir(parents=True)
+    categories = make_categories(names)
+    rows = []
+    for number in range(count):
+        image, mask = draw(number)
+        path = folder / "images" / f"{number:02d}.png"
+        Image.fromarray(image).save(path)
+        item, author = FileInfo(str(path), path.name, path.stat().st_size, 0, ""), Author("0" * 16)
+        score = scores[number] if scores else None
+        if number in broken:
+            rows.append(failed_row(item, author, ItemError("UNREADABLE", "no image")))
+            continue
+        if task == "semantic":
+            found = [(one.index, one.counts, one.area, one.bbox) for one in encode_label_map(mask.astype(np.uint8))]
+        else:
+            found = [(1, *encode_crop(mask, (0, 0), SIZE_HW))]
+        segments = [
+            {
+                "category_id": categories[index].id,
+                "category": categories[index].name,
+                "score": 1.0 if index == 0 or score is None else score,
+                "bbox": [float(side) for side in bbox],
+                "area": area,
+                "iscrowd": False,
+                "segmentation": {"size": list(SIZE_HW), "counts": counts},
+            }
+            for index, counts, area, bbox in found
+        ]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append(ok_row(item, author, sha256=sha256, size_hw=SIZE_HW, segments=segments, confidence=score))
+    storage, uri = Storage(), str(folder / "truth")
+    footer = Footer(task, categories, "0" * 64)
+    receipts = []
+    for number, start in enumerate(range(0, count, 3)):
+        part = rows[start : start + 3]
+        data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(part, MANIFEST_SCHEMA), footer))
+        receipts.append(receipt_of(number, data, [row["image_id"] for row in part]).part)
+    info = {"run_id": "0" * 16, "footer": json.loads(footer.to_bytes()), "counts": {"images": count}}
+    write_run(storage, Run(uri, tuple(receipts), info))
+    return uri
+
+
+def config_of(uri: str, output: Path, **sections: Any) -> TrainConfig:
+    """A training of some seconds; ``sections`` are laid over it, key by key."""
+    raw: dict[str, Any] = {
+        "data": {"uri": uri},
+        "validation": {"share": 0.0},
+        "model": {"name": "lraspp_mobilenet_v3_large", "resize": "native"},
+        "output": {"uri": str(output)},
+        "augment": {"crop_px": 32, "scale": [0.9, 1.1]},
+        "optimiser": {"learning_rate": 0.003},
+        "schedule": {"steps": 12, "warmup_steps": 2},
+        "batch_size": 2,
+    }
+    for name, section in sections.items():
+        raw[name] = {**raw[name], **section} if isinstance(section, dict) and name in raw else section
+    return TrainConfig.model_validate(raw)
+
+
+class Ear:
+    """The driver's side: keeps what a worker tells."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.put = self
+
+    def remote(self, message: dict[str, Any]) -> None:
+        self.heard.append(message)
+
+
+def trainer_of(config: TrainConfig) -> tuple[Any, Ear]:
+    """The trainer of ``config`` in this process, on one thread, and what listens to it."""
+    import torch
+
+    from segjobs.jobs.train_loop import Place, Trainer
+
+    torch.set_num_threads(1)
+    storage, ear = Storage(), Ear()
+    start = open_start(config, storage)
+    task = make_task(config, storage, start, Division(1, 1.0, 0.0, 1), (ear, Progress("train")))
+    return Trainer(task, Place(0, 1, "cpu")), ear
