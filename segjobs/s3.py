@@ -297,8 +297,8 @@ class S3:
                 )
             case "expired":
                 return StorageError(
-                    f"{request.uri}: the credentials have expired, or are of another region ({fault.text}); renew them, "
-                    "or set storage.s3.region"
+                    f"{request.uri}: the credentials have expired, or are of another region ({fault.text}); renew "
+                    "them, or set storage.s3.region"
                 )
             case "unreachable":
                 return StorageError(f"{request.uri}: cannot reach {endpoint}: {fault.text}; check storage.s3")
