@@ -315,7 +315,7 @@ def test_losses_and_augmentation_that_make_no_sense(override: str, message: str)
     complete = ("data.uri=truth", "model.name=unet", "output.uri=out")
     (problem,) = problems_of(TrainConfig, None, *complete, override)
     assert re.search(message, problem)
-    for given in ("augment.crop_px=512", "augment.crop_px=360x480", "loss.class_weights={car: 2}"):
-        written = to_yaml(load_config(TrainConfig, None, [*complete, given]))
+    for fitting in ("augment.crop_px=512", "augment.crop_px=360x480", "loss.class_weights={car: 2}"):
+        written = to_yaml(load_config(TrainConfig, None, [*complete, fitting]))
         Path("again.yaml").write_text(written)
         assert to_yaml(load_config(TrainConfig, "again.yaml", [])) == written
