@@ -300,3 +300,24 @@ def test_lists_of_sections_are_checked_entry_by_entry() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, wieght: 0.5}]"])
     assert caught.value.problems == ("command line: data.mix.0.wieght: unknown key; did you mean 'weight'?",)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.class_weights={car: -1}", "loss.class_weights: .*expected 'balanced', weights by class name"),
+        ("loss.class_weights=even", "loss.class_weights: 'even': expected 'balanced'"),
+        ("loss.cross_entropy=0", "cross_entropy, dice and focal are all 0"),
+        ("augment.crop_px=wide", "augment.crop_px: 'wide': expected pixels: 512, 360x480"),
+        ("augment.crop_px=[1, 2, 3]", "augment.crop_px: .*expected pixels"),
+        ("augment.scale=[2, 1]", "augment.scale: .*expected a range from the smaller to the larger factor"),
+    ],
+)
+def test_losses_and_augmentation_that_make_no_sense(override: str, message: str) -> None:
+    complete = ("data.uri=truth", "model.name=unet", "output.uri=out")
+    (problem,) = problems_of(TrainConfig, None, *complete, override)
+    assert re.search(message, problem)
+    for fitting in ("augment.crop_px=512", "augment.crop_px=360x480", "loss.class_weights={car: 2}"):
+        written = to_yaml(load_config(TrainConfig, None, [*complete, fitting]))
+        Path("again.yaml").write_text(written)
+        assert to_yaml(load_config(TrainConfig, "again.yaml", [])) == written
