@@ -16,7 +16,7 @@ from segjobs.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*REPOSITORY.glob("segjobs/**/*.py"), *REPOSITORY.glob("flows/*.py")])
-CONFIGS = sorted(REPOSITORY.glob("conf/**/*.yaml"))
+CONFIGS = sorted(REPOSITORY.glob("conf/*.yaml"))
 
 _BASE = {"errors", "config", "storage", "redact"}
 _TEAM = {"sources", "targets", "models", "metrics", "report"}
@@ -70,7 +70,7 @@ def own_layer(name: str) -> str | None:
     return "" if not rest or rest[0].startswith("__") else rest[0]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_arrows_point_one_way(path: Path) -> None:
     imported = list(imports_of(path))
     allowed = MAY_IMPORT[layer_of(path)]
@@ -146,12 +146,10 @@ def test_every_dependency_is_locked_by_its_hash() -> None:
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"]) for file in files), package["name"]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_loads_and_refuses_unknown_keys(path: Path) -> None:
     first, *_ = path.read_text().splitlines()
     launch = re.match(r"# (?:uv run |python )+(flows/(\w+)\.py .*)", first)
-    if path.is_relative_to(REPOSITORY / "conf" / "deploy") and not launch:
-        pytest.skip("a cluster's file, not a job's")
     assert launch, "its first line is the command that runs it"
     words = shlex.split(launch[1])
     assert (REPOSITORY / words[0]).is_file()

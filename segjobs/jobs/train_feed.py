@@ -170,10 +170,10 @@ def _seed(seed: int, position: int) -> int:
 def fitted(example: Example, task: Task, rule: str) -> tuple[np.ndarray, Any]:
     """An example as image and target, at the size that the model sees in use: after its card's ``resize``."""
     from segjobs.models.base import LabelMap
-    from segjobs.models.resize import resize_ids, resize_image, target_size, to_tensor
+    from segjobs.models.resize import detection_size, resize_ids, resize_image, target_size, to_tensor
 
     image, height, width = example.image, *example.image.shape[:2]
-    size_hw = target_size(rule, (height, width))
+    size_hw = (detection_size if task == "instance" else target_size)(rule, (height, width))
     if size_hw != (height, width):
         image = resize_image(to_tensor(image), size_hw).permute(1, 2, 0).contiguous().numpy()
     if task == "instance":

@@ -98,8 +98,9 @@ def _event_file(lines: Sequence[dict[str, Any]], uri: str, storage: Storage) -> 
                     if isinstance(value, int | float) and name not in ("step", "seconds", "score"):
                         tag = f"validation/{name}" if "validation" in line else f"train/{name}"
                         writer.add_scalar(tag, value, line["step"])
-        for path in sorted(Path(folder).iterdir()):
-            storage.put_file_if_absent(join(uri, "tensorboard", path.name), path)
+        (path,) = Path(folder).iterdir()
+        # A name of its own would make a second file where a killed training publishes again.
+        storage.put_file_if_absent(join(uri, "tensorboard", "events.out.tfevents.training"), path)
 
 
 def headline(figures: dict[str, Any], task: str) -> str:

@@ -81,3 +81,10 @@ def test_objects_in_the_frame_of_the_resized_image() -> None:
     np.testing.assert_array_equal(target.crops[0], np.ones((4, 8)))
     _, none = fitted(example(ids, {0: None, 1: 2}, iscrowd=True), "instance", "12x16")
     assert none.boxes_xyxy.shape == (0, 4) and none.classes.size == 0
+
+
+def test_objects_are_learnt_at_the_size_at_which_mask_rcnn_runs() -> None:
+    ids = np.ones((10, 40), np.uint16)
+    image, target = fitted(example(ids, {1: 0}), "instance", "short:8")
+    # The longer side ends at 1333/800 of 8 pixels.
+    assert image.shape == (3, 13, 3) and target.size_hw == (3, 13)
