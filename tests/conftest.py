@@ -40,11 +40,11 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray with two CPUs for all tests that run jobs in this process."""
-    import segjobs.jobs  # noqa: F401  # sets Ray's environment before Ray is imported
+    from segjobs.jobs.cluster import start_local  # sets Ray's environment before Ray is imported
 
     import ray  # isort: skip
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    start_local(num_cpus=2)
     yield
     ray.shutdown()
 

@@ -115,20 +115,34 @@ def _check_address(target: str) -> None:
         ) from error
 
 
+def start_local(**options: Any) -> None:
+    """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
+    # Ray gives a new node 30 s and raises a bare Exception after them, which a busy laptop can need more than once.
+    for left in reversed(range(_LOCAL_STARTS)):
+        try:
+            _init("local", include_dashboard=False, **options)
+            return
+        except ClusterError:
+            if not left:
+                raise
+
+
+def _init(target: str, **options: Any) -> None:
+    try:
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ClusterError(f"Ray at {target!r} cannot be reached: {text}") from error
+
+
 def _start(target: str) -> None:
     _check_address(target)
     logging.getLogger("ray").setLevel(logging.ERROR)
     on_term = signal.getsignal(signal.SIGTERM)
-    local: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
-    # Ray gives a new node 30 s and raises a bare Exception after them, which a busy laptop can need more than once.
-    for left in reversed(range(_LOCAL_STARTS if local else 1)):
-        try:
-            ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **local)
-            break
-        except Exception as error:
-            if not left:
-                text = " ".join(str(error).split())
-                raise ClusterError(f"Ray at {target!r} cannot be reached: {text}") from error
+    if target == "local":
+        start_local()
+    else:
+        _init(target)
     # Ray puts its own handler there, which exits with 1: a stopped job exits with 75.
     if on_term is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)

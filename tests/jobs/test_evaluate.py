@@ -236,12 +236,11 @@ def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 WITH_CPUS = """
 import sys
-import segjobs.jobs
-import ray
 from segjobs.cli import main
 from segjobs.config import EvaluateConfig
-ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
+from segjobs.jobs.cluster import start_local
 from segjobs.jobs.evaluate import evaluate
+start_local(num_cpus=int(sys.argv[1]))
 sys.exit(main(EvaluateConfig, evaluate, sys.argv[2:]))
 """
 
