@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ExecutionOptions, ExecutionResources
+from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
+from segjobs.jobs.cluster import own_error
 from segjobs.jobs.train_rows import Example, Reader, Source
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
@@ -101,12 +103,14 @@ class Feed:
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
         ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
         data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
-        expected = first_step
-        for batch in data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED):
-            table = cast(pa.Table, batch)
-            step = table["step"][0].as_py()
-            assert step == expected, f"step {step} came where {expected} was due"  # noqa: S101
-            expected += 1
+        blocks = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED))
+        for step in range(first_step, self.steps):
+            try:
+                table = cast(pa.Table, next(blocks))
+            except RayError as error:
+                raise own_error(error) or error from error
+            found = table["step"][0].as_py()
+            assert found == step, f"step {found} came where {step} was due"  # noqa: S101
             yield step, pickle.loads(table["examples"][0].as_buffer())  # noqa: S301  # written by the task below
 
 
