@@ -63,7 +63,7 @@ def test_a_signal_stops_with_75_and_the_same_command_finishes(tmp_path: Path, nu
     for n in range(12):
         Image.fromarray(np.full((4, 4, 3), n, np.uint8)).save(tmp_path / "in" / f"{n:02d}.png")
     command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", TOY, "shard.images=1", "compute.actors=1"]
-    with flow("label", *command, TOY_SLEEP_S="0.5") as running:
+    with flow("label", *command, TOY_SLEEP_S="1.5") as running:
         parts = tmp_path / "out" / "parts"
         running.wait_until(lambda: parts.is_dir() and len(list(parts.glob("part-*"))) >= 2)
         os.kill(running.process.pid, number)

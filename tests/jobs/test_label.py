@@ -367,7 +367,7 @@ def test_images_that_kill_their_workers_are_rows_and_the_rest_is_as_ever(
     images = {f"{n}.png": save(tmp_path / "in" / f"{n}.png", picture(n, (6, 8))) for n in range(4)}
     settings = {
         "shard": {"images": 3},
-        "compute": {"actors": 1, "batch_size": 1, "batch_deadline_s": 2},
+        "compute": {"actors": 1, "batch_size": 1, "batch_deadline_s": 4},
         "model": {"options": {"poison": {"1": "hang", "2": "crash"}}},
         "max_failed_fraction": 0.5,
     }

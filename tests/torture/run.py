@@ -9,6 +9,7 @@ Ray's own state ends with it; what runs on it may be killed.
 
 import hashlib
 import json
+import os
 import random
 import signal
 import time
@@ -100,7 +101,7 @@ class Cluster:
 
         from ray.cluster_utils import Cluster as RayCluster  # isort: skip
 
-        self._node = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        self._node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
         self._cluster = RayCluster(initialize_head=True, head_node_args=self._node)
         self.address = self._cluster.address
         self._others = [self._cluster.add_node(**self._node) for _ in range(2)]
@@ -118,11 +119,11 @@ class Cluster:
 
 def _under_fire(one: Torture, report: dict[str, Any]) -> None:
     """Run the job to its end through all kills, adding them to the report."""
+    os.environ |= {"TOY_LOG": str(one.folder / "log"), "TOY_SLEEP_S": str(one.sleep_s)}  # workers have their node's
     cluster, start, before_s = Cluster(), time.monotonic(), report["seconds"]
-    environment = {"RAY_ADDRESS": cluster.address, "TOY_LOG": str(one.folder / "log"), "TOY_SLEEP_S": str(one.sleep_s)}
     try:
         while not report["finished"] and time.monotonic() - start < one.seconds:
-            with flow("label", *one.command(one.output), **environment) as driver:
+            with flow("label", *one.command(one.output), RAY_ADDRESS=cluster.address) as driver:
                 expected = _shoot(one, report, cluster, driver, start + one.seconds)
                 code, _, err = driver.wait()
             report["drivers"].append(code)
