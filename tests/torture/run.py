@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -66,7 +67,9 @@ def torture(one: Torture) -> dict[str, Any]:
     file = one.folder / "report.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else _new_report(one)
     try:
-        _under_fire(one, report)
+        # Workers have their node's environment, and the nodes are started here.
+        with patch.dict(os.environ, TOY_LOG=str(one.folder / "log"), TOY_SLEEP_S=str(one.sleep_s)):
+            _under_fire(one, report)
     finally:
         if report["finished"]:
             report |= _checked(one, report)
@@ -119,7 +122,6 @@ class Cluster:
 
 def _under_fire(one: Torture, report: dict[str, Any]) -> None:
     """Run the job to its end through all kills, adding them to the report."""
-    os.environ |= {"TOY_LOG": str(one.folder / "log"), "TOY_SLEEP_S": str(one.sleep_s)}  # workers have their node's
     cluster, start, before_s = Cluster(), time.monotonic(), report["seconds"]
     try:
         while not report["finished"] and time.monotonic() - start < one.seconds:
