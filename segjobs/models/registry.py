@@ -156,19 +156,8 @@ def resolve_start(
     classes = tuple(categories)
     if spec.task == "instance":  # there, an id is a channel, and 0 the background
         classes = tuple(replace(category, id=number) for number, category in enumerate(categories, 1))
-    preprocessing = _preprocessing(config, spec, options, saved)
-    licence = _TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved.get("licence")
-    card = ModelCard(
-        name=config.name,
-        task=spec.task,
-        categories=classes,
-        digest=digest(weights.sha256, config.name, options, [vars(c) for c in classes], preprocessing),
-        weights=weights.uri,
-        options=options,
-        preprocessing=preprocessing,
-        licence=config.licence or licence,
-    )
-    return card, weights
+    card = _card(config, options, classes, weights)
+    return replace(card, licence=config.licence or card.licence), weights
 
 
 def start(
@@ -247,8 +236,16 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
     options = {**spec.options, **saved.get("options", {}), **config.options}
     _check_options(config.name, spec, options)
     categories = _categories(config, spec, weights)
+    return _card(config, options, categories, weights), weights
+
+
+def _card(
+    config: ModelConfig, options: dict[str, Any], categories: tuple[Category, ...], weights: Weights
+) -> ModelCard:
+    """The card of a model of the table. Its licence is that of the weights."""
+    spec, saved = get_spec(config.name), weights.description or {}
     preprocessing = _preprocessing(config, spec, options, saved)
-    card = ModelCard(
+    return ModelCard(
         name=config.name,
         task=spec.task,
         categories=categories,
@@ -258,7 +255,6 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
         preprocessing=preprocessing,
         licence=_TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved.get("licence"),
     )
-    return card, weights
 
 
 def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> None:
