@@ -9,9 +9,10 @@ from segjobs.errors import ExitCode
 from segjobs.jobs.label import label
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.rle import decode
-from segjobs.models.registry import MODELS
+from segjobs.models.table import MODELS
 from segjobs.storage import Storage
 
+COLLECTIONS = ("coco_mini/train2017", "camvid/images/val")
 HEAVY = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 
 
@@ -20,25 +21,26 @@ HEAVY = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.usefixtures("ray_session")
 def test_real_photographs(name: str, shared_data: Path, tmp_path: Path) -> None:
-    for collection in ("coco_mini/train2017", "camvid/images/val"):
-        output = str(tmp_path / collection)
-        overrides = [
-            f"input.uri={shared_data / collection}",
-            f"output.uri={output}",
-            f"model.name={name}",
-            "model.weights=none",
-            f"model.resize={'short:96' if name in HEAVY else '64x64'}",
-            "input.limit=6",
-            "shard.images=3",
-            "compute.actors=1",
-        ]
-        assert label(load_config(LabelConfig, None, overrides)) == ExitCode.DONE
-        rows = list(read_rows(Storage(), output))
-        assert len(rows) == 6
-        assert {row["status"] for row in rows} == {"ok"}
-        for row in rows:
-            size_hw = (row["height"], row["width"])
-            masks = [decode(segment["segmentation"]["counts"], size_hw) for segment in row["segments"]]
-            assert [int(mask.sum()) for mask in masks] == [segment["area"] for segment in row["segments"]]
-            if name not in HEAVY:
-                assert sum(segment["area"] for segment in row["segments"]) == row["height"] * row["width"]
+    photos = [path for one in COLLECTIONS for path in sorted((shared_data / one).iterdir())[:3]]
+    (tmp_path / "photos.txt").write_text("\n".join(map(str, photos)))
+    overrides = [
+        f"input.uri={tmp_path / 'photos.txt'}",
+        f"output.uri={tmp_path / 'out'}",
+        f"model.name={name}",
+        "model.weights=none",
+        f"model.resize={'short:96' if name in HEAVY else '64x64'}",
+        "shard.images=3",
+        "compute.actors=1",
+    ]
+    if name in HEAVY:
+        overrides.append("model.options.box_detections_per_img=10")
+    assert label(load_config(LabelConfig, None, overrides)) == ExitCode.DONE
+    rows = list(read_rows(Storage(), str(tmp_path / "out")))
+    assert len(rows) == 6
+    assert {row["status"] for row in rows} == {"ok"}
+    for row in rows:
+        size_hw = (row["height"], row["width"])
+        masks = [decode(segment["segmentation"]["counts"], size_hw) for segment in row["segments"]]
+        assert [int(mask.sum()) for mask in masks] == [segment["area"] for segment in row["segments"]]
+        if name not in HEAVY:
+            assert sum(segment["area"] for segment in row["segments"]) == row["height"] * row["width"]

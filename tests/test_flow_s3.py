@@ -82,7 +82,7 @@ def test_from_labels_to_scores_on_s3(s3_server: StorageConfig, tmp_path: Path) -
 
 def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
     from segjobs.models.registry import build
-    from segjobs.models.weights import save_model
+    from segjobs.models.tensors import save_model
 
     root = f"s3://segjobs/{tmp_path.name}"
     storage = Storage(s3_server)

@@ -70,16 +70,40 @@ def test_two_workers_learn_what_one_does(data: str, whole: Path, tmp_path: Path)
     assert score(output) == pytest.approx(score(whole), abs=5e-3)
 
 
-def test_the_model_labels_and_a_stopped_training_says_75(data: str, whole: Path, tmp_path: Path) -> None:
+def test_the_model_labels(data: str, whole: Path, tmp_path: Path) -> None:
     images = Path(data).parent / "images"
     arguments = [f"input.uri={images}", f"output.uri={tmp_path / 'found'}", f"model.weights={whole}"]
     code, stdout, err = run_flow("label", *arguments, "model.name=lraspp_mobilenet_v3_large")
     assert code == 0, err
     assert json.loads(stdout)["ok"] == 10
+
+
+def last_step(output: Path) -> int:
+    """Of the last checkpoint: an epoch has 2.5 steps, so that most are in the middle of one."""
+    return max((int(path.stem.partition("-")[2]) for path in output.glob("checkpoints/step-*.pt")), default=0)
+
+
+def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     with flow("train", *command(data, output)) as running:
-        running.wait_until(lambda: (output / "checkpoints").exists())
+        running.wait_until(lambda: last_step(output) >= 2)
         running.process.terminate()
         code, _, err = running.wait()
     assert code == 75
     assert "what is published stays, and the same command continues:" in err
+    stopped = last_step(output)
+    with flow("train", *command(data, output)) as running:
+        running.wait_until(lambda: last_step(output) >= stopped + 3)
+        running.process.kill()
+        assert running.wait()[0] == -9
+    killed = last_step(output)
+    assert killed < STEPS, "the kill was in mid-training"
+    code, _, err = run_flow("train", *command(data, output))
+    assert code == 0, err
+    assert f"going on from the checkpoint of step {killed}" in err
+    assert losses(output) == losses(whole)
+    assert score(output) == score(whole)
+    assert (output / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    code, _, err = run_flow("train", *command(data, output, "optimiser.learning_rate=0.004"))
+    assert code == 2
+    assert "learning_rate" in err

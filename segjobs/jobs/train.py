@@ -87,7 +87,8 @@ class Start:
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
-    from segjobs.models.registry import get_spec, resolve_start
+    from segjobs.models.registry import resolve_start
+    from segjobs.models.table import get_spec
 
     task = get_spec(config.model.name).task
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}

@@ -22,7 +22,7 @@ from segjobs.jobs.train_rows import Reader
 from segjobs.jobs.train_scores import HEADLINES, image_score, predictions, truth_segments
 from segjobs.jobs.train_state import Record
 from segjobs.models.base import Segmenter
-from segjobs.models.weights import save_model
+from segjobs.models.tensors import save_model
 from segjobs.report.curves import draw_curves
 from segjobs.report.overlay import Tile, contact_sheet, shrunk
 from segjobs.storage import Storage, join

@@ -131,6 +131,13 @@ def categories_from_json(raw: Sequence[dict[str, Any]]) -> tuple[Category, ...]:
     return tuple(Category(int(c["id"]), str(c["name"]), tuple(c["color"]), c.get("isthing")) for c in raw)
 
 
+# PASCAL VOC 2012 (VOCdevkit, VOCinit.m); the classes of torchvision's semantic weights too.
+VOC_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
 def palette_color(index: int) -> tuple[int, int, int]:
     """Colour of a class by its index, as PASCAL VOC's colour map makes it (r, g, b, 0–255).
 

@@ -8,14 +8,16 @@ steps, so that the pipeline can run them on different threads:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from segjobs.config import LossConfig
 from segjobs.manifest.rle import VOID
 from segjobs.manifest.schema import ModelCard
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["VOID", "Instances", "LabelMap", "Prediction", "Segmenter"]
 
@@ -58,15 +60,15 @@ class Segmenter(Protocol):
     """A segmentation model with its preprocessing. One instance per process, one forward at a time."""
 
     card: ModelCard
-    module: torch.nn.Module
+    module: "torch.nn.Module"
     same_size_batches: bool
     """True: ``forward`` takes tensors of one shape only. False: any mix."""
 
-    def prepare(self, image: np.ndarray) -> torch.Tensor:
+    def prepare(self, image: np.ndarray) -> "torch.Tensor":
         """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe."""
         ...
 
-    def forward(self, batch: Sequence[torch.Tensor]) -> list[Any]:
+    def forward(self, batch: Sequence["torch.Tensor"]) -> list[Any]:
         """Run the network on prepared tensors; one raw output per image, left on the device.
 
         Raises torch.OutOfMemoryError; the caller halves the batch.
@@ -91,7 +93,7 @@ class Segmenter(Protocol):
         """
         ...
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> "torch.Tensor":
         """Scalar training loss of one batch at the images' own size; ``VOID`` pixels carry none.
 
         Per labelled pixel (semantic), or per image (instance). The module must be in train mode.

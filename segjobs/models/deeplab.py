@@ -13,9 +13,6 @@ from torch import nn
 from segjobs.models.semantic import StrideLogits
 from segjobs.models.unet import smp_network
 
-DIVISOR = 16
-"""DeepLab v3+ takes sides that are multiples of its encoder's output stride."""
-
 
 def deeplabv3(name: str, options: Mapping[str, Any], num_classes: int) -> nn.Module:
     """torchvision's ``deeplabv3_*`` or ``lraspp_*`` network, logits at stride 8 (MobileNet: 16; LR-ASPP: 8)."""

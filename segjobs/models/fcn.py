@@ -23,7 +23,6 @@ from torchvision.models.vgg import cfgs, make_layers
 from segjobs.models.semantic import StrideLogits
 
 Stride = Literal[8, 16, 32]
-DIVISOR = 32
 _POOL3, _POOL4 = 17, 24  # torchvision's VGG-16 `features`: the layer after pool3, and after pool4
 
 

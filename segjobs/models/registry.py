@@ -1,98 +1,40 @@
 """Every model by name, and the two ways to one: ``resolve`` its card (driver), ``build`` its Segmenter (actor).
 
-    ModelConfig → spec (this table) + weights (weights.py) → ModelCard → network → Segmenter
+    ModelConfig → spec (table.py) + weights (weights.py) → ModelCard → network → Segmenter
 
-Both make the card by the same function, so that its digest, which the run key holds, can be compared.
+Both make the card by the same function, so that its digest, which the run key holds, can be compared. Whoever builds
+no network of the table does without torch, or without torchvision: their imports take seconds in every process.
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
-
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
 from segjobs.errors import ConfigError
-from segjobs.manifest.schema import Category, ModelCard, Task, categories_from_json, make_categories, palette_color
-from segjobs.models import deeplab, fcn, maskrcnn, unet
+from segjobs.manifest.schema import (
+    VOC_NAMES,
+    Category,
+    ModelCard,
+    Task,
+    categories_from_json,
+    make_categories,
+    palette_color,
+)
 from segjobs.models.base import Segmenter
-from segjobs.models.maskrcnn import InstanceSegmenter
-from segjobs.models.semantic import SemanticSegmenter
-from segjobs.models.transfer import Transfer, load_matching
-from segjobs.models.weights import Weights, load_into, locate, published_entry, read_tensors
+from segjobs.models.encoders import check_encoder, normalisation
+from segjobs.models.table import MODELS, ModelSpec, get_spec
+from segjobs.models.weights import Weights, locate, published_entry
 from segjobs.storage import Storage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segjobs.models.transfer import Transfer
 
 BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
 _TORCHVISION_LICENCE = "BSD-3-Clause"
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a name stands for. ``network``: (options, number of classes) → module with random weights.
-
-    ``options``: every option with its default. ``resize``: the default rule (see ``resize.py``). ``divisor``: sides
-    of the input are multiples of it. ``published``: the torchvision model whose weights ``default`` takes.
-    """
-
-    task: Task
-    network: Callable[[Mapping[str, Any], int], nn.Module]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    resize: str = "short:520"
-    divisor: int = 1
-    published: str | None = None
-
-
-def _own_fcn(stride: fcn.Stride) -> ModelSpec:
-    return ModelSpec("semantic", partial(fcn.fcn_vgg16, stride), {"hidden": 4096}, "native", fcn.DIVISOR)
-
-
-def _torchvision(name: str, network: Callable[[str, Mapping[str, Any], int], nn.Module], **options: Any) -> ModelSpec:
-    return ModelSpec("semantic", partial(network, name), options, published=name)
-
-
-_DETECTION = {
-    "box_score_thresh": 0.05,
-    "box_nms_thresh": 0.5,
-    "box_detections_per_img": 100,
-    "box_batch_size_per_image": 512,  # regions that the heads learn from: fewer are faster on a CPU
-}
-
-MODELS: dict[str, ModelSpec] = {
-    "fcn8s_vgg16": _own_fcn(8),
-    "fcn16s_vgg16": _own_fcn(16),
-    "fcn32s_vgg16": _own_fcn(32),
-    "fcn_resnet50": _torchvision("fcn_resnet50", fcn.fcn_resnet, aux_loss=False),
-    "fcn_resnet101": _torchvision("fcn_resnet101", fcn.fcn_resnet, aux_loss=False),
-    "deeplabv3_resnet50": _torchvision("deeplabv3_resnet50", deeplab.deeplabv3, aux_loss=False),
-    "deeplabv3_resnet101": _torchvision("deeplabv3_resnet101", deeplab.deeplabv3, aux_loss=False),
-    "deeplabv3_mobilenet_v3_large": _torchvision("deeplabv3_mobilenet_v3_large", deeplab.deeplabv3, aux_loss=False),
-    "lraspp_mobilenet_v3_large": _torchvision("lraspp_mobilenet_v3_large", deeplab.deeplabv3),
-    "unet": ModelSpec("semantic", unet.unet, {"encoder": "resnet34"}, "native", unet.DIVISOR),
-    "unetplusplus": ModelSpec("semantic", unet.unetplusplus, {"encoder": "resnet34"}, "native", unet.DIVISOR),
-    "deeplabv3plus": ModelSpec("semantic", deeplab.deeplabv3plus, {"encoder": "resnet34"}, "native", deeplab.DIVISOR),
-    "maskrcnn_resnet50_fpn": ModelSpec(
-        "instance",
-        maskrcnn.maskrcnn,
-        {"frozen_norm": True, **_DETECTION},
-        "short:800",
-        published="maskrcnn_resnet50_fpn",
-    ),
-    "maskrcnn_resnet50_fpn_v2": ModelSpec(
-        "instance", maskrcnn.maskrcnn_v2, _DETECTION, "short:800", published="maskrcnn_resnet50_fpn_v2"
-    ),
-}
-
-
-def get_spec(name: str) -> ModelSpec:
-    """The entry of ``MODELS``. Raises ConfigError with the nearest names."""
-    if name not in MODELS:
-        raise ConfigError(
-            f"model.name {name!r} is no model; {nearest(name, MODELS)} (one of your own: package.module:factory)"
-        )
-    return MODELS[name]
 
 
 def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
@@ -114,6 +56,8 @@ def build(
     ``threads``: torch's threads in this process. Ray gives an actor one OpenMP thread per whole CPU that it asked
     for, so the caller says it. Raises ConfigError or WeightsError.
     """
+    import torch
+
     if threads is not None:
         torch.set_num_threads(threads)
     if ":" in config.name:
@@ -127,6 +71,8 @@ def build(
         torch.manual_seed(config.seed)
         module = spec.network(card.options, _channel_count(card))
     if weights.path is not None:
+        from segjobs.models.tensors import load_into
+
         load_into(module, weights.path, weights.uri)
     return _segmenter(module, card, device=device, precision=precision)
 
@@ -162,11 +108,16 @@ def resolve_start(
 
 def start(
     card: ModelCard, weights: Weights, *, seed: int, device: str, precision: str = "fp32"
-) -> tuple[Segmenter, Transfer | None]:
+) -> tuple[Segmenter, "Transfer | None"]:
     """The Segmenter of ``resolve_start``, and what became of the tensors that it starts from (None of random ones).
 
     A head of other classes, or of the same in another order, stays random. Raises WeightsError where no tensor fits.
     """
+    import torch
+
+    from segjobs.models.tensors import read_tensors
+    from segjobs.models.transfer import load_matching
+
     spec = MODELS[card.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -202,10 +153,14 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
         raise ConfigError(*problems)
 
 
-def _segmenter(module: nn.Module, card: ModelCard, *, device: str, precision: str) -> Segmenter:
+def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: str) -> Segmenter:
     spec = MODELS[card.name]
     if spec.task == "instance":
+        from segjobs.models.maskrcnn import InstanceSegmenter
+
         return InstanceSegmenter(module, card, device=device, precision=precision)
+    from segjobs.models.semantic import SemanticSegmenter
+
     return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
 
 
@@ -213,7 +168,7 @@ def _preprocessing(
     config: ModelConfig, spec: ModelSpec, options: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The spec's, then what model.json says, then the config's resize."""
-    mean, std = unet.normalisation(options.get("encoder", ""))
+    mean, std = normalisation(options.get("encoder", ""))
     preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
     preprocessing.update(saved.get("preprocessing", {}))
     if config.resize is not None:
@@ -271,7 +226,7 @@ def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> No
     if problems:
         raise ConfigError(*problems)
     if "encoder" in options:
-        unet.check_encoder(options["encoder"])
+        check_encoder(options["encoder"])
 
 
 def _check_names(names: Sequence[str], task: Task) -> None:
@@ -286,7 +241,7 @@ def _check_names(names: Sequence[str], task: Task) -> None:
 
 
 def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple[Category, ...]:
-    """From the config, else from model.json, else from the published weights (PASCAL VOC's or COCO's classes)."""
+    """From the config, else from model.json, else from the published weights, else PASCAL VOC's."""
     if weights.description is not None:
         saved = categories_from_json(weights.description["categories"])
         if config.categories is None:
@@ -296,8 +251,10 @@ def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple
                 f"model.categories names {len(config.categories)} classes, {config.weights} has {len(saved)}"
             )
         return tuple(replace(old, name=name) for old, name in zip(saved, config.categories, strict=True))
-    entry = published_entry(config.name, spec.published or _SAME_CLASSES, "default")
-    published: list[str] = entry.meta["categories"]
+    if spec.task == "semantic":
+        published = VOC_NAMES  # torchvision's semantic weights are all for them
+    else:
+        published = published_entry(config.name, spec.published, "default").meta["categories"]
     if config.categories is None:
         return _from_channels(published, spec.task)
     if weights.uri.startswith("torchvision:") and len(config.categories) != len(published):
@@ -306,9 +263,6 @@ def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple
             "leave model.categories out"
         )
     return _from_channels(config.categories, spec.task)
-
-
-_SAME_CLASSES = "fcn_resnet50"  # models without published weights start with the classes of this one, PASCAL VOC's
 
 
 def _from_channels(names: Sequence[str], task: Task) -> tuple[Category, ...]:

@@ -1,9 +1,8 @@
-"""Weights by URI: found or fetched once per node, checked, read without running code; and a model's way to disk.
+"""Weights by URI, found or fetched once per node and checked; what is in them is read in ``tensors.py``.
 
-    model.weights → locate (cache, lock, SHA-256) → Weights → load_into(module)
-    Segmenter → save_model → model.safetensors + model.json, which ``model.weights`` takes again
+    model.weights → locate (cache, lock, SHA-256) → Weights
 
-``model.json`` holds what the tensors do not: name, task, options, categories, preprocessing, licence. Remote files
+The driver asks for them too, for their digest, and needs torch only where torchvision publishes them. Remote files
 lie in ``$SEGJOBS_CACHE`` (``~/.cache/segjobs``) under a key made of URI, size and etag, so that a file replaced at
 its URI is fetched anew; local files are used where they are.
 """
@@ -12,30 +11,20 @@ import difflib
 import hashlib
 import json
 import os
-import pickle
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-import torchvision
 from filelock import FileLock
-from safetensors import SafetensorError
-from torch import nn
 
 from segjobs.config import ModelConfig
-from segjobs.errors import ConflictError, StorageError, WeightsError
-from segjobs.models.base import Segmenter
+from segjobs.errors import StorageError, WeightsError
 from segjobs.storage import Storage, is_remote, join, local_path
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put around a state dict
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-_SHOWN = 4
 
 Found = tuple[Path, Mapping[str, Any] | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
@@ -77,6 +66,8 @@ def published_entry(name: str, published: str | None, uri: str) -> Any:
             f"model.weights={uri}: there are no published weights for {name}; "
             "give model.weights=<model directory>, or none for random ones"
         )
+    import torchvision  # here: it takes seconds, and other weights do without
+
     entries: Any = torchvision.models.get_model_weights(published)
     wanted = uri.removeprefix("torchvision:")
     if wanted == "default":
@@ -87,98 +78,9 @@ def published_entry(name: str, published: str | None, uri: str) -> Any:
     return entries[wanted]
 
 
-def load_into(module: nn.Module, path: Path, uri: str) -> None:
-    """Copy the tensors of the file at ``path``, known to the user as ``uri``, into ``module``.
-
-    Raises WeightsError naming those that do not fit.
-    Left out without complaint: an auxiliary head that the module was built without, and the batch counters that
-    frozen batch norms lack.
-    """
-    given = read_tensors(path)
-    wanted = module.state_dict()
-    given = {key: value for key, value in given.items() if key in wanted or not _needless(key, wanted)}
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in wanted]
-    mismatched = [
-        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
-        for key, value in given.items()
-        if key in wanted and value.shape != wanted[key].shape
-    ]
-    if missing or unexpected or mismatched:
-        findings = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)]
-        found = "; ".join(f"{len(keys)} {what}: {_first(keys)}" for what, keys in findings if keys)
-        raise WeightsError(
-            f"{uri}: the weights do not fit the model: {found}. "
-            "Check model.name, model.options and the number of model.categories"
-        )
-    module.load_state_dict(given, strict=False)
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """State dict of a .safetensors file, or of a .pth/.pt file read with ``weights_only=True``, on the CPU."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: holds more than tensors, or is damaged, and is not run "
-            f"({_line(error)}); save its state_dict() alone, best as .safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not readable as weights: {_line(error)}") from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: expected a state dict (names and tensors), found {type(content).__name__}")
-    for prefix in _PREFIXES:
-        if content and all(key.startswith(prefix) for key in content):
-            content = {key.removeprefix(prefix): value for key, value in content.items()}
-    return dict(content)
-
-
-def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, Any] | None = None) -> str:
-    """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
-
-    ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is
-    written last: with it the directory is complete. Raises ConflictError where ``uri`` holds another model.
-    """
-    card = segmenter.card
-    tensors = {key: value.contiguous().cpu() for key, value in segmenter.module.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    sha256 = hashlib.sha256(data).hexdigest()
-    description = {
-        **(extra or {}),
-        "name": card.name,
-        "task": card.task,
-        "options": card.options,
-        "categories": [asdict(category) for category in card.categories],
-        "preprocessing": card.preprocessing,
-        "licence": card.licence,
-        "sha256": sha256,
-    }
-    text = json.dumps(description, indent=2, ensure_ascii=False).encode()
-    for name, content in ((TENSORS, data), (DESCRIPTION, text)):
-        target = join(uri, name)
-        if not storage.put_if_absent(target, content) and storage.read(target) != content:
-            raise ConflictError(f"{target}: another model is there already; give another place to save this one")
-    return sha256
-
-
-def _needless(key: str, wanted: Mapping[str, torch.Tensor]) -> bool:
-    if key.endswith("num_batches_tracked"):
-        return True
-    return key.startswith("aux_classifier.") and not any(name.startswith("aux_classifier.") for name in wanted)
-
-
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error's text; its type where it has none (EOFError)."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
 
 
 def _checked(uri: str, found: Found, expected: str | None) -> Weights:
@@ -197,6 +99,8 @@ def _checked(uri: str, found: Found, expected: str | None) -> Weights:
 
 def _fetch_published(url: str) -> Path:
     """torchvision's file: from torch.hub's own cache where it lies there already, else downloaded."""
+    import torch
+
     name = url.rpartition("/")[2]
     known = Path(torch.hub.get_dir()) / "checkpoints" / name
     if known.is_file():
@@ -233,7 +137,7 @@ def _fetch_hub(uri: str) -> Found:
             description = _parsed(text, f"{uri}/{DESCRIPTION}")
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         raise WeightsError(
-            f"{uri}: cannot be fetched: {_line(error)}. Check the name, the revision and HF_TOKEN"
+            f"{uri}: cannot be fetched: {first_line(error)}. Check the name, the revision and HF_TOKEN"
         ) from error
     return Path(path), description
 

@@ -16,7 +16,7 @@ import yaml
 from segjobs.config import LabelsConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.rle import VOID, encode_label_map
-from segjobs.manifest.schema import Category, make_categories, palette_color
+from segjobs.manifest.schema import VOC_NAMES, Category, make_categories, palette_color
 from segjobs.sources.labels import Finding, Masks, UnknownId, policy_of, read_whole, segment_row
 from segjobs.sources.matching import first_few
 from segjobs.storage import Storage
@@ -40,11 +40,6 @@ class BuiltIn:
     void_colors: tuple[Color, ...]
 
 
-# PASCAL VOC 2012 (VOCdevkit, VOCinit.m): the colour map is ``palette_color``; (224, 224, 192) draws the id 255.
-_VOC_NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 # cityscapesScripts, helpers/labels.py: name, id, colour of the 19 classes that are scored, in order of trainId.
 _CITYSCAPES: tuple[tuple[str, int, Color], ...] = (
     ("road", 7, (128, 64, 128)), ("sidewalk", 8, (244, 35, 232)), ("building", 11, (70, 70, 70)),
@@ -62,7 +57,8 @@ _CITYSCAPES_VOID_COLORS: tuple[Color, ...] = (
 )  # fmt: skip
 _NAMES, _IDS, _COLORS = zip(*_CITYSCAPES, strict=True)
 BUILT_IN: dict[str, BuiltIn] = {
-    "voc": BuiltIn(_VOC_NAMES, tuple(range(21)), tuple(map(palette_color, range(21))), (255,), ((224, 224, 192),)),
+    # VOCinit.m: the colour map is ``palette_color``; (224, 224, 192) draws the id 255.
+    "voc": BuiltIn(VOC_NAMES, tuple(range(21)), tuple(map(palette_color, range(21))), (255,), ((224, 224, 192),)),
     "cityscapes_ids": BuiltIn(_NAMES, _IDS, _COLORS, _CITYSCAPES_VOID_IDS, _CITYSCAPES_VOID_COLORS),
     "cityscapes_train_ids": BuiltIn(_NAMES, tuple(range(19)), _COLORS, (255,), _CITYSCAPES_VOID_COLORS),
 }

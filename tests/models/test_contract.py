@@ -12,7 +12,8 @@ from segjobs.errors import ItemError
 from segjobs.manifest.rle import decode
 from segjobs.models.base import VOID, Instances, LabelMap
 from segjobs.models.postprocess import to_segments
-from segjobs.models.registry import MODELS, build, resolve
+from segjobs.models.registry import build, resolve
+from segjobs.models.table import MODELS
 from segjobs.storage import Storage
 
 STORAGE = Storage()

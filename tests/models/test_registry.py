@@ -10,11 +10,13 @@ import torch
 
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ConfigError, ItemError
-from segjobs.manifest.schema import make_categories
+from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
-from segjobs.models.registry import MODELS, build, check_postprocess, get_spec, resolve
+from segjobs.models.encoders import ENCODERS, normalisation
+from segjobs.models.registry import build, check_postprocess, resolve
 from segjobs.models.semantic import SemanticSegmenter
-from segjobs.models.unet import ENCODERS, normalisation
+from segjobs.models.table import MODELS, get_spec
+from segjobs.models.weights import published_entry
 from segjobs.storage import Storage
 
 STORAGE = Storage()
@@ -82,6 +84,21 @@ def test_resolve_needs_no_smp():
         "assert 'segmentation_models_pytorch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_driver_that_resolves_a_model_needs_no_torch():
+    script = (
+        "import sys\nfrom segjobs.config import ModelConfig\nfrom segjobs.models.registry import resolve\n"
+        "from segjobs.storage import Storage\nresolve(ModelConfig(name='unet', weights='none'), Storage())\n"
+        "assert not {'torch', 'torchvision'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.task == "semantic" and spec.published])
+def test_published_semantic_weights_are_of_vocs_classes(name):
+    names = published_entry(name, MODELS[name].published, "default").meta["categories"]
+    assert names == ["__background__", *VOC_NAMES[1:]]
 
 
 def test_categories():

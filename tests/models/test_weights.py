@@ -23,7 +23,8 @@ from segjobs.config import ModelConfig
 from segjobs.errors import ConfigError, ConflictError, WeightsError
 from segjobs.models import weights as weights_module
 from segjobs.models.registry import build, resolve
-from segjobs.models.weights import load_into, locate, read_tensors, save_model
+from segjobs.models.tensors import load_into, read_tensors, save_model
+from segjobs.models.weights import locate
 from segjobs.storage import Storage
 
 STORAGE = Storage()

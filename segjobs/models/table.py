@@ -1,0 +1,93 @@
+"""The table of models: what each name stands for. Neither torch nor a network is imported before one is built."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from segjobs.config import nearest
+from segjobs.errors import ConfigError
+from segjobs.manifest.schema import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a name stands for.
+
+    ``builder``: the function of this folder that makes the network, such as ``unet.unet``, and what it is given
+    before ``options``; it is imported when it is called. ``options``: every option with its default. ``resize``: the
+    default rule (see ``resize.py``). ``divisor``: sides of the input are multiples of it. ``published``: the
+    torchvision model whose weights ``default`` takes.
+    """
+
+    task: Task
+    builder: Sequence[str | int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resize: str = "short:520"
+    divisor: int = 1
+    published: str | None = None
+
+    def network(self, options: Mapping[str, Any], num_classes: int) -> "nn.Module":
+        """The network with random weights."""
+        where, *given = self.builder
+        module, _, function = str(where).partition(".")
+        return getattr(import_module(f"segjobs.models.{module}"), function)(*given, options, num_classes)
+
+
+def _own_fcn(stride: int) -> ModelSpec:
+    # Five halvings: sides must be multiples of 2^5.
+    return ModelSpec("semantic", ("fcn.fcn_vgg16", stride), {"hidden": 4096}, "native", 32)
+
+
+def _torchvision(name: str, function: str, **options: Any) -> ModelSpec:
+    return ModelSpec("semantic", (function, name), options, published=name)
+
+
+def _smp(function: str, divisor: int) -> ModelSpec:
+    # The deepest encoder stage, or the output stride of DeepLab v3+, is the divisor.
+    return ModelSpec("semantic", (function,), {"encoder": "resnet34"}, "native", divisor)
+
+
+_DETECTION = {
+    "box_score_thresh": 0.05,
+    "box_nms_thresh": 0.5,
+    "box_detections_per_img": 100,
+    "box_batch_size_per_image": 512,  # regions that the heads learn from: fewer are faster on a CPU
+}
+
+MODELS: dict[str, ModelSpec] = {
+    "fcn8s_vgg16": _own_fcn(8),
+    "fcn16s_vgg16": _own_fcn(16),
+    "fcn32s_vgg16": _own_fcn(32),
+    "fcn_resnet50": _torchvision("fcn_resnet50", "fcn.fcn_resnet", aux_loss=False),
+    "fcn_resnet101": _torchvision("fcn_resnet101", "fcn.fcn_resnet", aux_loss=False),
+    "deeplabv3_resnet50": _torchvision("deeplabv3_resnet50", "deeplab.deeplabv3", aux_loss=False),
+    "deeplabv3_resnet101": _torchvision("deeplabv3_resnet101", "deeplab.deeplabv3", aux_loss=False),
+    "deeplabv3_mobilenet_v3_large": _torchvision("deeplabv3_mobilenet_v3_large", "deeplab.deeplabv3", aux_loss=False),
+    "lraspp_mobilenet_v3_large": _torchvision("lraspp_mobilenet_v3_large", "deeplab.deeplabv3"),
+    "unet": _smp("unet.unet", 32),
+    "unetplusplus": _smp("unet.unetplusplus", 32),
+    "deeplabv3plus": _smp("deeplab.deeplabv3plus", 16),
+    "maskrcnn_resnet50_fpn": ModelSpec(
+        "instance",
+        ("maskrcnn.maskrcnn",),
+        {"frozen_norm": True, **_DETECTION},
+        "short:800",
+        published="maskrcnn_resnet50_fpn",
+    ),
+    "maskrcnn_resnet50_fpn_v2": ModelSpec(
+        "instance", ("maskrcnn.maskrcnn_v2",), _DETECTION, "short:800", published="maskrcnn_resnet50_fpn_v2"
+    ),
+}
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The entry of ``MODELS``. Raises ConfigError with the nearest names."""
+    if name not in MODELS:
+        raise ConfigError(
+            f"model.name {name!r} is no model; {nearest(name, MODELS)} (one of your own: package.module:factory)"
+        )
+    return MODELS[name]
