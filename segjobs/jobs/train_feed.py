@@ -10,6 +10,7 @@ each step what one of N · B sees.
 
 import hashlib
 import pickle
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback  # a DataContext takes its classes
 from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
@@ -31,6 +33,18 @@ from segjobs.storage import Storage
 _PREFETCHED = 2  # steps that wait, decoded and augmented, in the worker
 _READ_AHEAD_BYTES = 256 * 2**20  # of further steps in the object store; Ray Data alone would fill half of it
 _MOST_BLOCKS = 10_000  # a block is a step, until there are that many
+_REST_S = 0.01
+
+
+class Rest(ExecutionCallback):
+    """A pause between the rounds of Ray Data's scheduler, which runs in a thread of the worker that trains.
+
+    While the read-ahead is full it goes round without one and keeps the GIL: on two cores the training then had half
+    of its speed.
+    """
+
+    def on_execution_step(self, executor: object) -> None:
+        time.sleep(_REST_S)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,7 @@ class Feed:
         # Of one CPU, as the range's own tasks are: Ray Data then makes one task of both.
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
         ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
+        data.context.custom_execution_callback_classes = [*data.context.custom_execution_callback_classes, Rest]
         data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
         blocks = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED))
         for step in range(first_step, self.steps):

@@ -23,4 +23,4 @@ def deeplabv3(name: str, options: Mapping[str, Any], num_classes: int) -> nn.Mod
 
 def deeplabv3plus(options: Mapping[str, Any], num_classes: int) -> nn.Module:
     """smp's DeepLabV3Plus on ``options["encoder"]``, logits at the input's size."""
-    return smp_network("DeepLabV3Plus", options["encoder"], num_classes)
+    return smp_network("DeepLabV3Plus", options, num_classes)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segjobs.models.transfer import Transfer
 
 BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
+_STAGES = 5  # of a U-Net's decoder
 _TORCHVISION_LICENCE = "BSD-3-Clause"
 
 
@@ -227,6 +228,9 @@ def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> No
         raise ConfigError(*problems)
     if "encoder" in options:
         check_encoder(options["encoder"])
+    channels = options.get("decoder_channels", _STAGES * [1])
+    if len(channels) != _STAGES or not all(type(one) is int and one > 0 for one in channels):
+        raise ConfigError(f"model.options.decoder_channels: {channels!r}: expected {_STAGES} counts, coarsest first")
 
 
 def _check_names(names: Sequence[str], task: Task) -> None:

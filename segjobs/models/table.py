@@ -46,9 +46,9 @@ def _torchvision(name: str, function: str, **options: Any) -> ModelSpec:
     return ModelSpec("semantic", (function, name), options, published=name)
 
 
-def _smp(function: str, divisor: int) -> ModelSpec:
+def _smp(function: str, divisor: int, **options: Any) -> ModelSpec:
     # The deepest encoder stage, or the output stride of DeepLab v3+, is the divisor.
-    return ModelSpec("semantic", (function,), {"encoder": "resnet34"}, "native", divisor)
+    return ModelSpec("semantic", (function,), {"encoder": "resnet34", **options}, "native", divisor)
 
 
 _DETECTION = {
@@ -68,8 +68,8 @@ MODELS: dict[str, ModelSpec] = {
     "deeplabv3_resnet101": _torchvision("deeplabv3_resnet101", "deeplab.deeplabv3", aux_loss=False),
     "deeplabv3_mobilenet_v3_large": _torchvision("deeplabv3_mobilenet_v3_large", "deeplab.deeplabv3", aux_loss=False),
     "lraspp_mobilenet_v3_large": _torchvision("lraspp_mobilenet_v3_large", "deeplab.deeplabv3"),
-    "unet": _smp("unet.unet", 32),
-    "unetplusplus": _smp("unet.unetplusplus", 32),
+    "unet": _smp("unet.unet", 32, decoder_channels=[256, 128, 64, 32, 16]),
+    "unetplusplus": _smp("unet.unetplusplus", 32, decoder_channels=[256, 128, 64, 32, 16]),
     "deeplabv3plus": _smp("deeplab.deeplabv3plus", 16),
     "maskrcnn_resnet50_fpn": ModelSpec(
         "instance",

@@ -14,20 +14,25 @@ from segjobs.errors import ConfigError
 
 
 def unet(options: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """smp's Unet on ``options["encoder"]``, logits at the input's size."""
-    return smp_network("Unet", options["encoder"], num_classes)
+    """smp's Unet on ``options["encoder"]``, logits at the input's size.
+
+    ``options["decoder_channels"]``: of its five stages, the coarsest first. Half of smp's take 0.6 of its time.
+    """
+    return smp_network("Unet", options, num_classes)
 
 
 def unetplusplus(options: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """smp's UnetPlusPlus on ``options["encoder"]``, logits at the input's size."""
-    return smp_network("UnetPlusPlus", options["encoder"], num_classes)
+    """smp's UnetPlusPlus, with the same options."""
+    return smp_network("UnetPlusPlus", options, num_classes)
 
 
-def smp_network(architecture: str, encoder: str, num_classes: int) -> nn.Module:
-    """One of smp's architectures with random weights. Raises ConfigError where the encoder does not fit it."""
+def smp_network(architecture: str, options: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """One of smp's architectures with random weights. Raises ConfigError where the options do not fit it."""
     import segmentation_models_pytorch as smp  # here: the import takes seconds (timm), and other models do without
 
+    others = dict(options)
+    encoder = others.pop("encoder")
     try:
-        return smp.create_model(architecture, encoder_name=encoder, encoder_weights=None, classes=num_classes)
+        return smp.create_model(architecture, encoder_name=encoder, encoder_weights=None, classes=num_classes, **others)
     except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(f"model.options.encoder {encoder!r} does not fit {architecture}: {error}") from error
