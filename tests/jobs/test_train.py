@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from segjobs.errors import ConfigError, ManifestError, TrainingError
+from segjobs.jobs import train_feed
 from segjobs.jobs.train_loop import Trainer
 from tests.training import config_of, draw, scenes, trainer_of
 
@@ -98,6 +100,25 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bits(
         assert torch.equal(again.segmenter.module.state_dict()[key], value), key
     losses = [[line["loss"] for line in lines_of(tmp_path / name)] for name in ("whole", "broken")]
     assert losses[0] == losses[1] and len(losses[0]) == 1
+
+
+def test_a_scheduler_that_waits_for_the_training_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[float] = []
+
+    class Counted(train_feed.Rest):
+        def on_execution_step(self, executor: object) -> None:
+            rounds.append(time.perf_counter())
+            super().on_execution_step(executor)
+
+    monkeypatch.setattr(train_feed, "Rest", Counted)
+    monkeypatch.setattr(train_feed, "_READ_AHEAD_BYTES", 1)
+    trainer, _ = trainer_of(config_of(scenes(tmp_path), tmp_path / "model", schedule={"steps": 40}))
+    steps = trainer.task.feed.batches(0, 1, first_step=0)
+    next(steps)
+    time.sleep(0.5)
+    assert len(rounds) > 2
+    assert np.diff(rounds).min() >= 0.01
+    steps.close()
 
 
 def test_a_loss_that_is_no_number_names_step_and_images(tmp_path: Path) -> None:
