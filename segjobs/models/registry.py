@@ -228,8 +228,8 @@ def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> No
         raise ConfigError(*problems)
     if "encoder" in options:
         check_encoder(options["encoder"])
-    channels = options.get("decoder_channels", _STAGES * [1])
-    if len(channels) != _STAGES or not all(type(one) is int and one > 0 for one in channels):
+    channels = options.get("decoder_channels")
+    if channels is not None and not (len(channels) == _STAGES and all(type(n) is int and n > 0 for n in channels)):
         raise ConfigError(f"model.options.decoder_channels: {channels!r}: expected {_STAGES} counts, coarsest first")
 
 
