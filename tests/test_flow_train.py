@@ -1,4 +1,4 @@
-"""Trainings as a person runs them: stopped, on two workers, and their model in ``label``."""
+"""Trainings as a person runs them: stopped, killed, on two workers, and their model in ``label``."""
 
 import json
 from pathlib import Path
@@ -98,12 +98,16 @@ def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, w
         assert running.wait()[0] == -9
     killed = last_step(output)
     assert killed < STEPS, "the kill was in mid-training"
+    assert not (output / "model.json").exists()
+    code, _, err = run_flow("train", *command(data, output, "optimiser.learning_rate=0.1"))
+    assert code == 2
+    assert "optimiser.learning_rate was 0.003, is 0.1" in err
     code, _, err = run_flow("train", *command(data, output))
     assert code == 0, err
     assert f"going on from the checkpoint of step {killed}" in err
     assert losses(output) == losses(whole)
     assert score(output) == score(whole)
     assert (output / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    code, _, err = run_flow("train", *command(data, output, "optimiser.learning_rate=0.004"))
-    assert code == 2
-    assert "learning_rate" in err
+    code, stdout, err = run_flow("train", *command(data, output))
+    assert code == 0 and "nothing to do" in err
+    assert json.loads(stdout)["score"] == score(whole)
