@@ -86,7 +86,7 @@ def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
 
     root = f"s3://segjobs/{tmp_path.name}"
     storage = Storage(s3_server)
-    options = {"encoder": "resnet18"}
+    options = {"encoder": "resnet18", "decoder_channels": [64, 32, 16, 16, 16]}
     model = build(ModelConfig(name="unet", weights="none", options=options, seed=3), storage, device="cpu")
     save_model(model, f"{root}/model", storage)
     for number in range(2):
