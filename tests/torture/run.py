@@ -173,14 +173,18 @@ def _kill_one(kind: str, choice: random.Random) -> str:
 
 
 def _processes(kind: str) -> Iterator[psutil.Process]:
-    """Actors of the model, or whatever else works for the job, below this process (the nodes are its children)."""
+    """Actors of the model, or whatever else works for the job, below this process (the nodes are its children).
+
+    Not Ray's agents: a node ends with its agent, and the head's node takes the driver with it.
+    """
     for process in psutil.Process().children(recursive=True):
         try:
             name = " ".join(process.cmdline()[:1])
         except psutil.Error:
             continue
         labels = name.startswith("ray::MapWorker")
-        if labels if kind == "actor" else name.startswith("ray::") and not labels and "ray::_" not in name:
+        other = name.startswith("ray::") and not labels and "ray::_" not in name and not name.endswith("Agent")
+        if labels if kind == "actor" else other:
             yield process
 
 
