@@ -12,6 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A local Ray with fewer CPUs than processes ends one that idles for a second, and the writer idles between
 # shards. Starting it anew took seconds of CPU for every few shards, which were published late and in bursts.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
+# What a driver asked Ray Data's coordinator for is kept so long after it was killed, and lessens what the next one
+# may use. A driver at work asks anew every 10 s.
+os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")
 # One process less to start on a laptop. A preempted node is still told from a failure, when its workers are gone.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Ray Train would change a worker's directory, and relative paths of the config would point elsewhere.

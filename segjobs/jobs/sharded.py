@@ -45,6 +45,7 @@ from segjobs.manifest.schema import FOOTER_KEY, Footer
 from segjobs.storage import Storage, is_remote, join
 
 STAGES = ("read", "decode", "forward", "encode")
+_CPUS_PER_WRITER = 4  # a writer waits for storage more than it computes
 TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
 """Columns that a job's rows carry besides: the writer sums them up and leaves them out of the part."""
 TALLY_KEY = b"segjobs_tally"
@@ -287,7 +288,11 @@ def _write(
         return None
     rows = stages(_dataset(pending), attempts)
     write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
-    return rows.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=SERVICE_CPUS)
+    # No CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards that
+    # are labelled would wait for minutes, for the next kill to lose them.
+    writers = max(2, int(ray.cluster_resources().get("CPU", 0)) // _CPUS_PER_WRITER)
+    pool = ray.data.TaskPoolStrategy(size=min(writers, len(pending)))
+    return rows.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=0, compute=pool)
 
 
 def _write_part(

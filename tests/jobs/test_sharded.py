@@ -1,6 +1,7 @@
 """The run that every job is, with stages of a few lines: what is published, continued, refused."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from segjobs.config import ComputeConfig, ShardConfig
 from segjobs.errors import ConflictError, ManifestError, StorageError
+from segjobs.jobs.attempts import Attempts
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import TIMES_SCHEMA, Job, Stages, Summary, adopt_run, run_job
 from segjobs.manifest.plan import make_plan, read_plan
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.storage import FileInfo, Storage
+
+import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
 STORAGE = Storage()
 FOOTER = Footer("semantic", make_categories(["sky"]), "digest")
@@ -248,3 +252,36 @@ def test_the_plan_names_the_run(ray_session: None, tmp_path: Path) -> None:
     assert plan.items.equals(job.plan.items)
     about = json.loads(metadata[b"segjobs"])
     assert (about["run_id"], about["verb"], about["identity"]) == (job.run_id, "label", job.identity)
+
+
+def test_parts_are_published_while_another_driver_holds_all_cpus(ray_session: None, tmp_path: Path) -> None:
+    """As after a kill: the dead driver's claim stands in Ray Data's coordinator until it expires."""
+    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+
+    def labeller(items: ray.data.Dataset, attempts: Attempts) -> ray.data.Dataset:
+        class Slow:
+            def __call__(self, items: pa.Table) -> pa.Table:
+                from segjobs.manifest.rows import Author, ok_row, planned_items, rows_table
+
+                time.sleep(0.3)
+                (tmp_path / "last").touch()
+                rows = [
+                    ok_row(one, Author("r"), sha256="0", size_hw=(1, 2), segments=[]) for one in planned_items(items)
+                ]
+                return rows_table(
+                    [{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0)} for row in rows], TIMES_SCHEMA, items
+                )
+
+        return items.map_batches(Slow, batch_size=None, batch_format="pyarrow", num_cpus=0.5, concurrency=1)
+
+    connect(ComputeConfig())
+    coordinator = get_or_create_autoscaling_coordinator()
+    claim = {"resources": [{"CPU": 1}] * 100, "expire_after_s": 600, "request_remaining": None}
+    ray.get(coordinator.request_resources.remote("dead", **claim))
+    try:
+        summary = run_job(STORAGE, job_of(tmp_path / "out", listing(20), images=1), labeller, Progress("label"))
+    finally:
+        ray.get(coordinator.cancel_request.remote("dead"))
+    assert summary.ok == 20
+    first = min(path.stat().st_mtime_ns for path in (tmp_path / "out/parts").iterdir())
+    assert first < (tmp_path / "last").stat().st_mtime_ns, "none waited for the last shard"
