@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -57,16 +58,13 @@ def _check_pool(value: Any) -> str:
 
 
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
-_ELSEWHERE = {
-    "gs": "Google Cloud Storage speaks S3 at storage.s3.endpoint_url=https://storage.googleapis.com",
-    "az": "copy the files to a folder or to S3",
-    "http": "download the files first",
-    "https": "download the files first",
-}
+EXTRA_SCHEMES = {"gs": "gs", "az": "az", "http": "http", "https": "http"}
+"""URI schemes that ``storage.schemes`` can allow → the extra of the package that opens them."""
 
 
 def check_uri(text: str) -> str:
-    """A URI of an allowed scheme: a local path, ``file:///path`` or ``s3://bucket/key``; ValueError for others."""
+    """A URI of a scheme that can be opened: a local path, ``file:///path``, ``s3://bucket/key`` or one of
+    ``EXTRA_SCHEMES``; ValueError for others."""
     scheme, separator, rest = text.partition("://")
     if "\0" in text:
         raise ValueError("cannot open a name with a NUL character")
@@ -74,18 +72,35 @@ def check_uri(text: str) -> str:
         return text
     if "::" in scheme:
         raise ValueError("cannot open chains of file systems ('::'); expected a local path or s3://bucket/key")
-    if scheme not in ("file", "s3"):
-        hint = f" ({_ELSEWHERE[scheme]})" if scheme in _ELSEWHERE else ""
-        raise ValueError(f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key{hint}")
+    if scheme not in ("file", "s3", *EXTRA_SCHEMES):
+        raise ValueError(f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key")
     if scheme == "file" and not rest.startswith("/"):
         raise ValueError("cannot open a file:// URI of another host; expected file:///path")
-    if scheme == "s3" and not rest.partition("/")[0]:
-        raise ValueError("no bucket; expected s3://bucket/prefix")
+    if scheme != "file" and not rest.partition("/")[0]:
+        what, path = ("host", "path") if scheme.startswith("http") else ("bucket", "prefix")
+        raise ValueError(f"no {what}; expected {scheme}://{what}/{path}")
     return text
 
 
-def _check_weights(text: str) -> str:
-    return text if text.startswith(("torchvision:", "hf://")) else check_uri(text)
+def _check_allowed(text: str, info: ValidationInfo) -> str:
+    """``check_uri``, and that ``storage.schemes`` of the same config allows the scheme."""
+    scheme, separator, _ = check_uri(text).partition("://")
+    if info.context and separator and scheme in EXTRA_SCHEMES and scheme not in info.context["schemes"]:
+        raise ValueError(
+            f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key, or allow them: "
+            f"storage.schemes=[{scheme}], with segjobs[{EXTRA_SCHEMES[scheme]}] installed"
+        )
+    return text
+
+
+def _check_output(text: str, info: ValidationInfo) -> str:
+    if text.startswith(("http://", "https://")):
+        raise ValueError("cannot write there; expected a folder or s3://bucket/prefix")
+    return _check_allowed(text, info)
+
+
+def _check_weights(text: str, info: ValidationInfo) -> str:
+    return text if text.startswith(("torchvision:", "hf://")) else _check_allowed(text, info)
 
 
 def _check_endpoint(text: str | None) -> str | None:
@@ -94,7 +109,8 @@ def _check_endpoint(text: str | None) -> str | None:
     return text
 
 
-Uri = Annotated[str, Field(min_length=1), AfterValidator(check_uri)]
+Uri = Annotated[str, Field(min_length=1), AfterValidator(_check_allowed)]
+OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_check_output)]
 
 
 def _check_crop(value: Any) -> Any:
@@ -137,14 +153,21 @@ class S3Config(_Section):
 
 class StorageConfig(_Section):
     s3: S3Config = Field(default_factory=S3Config)
+    schemes: list[Literal["gs", "az", "http", "https"]] = Field(
+        default_factory=list,
+        description="further URIs to open: gs (Google), az (Azure), http and https (to read); each needs its extra, segjobs[gs], [az] or [http]",
+    )
     attempts: int = Field(
-        default=10, ge=1, le=100, description="S3: how often a request is tried where the store is busy or cut it off"
+        default=10,
+        ge=1,
+        le=100,
+        description="remote stores: how often a request is tried where the store is busy or cut it off",
     )
     deadline_s: float = Field(
         default=300.0,
         gt=0,
         allow_inf_nan=False,
-        description="S3: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
+        description="remote stores: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
     )
     max_item_bytes: int = Field(
         default=2**30, ge=1, description="a larger image or label file fails as TOO_LARGE, unread"
@@ -171,7 +194,7 @@ class InputConfig(_Section):
 
 
 class OutputConfig(_Section):
-    uri: Uri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
+    uri: OutputUri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
 
 
 class DecodeConfig(_Section):
@@ -871,7 +894,7 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
         for key in secrets_in(raw, names_below="model.options")
     ]
     try:
-        config = kind.model_validate(raw)
+        config = kind.model_validate(raw, context={"schemes": _schemes_in(raw)})
     except ValidationError as error:
         found = [dict(item) for item in error.errors()]
         # What could not be resolved is said already; here it would be missing.
@@ -881,6 +904,13 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
     if problems:
         raise ConfigError(*problems)
     return config
+
+
+def _schemes_in(raw: dict[str, Any]) -> Sequence[str]:
+    """``storage.schemes`` of a config that is not checked yet."""
+    storage = raw.get("storage")
+    schemes = storage.get("schemes") if isinstance(storage, dict) else None
+    return schemes if isinstance(schemes, list) else ()
 
 
 def _key_of(item: dict[str, Any]) -> str:

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.registry import _registry
 from hypothesis import settings
 
 from segjobs.config import S3Config, StorageConfig
 from segjobs.storage import Storage
+from tests.fake_bucket import FakeBucket
 
 # A shared machine pauses a test now and then; no test here asserts how long something takes.
 settings.register_profile("segjobs", deadline=None)
@@ -109,10 +111,13 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> 
     raise RuntimeError(f"no answer from {url}")
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
-    """A storage and an empty place in it, on the local disk and on S3."""
+@pytest.fixture(params=["local", "bucket", pytest.param("s3", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Storage, str]:
+    """A storage and an empty place in it, on the local disk, in a bucket that fsspec opens, and on S3."""
     if request.param == "local":
         return Storage(), str(tmp_path / "store")
+    if request.param == "bucket":
+        monkeypatch.setitem(_registry, "gs", FakeBucket)
+        return Storage(StorageConfig(schemes=["gs"])), f"gs://bucket/{tmp_path.name}"
     config = request.getfixturevalue("s3_server")
     return Storage(config), f"s3://segjobs/{tmp_path.name}"

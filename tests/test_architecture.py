@@ -27,8 +27,7 @@ MAY_IMPORT = {
     "interpolation": {"redact"},
     "contradictions": set(),
     "config": {"errors", "redact", "interpolation", "contradictions"},
-    "s3": {"errors", "config"},  # the half of storage that speaks to a server
-    "storage": {"errors", "config", "s3"},
+    "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
     "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},
@@ -132,7 +131,7 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     names = tracked.stdout.rstrip("\0").split("\0")
     assert {name.partition("/")[0] for name in names} <= TOP_LEVEL
     folders = {name.split("/")[1] for name in names if name.startswith("segjobs/") and name.count("/") > 1}
-    assert folders == {"manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
+    assert folders == {"storage", "manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
 
 
 def test_every_dependency_is_locked_by_its_hash() -> None:

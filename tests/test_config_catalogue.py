@@ -100,8 +100,8 @@ VALID = "input: {uri: a}\noutput: {uri: b}\nmodel: {name: c}\n"
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("input.uri=gs://b/x", "input.uri: 'gs://b/x': cannot open gs:// URIs; expected a local path or s3://"),
-        ("input.uri=https://h/x.jpg", "cannot open https:// URIs; expected a local path or s3://bucket/key (download"),
+        ("input.uri=gs://b/x", "or s3://bucket/key, or allow them: storage.schemes=[gs], with segjobs[gs]"),
+        ("input.uri=https://h/x.jpg", "storage.schemes=[https], with segjobs[http] installed"),
         ("input.uri=az://c/x", "cannot open az:// URIs"),
         ("input.uri=ftp://h/x", "cannot open ftp:// URIs"),
         ("input.uri=memory://x", "cannot open memory:// URIs"),
@@ -111,7 +111,7 @@ VALID = "input: {uri: a}\noutput: {uri: b}\nmodel: {name: c}\n"
         ("input.uri=s3://", "no bucket; expected s3://bucket/prefix"),
         ("input.uri=s3:///x", "no bucket; expected s3://bucket/prefix"),
         ('input.uri="a\\0b"', "cannot open a name with a NUL character"),
-        ("output.uri=http://h/x", "output.uri: 'http://h/x': cannot open http:// URIs"),
+        ("output.uri=http://h/x", "output.uri: 'http://h/x': cannot write there; expected a folder or s3:"),
         ("model.weights=http://h/x.pth", "model.weights: 'http://h/x.pth': cannot open http:// URIs"),
         ("storage.s3.endpoint_url=host:9000", "storage.s3.endpoint_url: 'host:9000': expected http://host:port or"),
         ("storage.s3.endpoint_url=s3://x", "storage.s3.endpoint_url: 's3://x': expected http://host:port or"),

@@ -15,9 +15,9 @@ from segjobs.errors import ItemError, StorageError
 from segjobs.manifest.parts import publish_part
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import Footer, make_categories
-from segjobs.s3 import fault_of
 from segjobs.sources.images import read_item
 from segjobs.storage import FileInfo, Storage, join
+from segjobs.storage.s3_requests import fault_of
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 
 

@@ -166,7 +166,7 @@ def test_a_failed_write_leaves_nothing_and_says_why(tmp_path: Path) -> None:
 
 
 def test_other_schemes_do_not_open() -> None:
-    for uri in ("http://host/x.jpg", "gs://bucket/x", "simplecache::s3://bucket/x", "memory://x"):
+    for uri in ("ftp://host/x.jpg", "github://org:repo@/x", "simplecache::s3://bucket/x", "memory://x"):
         with pytest.raises(ConfigError, match="cannot open"):
             is_remote(uri)
     with pytest.raises(ConfigError, match="no bucket"):

@@ -2,7 +2,7 @@
 
 | input.uri | what is taken | image_id |
 |---|---|---|
-| folder, ``s3://bucket/prefix`` | all files below that match ``include`` | path below the folder |
+| folder, ``s3://bucket/prefix`` or the like | all files below that match ``include`` | path below the folder |
 | glob (``photos/**/*.jpg``) | all matches | path below the part before the first wildcard |
 | list (.txt, .csv, .parquet) | every URI in it | column ``image_id``, else path below their common folder |
 | any other file | that file | its name |
@@ -28,6 +28,7 @@ from fsspec.utils import glob_translate
 
 from segjobs.config import InputConfig
 from segjobs.errors import ConfigError, ItemError
+from segjobs.redact import redact
 from segjobs.storage import FileInfo, Storage, is_remote, join, local_path, local_uri
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
@@ -89,6 +90,9 @@ def _read_list(storage: Storage, uri: str, column: str) -> Iterator[FileInfo]:
     repeated = [u for u, count in Counter(uris).items() if count > 1]
     if repeated:
         raise ConfigError(f"{uri}: lists {repeated[0]!r} more than once; list each image once")
+    secret = next((redact(u) for u in uris if redact(u) != u), None)
+    if secret:
+        raise ConfigError(f"{uri}: {secret} holds a credential, which the manifest would keep; list URIs without")
     ids = ids or _ids_below_common_folder(uris)
 
     def look_up(item: tuple[str, str]) -> FileInfo:

@@ -403,8 +403,7 @@ def test_a_hub_repository_in_the_cache(random_model, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_model_directory_on_s3(s3_server, random_model, image, tmp_path):
-    storage, uri = Storage(s3_server), "s3://models/lraspp"
-    storage._s3.filesystem.mkdir("models")
+    storage, uri = Storage(s3_server), "s3://segjobs/models/lraspp"
     save_model(random_model, uri, storage)
     config = ModelConfig(name=NAME, weights=uri)
     loaded = build(config, storage, device="cpu")
@@ -418,7 +417,7 @@ def test_a_model_directory_on_s3(s3_server, random_model, image, tmp_path):
     with pytest.raises(WeightsError, match=r"has 1000 of its \d+ bytes: remove it"):
         resolve(config, storage)
     with pytest.raises(WeightsError, match="no such weights file"):
-        resolve(ModelConfig(name=NAME, weights="s3://models/other.pth"), storage)
+        resolve(ModelConfig(name=NAME, weights="s3://segjobs/models/other.pth"), storage)
 
 
 def test_batch_counters_of_frozen_norms_are_left_out(tmp_path):

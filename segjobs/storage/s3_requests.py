@@ -1,4 +1,4 @@
-"""The S3 half of ``storage``: one request in, its reply out, repeated where that helps and stopped where it cannot.
+"""``s3://`` files: one request in, its reply out, repeated where that helps and stopped where it cannot.
 
     request ─▶ reply
        ├─▶ 5xx, throttling, reset, time-out, body cut short ─▶ again after a random wait, up to ``storage.attempts``

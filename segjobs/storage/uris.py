@@ -1,0 +1,68 @@
+"""URIs, and what a listing says of a file."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from segjobs.config import check_uri
+from segjobs.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One listed file. ``path`` is relative to the listed root; ``mtime_us`` is Unix time in
+    microseconds; ``etag`` is empty for local files. ``size`` is -1 for a file that is not there."""
+
+    uri: str
+    path: str
+    size: int
+    mtime_us: int
+    etag: str
+
+
+def is_remote(uri: str) -> bool:
+    """False for local paths and ``file:///``; a scheme that is never opened is a ConfigError."""
+    return scheme_of(uri) != "file"
+
+
+def scheme_of(uri: str) -> str:
+    """``file``, ``s3``, ``gs``, ``az``, ``http`` or ``https``; ConfigError for anything else."""
+    try:
+        scheme, separator, _ = check_uri(uri).partition("://")
+    except ValueError as error:
+        raise ConfigError(f"{uri!r}: {error}") from None
+    return scheme if separator else "file"
+
+
+def local_path(uri: str) -> Path:
+    """The file that a local URI names; ``file://`` URIs are percent-decoded."""
+    if uri.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+    return Path(uri)
+
+
+def local_uri(path: str | Path) -> str:
+    """An absolute local path as a URI: itself, or ``file://`` and percent-encoded bytes where the
+    name is not UTF-8 (Arrow strings hold UTF-8 only)."""
+    text = str(path)
+    return text if is_utf8(text) else "file://" + quote(os.fsencode(text))
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` and further path parts, with single slashes between them."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def microseconds(moment: Any) -> int:
+    """Unix time of a datetime, in microseconds."""
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
