@@ -59,6 +59,10 @@ def test_from_labels_to_scores_on_s3(s3_server: StorageConfig, tmp_path: Path) -
     assert report["images"] == {"ok": 6, "missing": 0, "failed": 0, "no_truth": 0, "extra": 0}
     labelled = report["semantic"]["confusion"][:-1]  # the last row is the unlabelled pixel
     assert sum(map(sum, labelled)) == 119
+    code, out, err = run_flow("report", common[0], f"evaluation.uri={root}/scores", f"output.uri={root}/scores")
+    assert code == 0, err
+    page = storage.read(f"{root}/scores/report.html").decode()
+    assert page.count("data:image/") >= 6, "every image is shown, read from the store"
 
     rows = {row["image_id"]: row for row in read_rows(storage, f"{root}/masks")}
     assert list(rows) == sorted(f"{name}.png" for name in NAMES)
