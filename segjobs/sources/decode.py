@@ -80,6 +80,9 @@ _ORIENTATION, _BITS, _PHOTOMETRIC = 274, 258, 262
 _STRIPS, _TILES, _TILE_SIZE = (273, 279), (324, 325), (322, 323)
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of one value by type; others 1
 _LARGE_TILE = 2**24
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Passes of an interlaced PNG: first column, first row, steps between columns and rows (PNG 1.2, section 2.6).
+_ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> np.ndarray:
@@ -181,6 +184,34 @@ def _load(image: ImageFile.ImageFile, data: bytes) -> None:
         image.load()
     except _DAMAGE as error:
         raise _failure(data, error, f"{image.format}: damaged") from error
+    if image.format == "PNG" and _png_lacks_rows(image, data):
+        raise ItemError("TRUNCATED", "PNG: the pixels end before the last row")
+
+
+def _png_lacks_rows(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether the compressed pixels end well and early: Pillow leaves the missing rows at 0, and says nothing."""
+    width, height = image.size
+    bits, colours, interlaced = data[24], _PNG_CHANNELS.get(data[25], 1), data[28] == 1
+    if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
+        return False
+    passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
+    sizes = [(-((left - width) // across), -((top - height) // down)) for left, top, across, down in passes]
+    full = sum(rows * (1 + (columns * bits * colours + 7) // 8) for columns, rows in sizes if columns > 0)
+    try:
+        return len(zlib.decompressobj().decompress(_png_pixels(data), full)) < full
+    except zlib.error:  # a wrong sum behind the last row: in the rows, Pillow would have met it
+        return False
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """The compressed pixels of a PNG: the bodies of its IDAT chunks."""
+    pixels, position = [], 33
+    while position < len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] == b"IDAT":
+            pixels.append(data[position + 8 : end - 4])
+        position = end
+    return b"".join(pixels)
 
 
 def _failure(data: bytes, error: Exception, what: str) -> ItemError:
@@ -296,13 +327,7 @@ def _bare_png(data: bytes) -> bytes:
 
     Lengths are written anew: for a damaged one, which Pillow survives, OpenCV asks for gigabytes.
     """
-    pixels, position = [], 33
-    while position < len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == b"IDAT":
-            pixels.append(data[position + 8 : end - 4])
-        position = end
-    body = b"IDAT" + b"".join(pixels)
+    body = b"IDAT" + _png_pixels(data)
     chunks = (data[12:29], body, b"IEND")
     return data[:8] + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
 

@@ -65,5 +65,7 @@ def test_an_image_that_kills_its_decoding_tasks_is_a_row_and_the_rest_is_as_ever
         "message": "its worker died of SIGSEGV, twice while alone in a process",
     }
     assert rows["broken.png"]["error"]["code"] == "UNREADABLE"
-    assert {name: rows[name]["source"]["sha256"] for name in images} == {name: str(one.sum()) for name, one in images.items()}
+    assert {name: rows[name]["source"]["sha256"] for name in images} == {
+        name: str(one.sum()) for name, one in images.items()
+    }
     assert "decoding of shard 0: 3 workers died on it" in capsys.readouterr().err

@@ -364,6 +364,39 @@ def test_formats_outside_the_list_are_no_images():
     assert code_of(save(COLOUR, "TGA")) == "UNREADABLE"
 
 
+def raw_png(size_wh: tuple[int, int], depth: int, colour_type: int, interlaced: bool, raw: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", *size_wh, depth, colour_type, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "depth", "colour_type", "interlaced", "full"),
+    [
+        ((5, 4), 8, 2, False, 4 * 16),
+        ((5, 4), 8, 6, False, 4 * 21),
+        ((5, 4), 16, 0, False, 4 * 11),
+        ((5, 4), 1, 0, False, 4 * 2),
+        # Seven passes of 1x1, 1x1, 2x1, 1x2, 3x1, 2x3 and 5x2 pixels (columns x rows), a filter's byte before each row.
+        ((5, 5), 8, 0, True, 2 + 2 + 3 + 4 + 4 + 9 + 12),
+        ((1, 1), 8, 0, True, 2),  # the first pass only
+    ],
+)
+def test_a_png_whose_pixels_end_early_but_well_is_truncated(size_wh, depth, colour_type, interlaced, full):
+    black = raw_png(size_wh, depth, colour_type, interlaced, bytes(full))
+    assert decode(black).max() == 0
+    for less in {1, full // 3} - {0}:
+        assert code_of(raw_png(size_wh, depth, colour_type, interlaced, bytes(full - less))) == "TRUNCATED"
+    behind = raw_png(size_wh, depth, colour_type, interlaced, bytes(full) + b"more")
+    assert decode(behind).max() == 0, "what lies behind the pixels is no damage"
+
+
+def test_label_maps_that_end_early_are_no_background():
+    rows = [bytes([0, 7, 7, 7])] * 2
+    short = raw_png((3, 3), 8, 0, False, b"".join(rows))
+    assert code_of(short, decode_label_png) == "TRUNCATED"
+    np.testing.assert_array_equal(labels(raw_png((3, 3), 8, 0, False, b"".join([*rows, bytes(4)])))[2], 0)
+
+
 BOMB = 30_000
 BOMBS = {
     "png": b"\x89PNG\r\n\x1a\n"
