@@ -121,8 +121,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def test_death_at_every_step_and_the_same_manifest(store: tuple[Storage, str], undisturbed: dict[str, Any]) -> None:
-    storage, root = store
+def test_death_at_every_step_and_the_same_manifest(
+    shared_store: tuple[Storage, str], undisturbed: dict[str, Any]
+) -> None:
+    storage, root = shared_store
     for number, point in enumerate(POINTS):
         uri = join(root, point)
         assert status_of(write_until, point, storage.config, uri) == -signal.SIGKILL
@@ -145,8 +147,10 @@ def test_death_between_a_file_s_bytes_and_its_name(tmp_path: Path, undisturbed: 
             assert contents(Storage(), uri) == undisturbed, "the temporary file of the dead is no part of it"
 
 
-def test_a_run_that_dies_at_every_step_in_turn_gets_on(store: tuple[Storage, str], undisturbed: dict[str, Any]) -> None:
-    storage, root = store
+def test_a_run_that_dies_at_every_step_in_turn_gets_on(
+    shared_store: tuple[Storage, str], undisturbed: dict[str, Any]
+) -> None:
+    storage, root = shared_store
     for point in POINTS:
         assert status_of(write_until, point, storage.config, root) in (-signal.SIGKILL, 0)
     assert contents(storage, root) == undisturbed
@@ -157,8 +161,8 @@ def race(start: Any, results: Any, config: StorageConfig, uri: str) -> None:
     results.put(write(config, uri))
 
 
-def test_two_at_once_end_with_one_manifest(store: tuple[Storage, str], undisturbed: dict[str, Any]) -> None:
-    storage, root = store
+def test_two_at_once_end_with_one_manifest(shared_store: tuple[Storage, str], undisturbed: dict[str, Any]) -> None:
+    storage, root = shared_store
     for number in range(20):
         uri = join(root, str(number))
         start, results = PROCESSES.Barrier(2), PROCESSES.SimpleQueue()
