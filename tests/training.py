@@ -90,7 +90,7 @@ def scenes(
     return uri
 
 
-def config_of(uri: str, output: Path, **sections: Any) -> TrainConfig:
+def config_of(uri: str, output: Path | str, **sections: Any) -> TrainConfig:
     """A training of some seconds; ``sections`` are laid over it, key by key."""
     raw: dict[str, Any] = {
         "data": {"uri": uri},
@@ -125,7 +125,7 @@ def trainer_of(config: TrainConfig) -> tuple[Any, Ear]:
     from segjobs.jobs.train_loop import Place, Trainer
 
     torch.set_num_threads(1)
-    storage, ear = Storage(), Ear()
+    storage, ear = Storage(config.storage), Ear()
     start = open_start(config, storage)
     task = make_task(config, storage, start, Division(1, 1.0, 0.0, 1), (ear, Progress("train")))
     return Trainer(task, Place(0, 1, "cpu")), ear

@@ -170,7 +170,7 @@ def _local_copy(uri: str, storage: Storage) -> Path:
         )
     except OSError as error:
         raise WeightsError(f"{uri}: cannot be fetched: {error}") from error
-    if path.stat().st_size != info.size:
+    if info.size and path.stat().st_size != info.size:  # the web may tell no size
         raise WeightsError(
             f"{uri}: {path} has {path.stat().st_size} of its {info.size} bytes: remove it, and try again"
         )

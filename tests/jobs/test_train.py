@@ -14,6 +14,7 @@ from PIL import Image
 from segjobs.errors import ConfigError, ManifestError, TrainingError
 from segjobs.jobs import train_feed
 from segjobs.jobs.train_loop import Trainer
+from segjobs.storage import Storage, join
 from tests.training import config_of, draw, scenes, trainer_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -72,14 +73,16 @@ def test_it_learns_and_a_fresh_process_predicts_the_same_bits(tmp_path: Path) ->
 
 
 def test_broken_off_and_started_again_it_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_store: tuple[Storage, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = scenes(tmp_path / "in")
+    storage, root = shared_store
+    data, output = scenes(tmp_path / "in"), join(root, "model")
     settings = {"checkpoint_s": 0.0, "optimiser": {"ema_decay": 0.9}, "accumulate": 2, "schedule": {"steps": 8}}
+    settings["storage"] = storage.config.model_dump()
     whole, _ = trainer_of(config_of(data, tmp_path / "whole", **settings))
     whole.run()
 
-    broken, _ = trainer_of(config_of(data, tmp_path / "broken", **settings))
+    broken, _ = trainer_of(config_of(data, output, **settings))
     step = Trainer._step
 
     def stop(self: Trainer, number: int, examples: list) -> float:
@@ -91,15 +94,17 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     monkeypatch.undo()
-    assert {path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()} == {"step-00000005.pt"}
+    assert storage.list_names(join(output, "checkpoints")) == {"step-00000005.pt"}
 
-    again, ear = trainer_of(config_of(data, tmp_path / "broken", **settings))
+    again, ear = trainer_of(config_of(data, output, **settings))
     again.run()
     assert ear.heard[0] == {"note": "going on from the checkpoint of step 5"}
     for key, value in whole.segmenter.module.state_dict().items():
         assert torch.equal(again.segmenter.module.state_dict()[key], value), key
-    losses = [[line["loss"] for line in lines_of(tmp_path / name)] for name in ("whole", "broken")]
-    assert losses[0] == losses[1] and len(losses[0]) == 1
+    lines = [json.loads(line) for line in storage.read(join(output, "metrics.jsonl")).splitlines()]
+    assert [line["loss"] for line in lines] == [line["loss"] for line in lines_of(tmp_path / "whole")]
+    tensors = storage.read(join(output, "model.safetensors"))
+    assert tensors == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_a_scheduler_that_waits_for_the_training_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
