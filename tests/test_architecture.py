@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "errors": {"redact"},
     "interpolation": {"redact"},
     "contradictions": set(),
-    "config": {"errors", "redact", "interpolation", "contradictions"},
+    "config": {"errors", "redact", "interpolation", "contradictions", "config"},
     "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
@@ -131,7 +131,7 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     names = tracked.stdout.rstrip("\0").split("\0")
     assert {name.partition("/")[0] for name in names} <= TOP_LEVEL
     folders = {name.split("/")[1] for name in names if name.startswith("segjobs/") and name.count("/") > 1}
-    assert folders == {"storage", "manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
+    assert folders == {"config", "storage", "manifest", "sources", "targets", "models", "metrics", "jobs", "report"}
 
 
 def test_every_dependency_is_locked_by_its_hash() -> None:

@@ -1,0 +1,90 @@
+"""The configuration of every job: YAML file + ``key=value`` overrides in, one checked value out.
+
+A file for each job's keys; a field's description is its help text, so ``--help``, the error messages and the YAML
+files cannot drift apart.
+"""
+
+from segjobs.config.bench import BenchConfig
+from segjobs.config.demo import DemoConfig
+from segjobs.config.evaluate import (
+    BootstrapConfig,
+    BoundaryConfig,
+    EvaluateConfig,
+    PredictionsConfig,
+    SlicesConfig,
+)
+from segjobs.config.export import ExportConfig
+from segjobs.config.keys import describe_keys, iter_fields, to_yaml
+from segjobs.config.label import LabelConfig
+from segjobs.config.load import load_config
+from segjobs.config.prepare import LabelsConfig, PrepareConfig
+from segjobs.config.report import (
+    ReportConfig,
+)
+from segjobs.config.sections import (
+    IMAGE_GLOBS,
+    ClusterConfig,
+    ComputeConfig,
+    DecodeConfig,
+    InputConfig,
+    ModelConfig,
+    OutputConfig,
+    PostprocessConfig,
+    S3Config,
+    ShardConfig,
+    StorageConfig,
+)
+from segjobs.config.text import digest, nearest
+from segjobs.config.train import (
+    AugmentConfig,
+    LossConfig,
+    OptimiserConfig,
+    ScheduleConfig,
+    SourceConfig,
+    TrainComputeConfig,
+    TrainConfig,
+    TrainModelConfig,
+)
+from segjobs.config.uris import EXTRA_SCHEMES, check_uri
+
+__all__ = [
+    "EXTRA_SCHEMES",
+    "IMAGE_GLOBS",
+    "AugmentConfig",
+    "BenchConfig",
+    "BootstrapConfig",
+    "BoundaryConfig",
+    "ClusterConfig",
+    "ComputeConfig",
+    "DecodeConfig",
+    "DemoConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "InputConfig",
+    "LabelConfig",
+    "LabelsConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimiserConfig",
+    "OutputConfig",
+    "PostprocessConfig",
+    "PredictionsConfig",
+    "PrepareConfig",
+    "ReportConfig",
+    "S3Config",
+    "ScheduleConfig",
+    "ShardConfig",
+    "SlicesConfig",
+    "SourceConfig",
+    "StorageConfig",
+    "TrainComputeConfig",
+    "TrainConfig",
+    "TrainModelConfig",
+    "check_uri",
+    "describe_keys",
+    "digest",
+    "iter_fields",
+    "load_config",
+    "nearest",
+    "to_yaml",
+]

@@ -1,0 +1,107 @@
+"""``flows/evaluate.py``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from segjobs.config.sections import ComputeConfig, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.uris import Uri
+
+
+class ManifestRef(Section):
+    uri: Uri = Field(description="a run's folder (the one that holds run.json)")
+
+
+class PredictionsConfig(Section):
+    """Masks to score: a manifest of this project, or what other tools wrote."""
+
+    uri: Uri = Field(
+        description="a run's folder (manifest), a folder of label PNGs (png), or a COCO results JSON (coco_results)",
+    )
+    format: Literal["manifest", "png", "coco_results"] = Field(
+        default="manifest", description="manifest; or other tools' masks: png (id maps, matched by stem), coco_results"
+    )
+    ids: list[int] | None = Field(
+        default=None, description="png: the pixel values of the truth's classes, in their order; null takes their ids"
+    )
+    void_ids: list[int] = Field(default_factory=list, description="png: pixel values that mean not predicted")
+    suffix: str = Field(default="", description="png: what a mask's stem has behind the image's stem")
+    images: Uri | None = Field(
+        default=None,
+        description="coco_results: COCO JSON whose images and categories the results' numbers refer to",
+    )
+
+
+class SlicesConfig(Section):
+    """Scores of parts of the images, a row each in the report."""
+
+    uri: Uri | None = Field(
+        default=None, description="table (.csv or .parquet) with a column image_id; its other columns slice the images"
+    )
+    columns: list[str] | None = Field(default=None, description="columns to slice by; null takes all of the table")
+    size: bool = Field(default=True, description="slice by the image's size: small, medium and large by its pixels")
+    groups: dict[str, list[str]] = Field(
+        default_factory=dict, description="groups of classes, such as {vehicles: [car, bus]}: mean over the group"
+    )
+
+
+class BootstrapConfig(Section):
+    """Intervals by resampling images."""
+
+    resamples: int = Field(default=2000, ge=0, le=100_000, description="resamples of the images; 0 gives no intervals")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of the intervals")
+    seed: int = Field(default=0, ge=0, description="seed of the resamples")
+
+
+class BoundaryConfig(Section):
+    """Boundary IoU and boundary F, semantic: another pass over dense masks, so off by default."""
+
+    enabled: bool = Field(default=False, description="compute boundary IoU and boundary F")
+    dilation_ratio: float = Field(
+        default=0.02, gt=0, le=1, description="boundary IoU: width of the band as a share of the image's diagonal"
+    )
+    tolerance_px: int = Field(default=3, ge=0, description="boundary F: pixels that two boundaries may be apart")
+
+
+class DisputesConfig(Section):
+    """Truth masks that a confident model disputes: candidates for errors in the labels."""
+
+    limit: int = Field(default=50, ge=0, description="most candidates in the report; 0 looks for none")
+    min_score: float = Field(default=0.8, ge=0, le=1, description="least score of the prediction that disputes")
+    min_px: int = Field(default=100, ge=1, description="least number of disputed pixels")
+
+
+class EvaluateConfig(JobConfig):
+    """Score predictions against a manifest of truth, compare two models, and gate a release."""
+
+    predictions: PredictionsConfig
+    truth: ManifestRef | None = Field(
+        default=None, description="manifest of truth; null compares predictions with baseline, without truth"
+    )
+    baseline: ManifestRef | None = Field(
+        default=None, description="an earlier evaluation, or another model's manifest, to compare with image by image"
+    )
+    output: OutputConfig
+    missing: Literal["worst", "skip", "error"] = Field(
+        default="worst",
+        description="a missing or failed prediction: wrong on every labelled pixel, left out (and counted), or an error",
+    )
+    rename: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="class names of the predictions → the truth's, such as {person: pedestrian}; null: counts as not predicted",
+    )
+    ignore_classes: list[str] = Field(
+        default_factory=list,
+        description="classes of the truth that are not scored: their pixels count as unlabelled, and a prediction of one as none",
+    )
+    gate: list[str] = Field(
+        default_factory=list,
+        description="rules that must hold, else exit code 4: 'miou >= 0.6', 'iou[person] >= 0.5', 'miou drop <= 0.01 with 95% confidence'",
+    )
+    slices: SlicesConfig = Field(default_factory=SlicesConfig)
+    bootstrap: BootstrapConfig = Field(default_factory=BootstrapConfig)
+    boundary: BoundaryConfig = Field(default_factory=BoundaryConfig)
+    disputes: DisputesConfig = Field(default_factory=DisputesConfig)
+    max_pixels: int = Field(default=100_000_000, ge=1, description="png predictions: larger masks are refused")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)

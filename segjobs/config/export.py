@@ -1,0 +1,71 @@
+"""``flows/export.py``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from segjobs.config.evaluate import ManifestRef
+from segjobs.config.sections import ComputeConfig, FailedFraction, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.uris import Uri
+
+
+class PngExportConfig(Section):
+    """Format png."""
+
+    void_id: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="value of unlabelled pixels; null takes 255, or 65535 where a class has an id of 255 or more",
+    )
+    background_id: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="instance manifests: value where no object lies; null takes the void id",
+    )
+
+
+class YoloExportConfig(Section):
+    """Format yolo."""
+
+    tolerance_px: float = Field(
+        default=0.0,
+        ge=0,
+        description="leave out corners of outlines that are this near to the line; 0 keeps the mask exact",
+    )
+
+
+class LabelStudioExportConfig(Section):
+    """Format label_studio."""
+
+    image_prefix: str | None = Field(
+        default=None,
+        description="what precedes an image_id in its URL, such as /data/local-files/?d=photos/; null takes the manifest's uri",
+    )
+
+
+class ExportConfig(JobConfig):
+    """Write a manifest in another tool's format."""
+
+    manifest: ManifestRef
+    format: Literal["coco_instances", "coco_results", "coco_panoptic", "cvat", "label_studio", "png", "yolo"] = Field(
+        description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), label_studio, png (label maps) or yolo (segmentation)"
+    )
+    output: OutputConfig
+    categories: list[str] | None = Field(
+        default=None, description="export these classes only, in this order; null takes all"
+    )
+    components: bool = Field(
+        default=False, description="semantic manifests: one object per connected component instead of one per class"
+    )
+    ids_from: Uri | None = Field(
+        default=None,
+        description="coco formats: a COCO JSON whose image and category ids to use, by file_name and name; null counts images from 1 and keeps category ids",
+    )
+    png: PngExportConfig = Field(default_factory=PngExportConfig)
+    yolo: YoloExportConfig = Field(default_factory=YoloExportConfig)
+    label_studio: LabelStudioExportConfig = Field(default_factory=LabelStudioExportConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    max_failed_fraction: FailedFraction = 0.01

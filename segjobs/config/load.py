@@ -1,0 +1,124 @@
+"""A YAML file and ``key=value`` overrides in, one checked config out; all problems are reported at once."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
+
+from segjobs.config.keys import section_in, section_of
+from segjobs.config.text import nearest
+from segjobs.contradictions import contradictions
+from segjobs.errors import ConfigError
+from segjobs.interpolation import resolved
+from segjobs.redact import secrets_in
+
+_SHOWN = 200  # characters of a value in an error message
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) -> Config:
+    """Read ``path`` (YAML, may be None), lay ``key=value`` overrides over it and check the whole.
+
+    Overrides are YAML values (``model.options.encoder=resnet34``, ``input.exclude=["*.tif"]``).
+    Raises ConfigError with one line per problem.
+    """
+    layers = []
+    where = path or "command line"
+    if path is not None:
+        try:
+            layers.append(OmegaConf.load(path))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such config file; see conf/ for complete examples") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
+        except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        if not OmegaConf.is_dict(layers[0]):
+            raise ConfigError(f"{path}: expected 'key: value' lines, found {type(layers[0]).__name__}")
+    problems = []
+    for text in overrides:
+        if "=" not in text or text.startswith(("-", "=")):
+            problems.append(f"command line: {text!r} is no override; expected key=value, such as output.uri=out/run1")
+            continue
+        try:
+            layers.append(OmegaConf.from_dotlist([text]))
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
+            detail = " ".join(str(error).split())
+            problems.append(
+                f"command line: {text!r}: not readable as YAML; quote as input.exclude='[\"*.tif\"]': {detail}"
+            )
+    given = [text.partition("=")[0] for text in overrides]
+    try:
+        raw, unresolved = resolved(OmegaConf.merge({}, *layers))
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(*problems, f"{where}: {' '.join(str(error).split())}") from None
+    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in unresolved.items()]
+    problems += [
+        f"{_origin(key, where, given)}: {key}: holds a credential; they are taken from the environment or "
+        "storage.s3.profile, and never from a config, which is printed and kept"
+        for key in secrets_in(raw, names_below="model.options")
+    ]
+    try:
+        config = kind.model_validate(raw, context={"schemes": _schemes_in(raw)})
+    except ValidationError as error:
+        found = [dict(item) for item in error.errors()]
+        # What could not be resolved is said already; here it would be missing.
+        problems += [_describe(kind, item, where, given) for item in found if _key_of(item) not in unresolved]
+        raise ConfigError(*problems) from None
+    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in contradictions(config)]
+    if problems:
+        raise ConfigError(*problems)
+    return config
+
+
+def _schemes_in(raw: dict[str, Any]) -> Sequence[str]:
+    """``storage.schemes`` of a config that is not checked yet."""
+    storage = raw.get("storage")
+    schemes = storage.get("schemes") if isinstance(storage, dict) else None
+    return schemes if isinstance(schemes, list) else ()
+
+
+def _key_of(item: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in item["loc"])
+
+
+def _origin(key: str, where: str, given: Sequence[str]) -> str:
+    """The command line, where an override of the key, of a part of it or of the section around it was given."""
+    overridden = any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in given)
+    return "command line" if overridden else where
+
+
+def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Sequence[str]) -> str:
+    """One finding of pydantic as ``file: key: what is wrong; what would fit``."""
+    keys, key = [str(part) for part in item["loc"]], _key_of(item)
+    source = _origin(key, where, given)
+    if item["type"] == "extra_forbidden":
+        return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
+    if item["type"] == "missing":
+        return f"{where}: {key}: missing; give it in the file or as {key}=…"
+    value = repr(item["input"])
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+    if item["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+        return f"{source}: {key}: {value} does not fit; {nearest(str(item['input'])[:_SHOWN], allowed)}"
+    if item["type"] == "model_type":
+        return f"{source}: {key}: {value}: expected a section with the keys {', '.join(_names(kind, keys))}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should be", "expected", 1)
+    return f"{source}: {key}: {value}: {message[:1].lower()}{message[1:]}"
+
+
+def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the section at ``path``, sections included, sorted. A list's entries have numbers for names."""
+    section: type[BaseModel] | None = kind
+    for name in path:
+        if name.isdecimal():
+            continue
+        field = section.model_fields.get(name) if section else None
+        section = (section_of(field) or section_in(field.annotation)) if field else None
+    return sorted(section.model_fields) if section else []

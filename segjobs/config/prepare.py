@@ -1,0 +1,109 @@
+"""``flows/prepare.py``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from segjobs.config.sections import (
+    ComputeConfig,
+    DecodeConfig,
+    FailedFraction,
+    InputConfig,
+    JobConfig,
+    OutputConfig,
+    Section,
+    ShardConfig,
+    StorageConfig,
+)
+from segjobs.config.uris import Uri
+
+
+class LabelsConfig(Section):
+    """Where the labels are and how to read them."""
+
+    format: Literal["png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme"] = Field(
+        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image)"
+    )
+    uri: Uri = Field(description="folder of the labels, or the JSON file of coco and coco_panoptic")
+    masks: Uri | None = Field(
+        default=None, description="coco_panoptic: folder of the PNGs; null takes the JSON's name without .json"
+    )
+    task: Literal["semantic", "instance"] | None = Field(
+        default=None,
+        description="binary, voc, labelme: read classes or objects; null takes semantic for binary and voc, instance for labelme",
+    )
+    table: Literal["voc", "cityscapes_ids", "cityscapes_train_ids"] | None = Field(
+        default=None,
+        description="png, rgb: a built-in class table (names, ids, colours, void) instead of the next keys",
+    )
+    categories: list[str] | None = Field(
+        default=None, description="class names (not coco, coco_panoptic); their order gives the ids"
+    )
+    class_file: Uri | None = Field(
+        default=None, description="file of class names instead: one a line (.txt), or YOLO's data.yaml"
+    )
+    ids: list[int] | None = Field(default=None, description="png: the ids of the class names; null counts from 0")
+    void_ids: list[int] | None = Field(
+        default=None,
+        description="png, voc, instance_ids: ids that mean unlabelled; null: 255 for png and voc, else none",
+    )
+    colors: list[list[int]] | None = Field(
+        default=None, description="rgb: colours (r, g, b) of the class names, in their order"
+    )
+    void_colors: list[list[int]] = Field(default_factory=list, description="rgb: colours that mean unlabelled")
+    void_names: list[str] = Field(
+        default_factory=lambda: ["__ignore__"], description="labelme: names of shapes whose pixels are unlabelled"
+    )
+    background: str | None = Field(
+        default=None, description="labelme, semantic: class of pixels that no shape covers; null leaves them unlabelled"
+    )
+    line_width_px: int | None = Field(
+        default=None, ge=1, description="labelme: width of lines; null leaves them out, since they have no area"
+    )
+    threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=255,
+        description="binary: grey from which a pixel is mask; null takes 0 and 255 (or 1) only",
+    )
+    suffix: str = Field(
+        default="", description="what a label's stem has behind the image's stem, such as _gtFine_labelIds"
+    )
+    unknown: Literal["fail", "ignore", "void", "map"] = Field(
+        default="fail",
+        description="an id or name that is neither class nor void: fails the image, is left out (ignore or void; pixels unlabelled), or is unknown_class (map)",
+    )
+    unknown_class: str | None = Field(default=None, description="unknown=map: the class that takes them")
+    missing: Literal["fail", "empty"] = Field(
+        default="fail",
+        description="an image without label: fails (NOT_FOUND), or holds no object (instance labels only)",
+    )
+
+
+class PrepareConfig(JobConfig):
+    """Read somebody's labels into a truth manifest."""
+
+    input: InputConfig
+    labels: LabelsConfig
+    classes: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="new name by class name: rename, merge (one name for several), or drop (null); '*' stands for all others",
+    )
+    splits: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="a manifest each, at output.uri/NAME: shares such as {train: 0.8, val: 0.2}, or lists of names (.txt; voc: its own, such as {train: train})",
+    )
+    group: str | None = Field(
+        default=None,
+        description="keep images together in one split: 'folder', or a regex on image_id whose first group (or match) is the key",
+    )
+    output: OutputConfig
+    contact_sheet: int = Field(default=8, ge=0, le=200, description="images on the contact sheet; 0 draws none")
+    decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    shard: ShardConfig = Field(default_factory=ShardConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    max_failed_fraction: FailedFraction = 0.01
+    fail_on_empty: bool = Field(
+        default=False, description="an input without any image is an error, not an empty manifest"
+    )

@@ -1,0 +1,54 @@
+"""``flows/report.py``."""
+
+from pydantic import Field
+
+from segjobs.config.sections import ComputeConfig, DecodeConfig, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.uris import Uri
+
+
+class ReportEvaluationConfig(Section):
+    uri: Uri | None = Field(
+        default=None, description="folder that evaluate wrote (the one that holds report.json); null shows a run alone"
+    )
+
+
+class ReportPredictionsConfig(Section):
+    uri: Uri | None = Field(
+        default=None,
+        description="a run's folder, to show without truth; with evaluation.uri: where its predictions lie, if they moved",
+    )
+
+
+class ReportTruthConfig(Section):
+    uri: Uri | None = Field(
+        default=None,
+        description="with evaluation.uri: where its truth lies, if it moved; null takes the report's place",
+    )
+
+
+class ReportImagesConfig(Section):
+    """Which images the page shows."""
+
+    worst: int = Field(default=8, ge=0, le=200, description="images of lowest mIoU; without scores: lowest confidence")
+    best: int = Field(default=4, ge=0, le=200, description="images of highest mIoU; without scores: highest confidence")
+    random: int = Field(default=8, ge=0, le=200, description="images drawn by the seed")
+    disputes: int = Field(default=4, ge=0, le=200, description="images whose labels the model disputes most")
+    seed: int = Field(default=0, ge=0, description="seed of the random images")
+
+
+class ReportConfig(JobConfig):
+    """Make one self-contained HTML page of an evaluation, or of a manifest alone."""
+
+    evaluation: ReportEvaluationConfig = Field(default_factory=ReportEvaluationConfig)
+    predictions: ReportPredictionsConfig = Field(default_factory=ReportPredictionsConfig)
+    truth: ReportTruthConfig = Field(default_factory=ReportTruthConfig)
+    output: OutputConfig
+    title: str | None = Field(default=None, description="heading of the page; null names the model or the manifest")
+    images: ReportImagesConfig = Field(default_factory=ReportImagesConfig)
+    thumb_px: int = Field(default=360, ge=32, le=2000, description="longest side of a picture on the page")
+    max_bytes: int = Field(
+        default=9_500_000, ge=1, description="largest page; where its pictures take more, the last ones are left out"
+    )
+    decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)

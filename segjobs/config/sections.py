@@ -1,0 +1,205 @@
+"""The sections that several jobs share."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from segjobs.config.uris import OutputUri, Uri, check_allowed
+
+IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
+
+_RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
+
+_ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
+_POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
+
+
+def _check_resize(text: str | None) -> str | None:
+    if text is not None and not _RESIZE.fullmatch(text):
+        raise ValueError("expected 'native', 'short:520', 'long:1024' or '256x256' (height x width)")
+    return text
+
+
+def _check_pool(value: Any) -> str:
+    text = str(value)
+    if not _POOL.fullmatch(text):
+        raise ValueError("expected 'auto', a number such as 4, or a range such as '1-8'")
+    low, _, high = text.partition("-")
+    if high and int(low) > int(high):
+        raise ValueError("a range runs from the smaller to the larger number, such as '1-8'")
+    return text
+
+
+def _check_weights(text: str, info: ValidationInfo) -> str:
+    return text if text.startswith(("torchvision:", "hf://")) else check_allowed(text, info)
+
+
+def _check_endpoint(text: str | None) -> str | None:
+    if text is not None and not _ENDPOINT.fullmatch(text):
+        raise ValueError("expected http://host:port or https://host, without user, query or spaces")
+    return text
+
+
+FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed images than this share: exit code 3")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
+
+
+class JobConfig(Section):
+    env: list[str] = Field(
+        default_factory=list,
+        description="environment variables that ${oc.env:NAME} may read in this config; names of secrets never",
+    )
+
+
+class S3Config(Section):
+    endpoint_url: Annotated[str | None, AfterValidator(_check_endpoint)] = Field(
+        default=None, description="S3 endpoint, for stores other than AWS"
+    )
+    region: str | None = Field(default=None, description="region; null takes the environment's")
+    profile: str | None = Field(default=None, description="profile of ~/.aws/credentials; null takes the environment's")
+    anonymous: bool = Field(default=False, description="send no credentials (public buckets)")
+
+
+class StorageConfig(Section):
+    s3: S3Config = Field(default_factory=S3Config)
+    schemes: list[Literal["gs", "az", "http", "https"]] = Field(
+        default_factory=list,
+        description="further URIs to open: gs (Google), az (Azure), http and https (to read); each needs its extra, segjobs[gs], [az] or [http]",
+    )
+    attempts: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="remote stores: how often a request is tried where the store is busy or cut it off",
+    )
+    deadline_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="remote stores: seconds that one file may take with all attempts (more above 1 MiB/s); an image that takes longer fails as TIMEOUT",
+    )
+    max_item_bytes: int = Field(
+        default=2**30, ge=1, description="a larger image or label file fails as TOO_LARGE, unread"
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="S3: seconds in which a connection must stand"
+    )
+    read_timeout_s: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="S3: seconds without a byte that end an attempt"
+    )
+
+
+class InputConfig(Section):
+    uri: Uri = Field(
+        description="folder, glob, file, or list of URIs (.txt, .csv, .parquet); local or s3://bucket/prefix",
+    )
+    include: list[str] = Field(
+        default_factory=lambda: list(IMAGE_GLOBS),
+        description="file name or path patterns to take (case-insensitive)",
+    )
+    exclude: list[str] = Field(default_factory=list, description="file name or path patterns to leave out")
+    limit: int | None = Field(default=None, ge=1, description="take the first N by image_id; null takes all")
+    column: str = Field(default="uri", description="column of a CSV or Parquet list that holds the URIs")
+
+
+class OutputConfig(Section):
+    uri: OutputUri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
+
+
+class DecodeConfig(Section):
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="larger images (by their header) fail as TOO_LARGE, undecoded"
+    )
+
+
+class ModelConfig(Section):
+    name: str = Field(description="a model of the table in README.md, or package.module:factory")
+    weights: Annotated[str, AfterValidator(_check_weights)] = Field(
+        default="default",
+        description="'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev, or 'none' (random, by seed)",
+    )
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="expected SHA-256 of the weights file"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="architecture options, such as {encoder: resnet34}"
+    )
+    categories: list[str] | None = Field(
+        default=None, description="class names in channel order; null takes the weights' own"
+    )
+    resize: Annotated[str | None, AfterValidator(_check_resize)] = Field(
+        default=None,
+        description="size that the network sees: native, short:520, long:1024 or 256x256 (h x w); null takes the model's own",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the random weights of 'none'")
+
+
+class PostprocessConfig(Section):
+    score_threshold: float = Field(default=0.0, ge=0, le=1, description="drop segments whose score is lower")
+    mask_threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="probability from which a pixel is mask (instances; foreground of two-class semantic models)",
+    )
+    min_area_px: int = Field(
+        default=0, ge=0, description="drop smaller instances; semantic: smaller connected regions become unlabelled"
+    )
+    fill_holes: bool = Field(default=False, description="fill holes of each mask (semantic: only unlabelled ones)")
+    top_k: int | None = Field(default=None, ge=1, description="keep the k segments of highest score per image")
+    classes: list[str] | None = Field(default=None, description="keep only these classes; null keeps all")
+    min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
+
+
+class ClusterConfig(Section):
+    address: str | None = Field(
+        default=None,
+        description="Ray address; null takes RAY_ADDRESS or the submitted job's cluster, else starts a local Ray",
+    )
+    allow_unauthenticated: bool = Field(
+        default=False, description="join another machine's cluster that asks for no token (RAY_AUTH_MODE)"
+    )
+
+
+class ComputeConfig(ClusterConfig):
+    actors: Annotated[str, BeforeValidator(_check_pool)] = Field(
+        default="auto",
+        description="model actors: a number, a range '1-8' that scales with the load, or 'auto' (one per GPU, else by CPUs)",
+    )
+    cpus_per_actor: float | None = Field(
+        default=None, gt=0, description="CPUs of one actor; null divides the cluster's"
+    )
+    gpus_per_actor: float | None = Field(
+        default=None, ge=0, description="GPUs of one actor; null takes 1 where the cluster has any, else 0"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="torch threads of one actor on CPU; null takes its CPUs, at least 1"
+    )
+    batch_size: int = Field(default=8, ge=1, description="images per forward pass (halved on GPU out-of-memory)")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="autocast on GPU; the CPU computes in fp32"
+    )
+    decode: Literal["auto", "task", "actor"] = Field(
+        default="auto",
+        description="where images are decoded: tasks on any CPU, threads of the actor, or auto (task with GPUs, else actor)",
+    )
+    decode_threads: int = Field(default=2, ge=1, description="decoding threads of one actor or task")
+    batch_deadline_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="label: longest that decoding an image or computing a batch may take before its worker is ended",
+    )
+    grace_s: float = Field(
+        default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
+    )
+
+
+class ShardConfig(Section):
+    images: int = Field(
+        default=64, ge=1, le=100_000, description="most images of a shard: the unit of retry, commit and progress"
+    )
+    bytes: int = Field(default=256 * 2**20, ge=1, description="most file bytes of a shard")

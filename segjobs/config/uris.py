@@ -1,0 +1,50 @@
+"""URIs in a config: what may be opened, and what may be written."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+EXTRA_SCHEMES = {"gs": "gs", "az": "az", "http": "http", "https": "http"}
+"""URI schemes that ``storage.schemes`` can allow → the extra of the package that opens them."""
+
+
+def check_uri(text: str) -> str:
+    """A URI of a scheme that can be opened: a local path, ``file:///path``, ``s3://bucket/key`` or one of
+    ``EXTRA_SCHEMES``; ValueError for others."""
+    scheme, separator, rest = text.partition("://")
+    if "\0" in text:
+        raise ValueError("cannot open a name with a NUL character")
+    if not separator:
+        return text
+    if "::" in scheme:
+        raise ValueError("cannot open chains of file systems ('::'); expected a local path or s3://bucket/key")
+    if scheme not in ("file", "s3", *EXTRA_SCHEMES):
+        raise ValueError(f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key")
+    if scheme == "file" and not rest.startswith("/"):
+        raise ValueError("cannot open a file:// URI of another host; expected file:///path")
+    if scheme != "file" and not rest.partition("/")[0]:
+        what, path = ("host", "path") if scheme.startswith("http") else ("bucket", "prefix")
+        raise ValueError(f"no {what}; expected {scheme}://{what}/{path}")
+    return text
+
+
+def check_allowed(text: str, info: ValidationInfo) -> str:
+    """``check_uri``, and that ``storage.schemes`` of the same config allows the scheme."""
+    scheme, separator, _ = check_uri(text).partition("://")
+    if info.context and separator and scheme in EXTRA_SCHEMES and scheme not in info.context["schemes"]:
+        raise ValueError(
+            f"cannot open {scheme}:// URIs; expected a local path or s3://bucket/key, or allow them: "
+            f"storage.schemes=[{scheme}], with segjobs[{EXTRA_SCHEMES[scheme]}] installed"
+        )
+    return text
+
+
+def _check_output(text: str, info: ValidationInfo) -> str:
+    if text.startswith(("http://", "https://")):
+        raise ValueError("cannot write there; expected a folder or s3://bucket/prefix")
+    return check_allowed(text, info)
+
+
+Uri = Annotated[str, Field(min_length=1), AfterValidator(check_allowed)]
+
+OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_check_output)]
