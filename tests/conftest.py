@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,7 @@ settings.register_profile("segjobs", deadline=None)
 settings.load_profile("segjobs")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["SEGJOBS_CACHE"] = str(Path(tempfile.gettempdir()) / "segjobs-tests")
 # Of the S3 server below; here, since Ray's workers have the environment of the moment when Ray was started.
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 REPOSITORY = Path(__file__).resolve().parents[1]

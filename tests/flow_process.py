@@ -1,5 +1,10 @@
-"""Flows as a person runs them: one process with a Ray of its own, watched, stopped, and cleaned up after."""
+"""Flows as a person runs them: one process with a Ray of its own, watched, stopped, and cleaned up after.
 
+``run_here`` runs one in this process, on the session's Ray, where only its work is of interest: starting a Ray of its
+own takes most of a small flow's time.
+"""
+
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pytest
+
+from segjobs import config as configs
+from segjobs.errors import SegjobsError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LONGEST_S = 500
@@ -82,3 +91,16 @@ def run_flow(name: str, *arguments: str, **environment: str) -> tuple[int, str, 
     """Run a flow to its end: exit status, standard output and error."""
     with flow(name, *arguments, **environment) as running:
         return running.wait()
+
+
+def run_here(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> tuple[int, str, str]:
+    """The job of ``flows/<name>.py`` in this process: exit status, standard output and error."""
+    job = getattr(importlib.import_module(f"segjobs.jobs.{name}"), name)
+    capsys.readouterr()
+    try:
+        code = job(configs.load_config(getattr(configs, f"{name.title()}Config"), None, arguments))
+        error = ""
+    except SegjobsError as failure:
+        code, error = failure.exit_code, str(failure)
+    out, err = capsys.readouterr()
+    return code, out, err + error

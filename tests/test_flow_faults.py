@@ -13,7 +13,7 @@ from segjobs.config import StorageConfig
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.storage import Storage, join
 from tests.fault_proxy import TRANSIENT, Fault, fault_proxy
-from tests.flow_process import run_flow
+from tests.flow_process import run_here
 from tests.toy_model import expected_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,7 +25,9 @@ def pixels(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 250, (6, 8, 3), np.uint8)
 
 
-def test_a_run_through_a_broken_network(s3_server: StorageConfig, tmp_path: Path) -> None:
+def test_a_run_through_a_broken_network(
+    s3_server: StorageConfig, tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     storage, root = Storage(s3_server), f"s3://segjobs/{tmp_path.name}"
     names = [f"{number:02d} ü#?.png" for number in range(40)]
     for number, name in enumerate(names):
@@ -45,7 +47,7 @@ def test_a_run_through_a_broken_network(s3_server: StorageConfig, tmp_path: Path
         # These are written and their replies are lost, whatever the dice say.
         proxy.faults = [Fault("lost", "PUT", name) for name in ("part-00003", "part-00009", "run.json")]
         proxy.chaos(SEED, SHARE)
-        code, out, err = run_flow("label", *command)
+        code, out, err = run_here(capsys, "label", *command)
         assert code == 0, err
         assert json.loads(out)["ok"] == len(names)
         met = Counter(kind for *_, kind in proxy.seen)

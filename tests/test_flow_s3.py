@@ -11,11 +11,10 @@ from PIL import Image
 from segjobs.config import ModelConfig, StorageConfig
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.storage import Storage, join
-from tests.flow_process import run_flow
+from tests.flow_process import run_here
 from tests.toy_model import expected_ids
 
-# Each starts several processes with a Ray of their own: minutes on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("ray_session")]
 
 NAMES = ["plain", "a/b/c d", "ünï ∆ 漢", "hash#?%25+&=", "quote'\"", "x/[0]"]
 SIZE_HW = (4, 5)
@@ -31,7 +30,9 @@ def image(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 250, (*SIZE_HW, 3), np.uint8)
 
 
-def test_from_labels_to_scores_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
+def test_from_labels_to_scores_on_s3(
+    s3_server: StorageConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = f"s3://segjobs/{tmp_path.name}/a ü#1"
     storage = Storage(s3_server)
     for number, name in enumerate(NAMES):
@@ -47,19 +48,19 @@ def test_from_labels_to_scores_on_s3(s3_server: StorageConfig, tmp_path: Path) -
     label = [*common, f"output.uri={root}/masks", "model.name=tests.toy_model:build", "shard.images=4"]
     evaluate = [common[0], f"truth.uri={root}/truth", f"predictions.uri={root}/masks", f"output.uri={root}/scores"]
 
-    code, _, err = run_flow("prepare", *prepare, "labels.categories=[dark, mid, bright]", "shard.images=2")
+    code, _, err = run_here(capsys, "prepare", *prepare, "labels.categories=[dark, mid, bright]", "shard.images=2")
     assert code == 0, err
-    code, out, err = run_flow("label", *label, "compute.actors=1")
+    code, out, err = run_here(capsys, "label", *label, "compute.actors=1")
     assert code == 0, err
     assert json.loads(out)["ok"] == 6
-    code, out, err = run_flow("evaluate", *evaluate)
+    code, out, err = run_here(capsys, "evaluate", *evaluate)
     assert code == 0, err
     assert json.loads(out)["pixel_accuracy"] == 118 / 119
     report = json.loads(storage.read(f"{root}/scores/report.json"))
     assert report["images"] == {"ok": 6, "missing": 0, "failed": 0, "no_truth": 0, "extra": 0}
     labelled = report["semantic"]["confusion"][:-1]  # the last row is the unlabelled pixel
     assert sum(map(sum, labelled)) == 119
-    code, out, err = run_flow("report", common[0], f"evaluation.uri={root}/scores", f"output.uri={root}/scores")
+    code, out, err = run_here(capsys, "report", common[0], f"evaluation.uri={root}/scores", f"output.uri={root}/scores")
     assert code == 0, err
     page = storage.read(f"{root}/scores/report.html").decode()
     assert page.count("data:image/") >= 6, "every image is shown, read from the store"
@@ -75,16 +76,16 @@ def test_from_labels_to_scores_on_s3(s3_server: StorageConfig, tmp_path: Path) -
 
     standing = {file.path: file.mtime_us for file in storage.walk(root)}
     for verb, arguments in (("label", label), ("evaluate", evaluate)):
-        code, _, err = run_flow(verb, *arguments)
+        code, _, err = run_here(capsys, verb, *arguments)
         assert (code, "nothing to do" in err) == (0, True), err
     storage.put_if_absent(f"{root}/images/new.png", png(image(9)))
-    code, _, err = run_flow("label", *label)
+    code, _, err = run_here(capsys, "label", *label)
     assert code == 2
     assert "the input differs: 1 image(s) added (such as 'new.png')" in err
     assert standing.items() <= {file.path: file.mtime_us for file in storage.walk(root)}.items()
 
 
-def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
+def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from segjobs.models.registry import build
     from segjobs.models.tensors import save_model
 
@@ -95,7 +96,8 @@ def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
     save_model(model, f"{root}/model", storage)
     for number in range(2):
         storage.put_if_absent(f"{root}/images/{number}.png", png(image(number)))
-    code, out, err = run_flow(
+    code, out, err = run_here(
+        capsys,
         "label",
         f"storage.s3.endpoint_url={s3_server.s3.endpoint_url}",
         f"input.uri={root}/images",
@@ -103,7 +105,6 @@ def test_weights_on_s3(s3_server: StorageConfig, tmp_path: Path) -> None:
         "model.name=unet",
         f"model.weights={root}/model",
         "compute.actors=1",
-        SEGJOBS_CACHE=str(tmp_path / "cache"),
     )
     assert code == 0, err
     assert json.loads(out)["ok"] == 2

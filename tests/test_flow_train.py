@@ -96,6 +96,7 @@ def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, w
         running.wait_until(lambda: last_step(output) >= stopped + 3)
         running.process.kill()
         assert running.wait()[0] == -9
+        assert running.left_alive() == [], "Ray Train's processes end with their driver"
     killed = last_step(output)
     assert killed < STEPS, "the kill was in mid-training"
     assert not (output / "model.json").exists()

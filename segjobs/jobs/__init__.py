@@ -15,6 +15,8 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
 # What a driver asked Ray Data's coordinator for is kept so long after it was killed, and lessens what the next one
 # may use. A driver at work asks anew every 10 s.
 os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")
+# Ray Data would gather figures about its use, in a process of its own.
+os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 # One process less to start on a laptop. A preempted node is still told from a failure, when its workers are gone.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Ray Train would change a worker's directory, and relative paths of the config would point elsewhere.
