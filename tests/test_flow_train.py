@@ -10,7 +10,7 @@ from tests.flow_process import flow, run_flow
 from tests.training import scenes
 
 # Each starts a Ray of its own, with Ray Train's actors: a minute on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 STEPS = 24
 
