@@ -126,20 +126,22 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> 
 _S3 = pytest.param("s3", marks=pytest.mark.slow)
 
 
-@pytest.fixture(params=["local", _S3])
-def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
-    """A storage and an empty place in it that other processes reach too, on the local disk and on S3."""
+def _place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
     if request.param == "local":
         return Storage(), str(tmp_path / "store")
     return Storage(request.getfixturevalue("s3_server")), f"s3://segjobs/{tmp_path.name}"
 
 
+@pytest.fixture(params=["local", _S3])
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
+    """A storage and an empty place in it that other processes reach too, on the local disk and on S3."""
+    return _place(request, tmp_path)
+
+
 @pytest.fixture(params=["local", "bucket", _S3])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Storage, str]:
     """A storage and an empty place in it, on the local disk, in a bucket that fsspec opens, and on S3."""
-    if request.param == "local":
-        return Storage(), str(tmp_path / "store")
-    if request.param == "s3":
-        return Storage(request.getfixturevalue("s3_server")), f"s3://segjobs/{tmp_path.name}"
+    if request.param != "bucket":
+        return _place(request, tmp_path)
     monkeypatch.setitem(_registry, "gs", FakeBucket)
     return Storage(StorageConfig(schemes=["gs"])), f"gs://bucket/{tmp_path.name}"

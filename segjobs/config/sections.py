@@ -8,9 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from segjobs.config.uris import OutputUri, Uri, check_allowed
 
 IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
-
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
-
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 

@@ -46,5 +46,4 @@ def _check_output(text: str, info: ValidationInfo) -> str:
 
 
 Uri = Annotated[str, Field(min_length=1), AfterValidator(check_allowed)]
-
 OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_check_output)]

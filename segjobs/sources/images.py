@@ -90,9 +90,9 @@ def _read_list(storage: Storage, uri: str, column: str) -> Iterator[FileInfo]:
     repeated = [u for u, count in Counter(uris).items() if count > 1]
     if repeated:
         raise ConfigError(f"{uri}: lists {repeated[0]!r} more than once; list each image once")
-    secret = next((redact(u) for u in uris if redact(u) != u), None)
-    if secret:
-        raise ConfigError(f"{uri}: {secret} holds a credential, which the manifest would keep; list URIs without")
+    for one in uris:
+        if (shown := redact(one)) != one:
+            raise ConfigError(f"{uri}: {shown} holds a credential, which the manifest would keep; list URIs without")
     ids = ids or _ids_below_common_folder(uris)
 
     def look_up(item: tuple[str, str]) -> FileInfo:

@@ -11,7 +11,6 @@ they like, so errors are judged by the HTTP status that they carry.
 """
 
 import errno
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -28,11 +27,11 @@ from fsspec.asyn import sync
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError, StorageError
 from segjobs.storage.uris import FileInfo, microseconds
+from segjobs.storage.waiting import wait_s
 
 Reply = TypeVar("Reply")
 Kind = Literal["transient", "slow", "busy", "denied", "refused"]
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
 _CHUNK_BYTES = 2**20
 _EMPTY_RANGE = 416  # the reply to a range of an empty object
 _PLAIN = {"Accept-Encoding": "identity"}  # so that a length is the file's own
@@ -264,10 +263,10 @@ def _try(config: StorageConfig, uri: str, send: Callable[..., Reply]) -> Reply:
                 raise
             status, cause = _status(error), error
             kind = _kind(error, status)
-        wait_s = random.uniform(0, min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S))  # noqa: S311
-        if kind in ("denied", "refused") or attempt == config.attempts or time.monotonic() + wait_s > end:
+        pause_s = wait_s(attempt)
+        if kind in ("denied", "refused") or attempt == config.attempts or time.monotonic() + pause_s > end:
             raise _Failure(kind, f"{_words(cause)}; {attempt} attempt(s)", uri, status) from cause
-        time.sleep(wait_s)
+        time.sleep(pause_s)
 
 
 def _status(error: Exception) -> int | None:

@@ -18,7 +18,6 @@ which repeats around them, lends its session and its event loop only; all errors
 
 import asyncio
 import errno
-import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -46,6 +45,7 @@ from s3fs import S3FileSystem
 
 from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
+from segjobs.storage.waiting import LONGEST_WAIT_S, wait_s
 
 Reply = TypeVar("Reply")
 Kind = Literal[
@@ -67,7 +67,6 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRef
 _BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"}
 _DAMAGED_ON_THE_WAY = {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout", "InternalError"}
 _OF_ONE_OBJECT = {"InvalidObjectState", "KeyTooLongError"}  # archived; no key can be as long
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
 _PROBE_S = 10.0  # in which a store that is up tells whether a bucket is there
 _CONNECTIONS = 64  # more than any stage has requests in flight
 _CHUNK_BYTES = 2**20
@@ -133,7 +132,7 @@ def _fault_of_reply(response: dict[str, Any]) -> Fault:
 
 def _retry_after_s(metadata: dict[str, Any]) -> float:
     text = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
-    return min(float(text), _LONGEST_WAIT_S) if text.isdecimal() else 0.0
+    return min(float(text), LONGEST_WAIT_S) if text.isdecimal() else 0.0
 
 
 class S3:
@@ -261,12 +260,12 @@ class S3:
                 renewed = True
                 self._renew(session)
                 continue
-            wait_s = max(fault.least_wait_s, _wait_s(attempt))
+            pause_s = max(fault.least_wait_s, wait_s(attempt))
             again = fault.kind in ("transient", "slow", "busy") or (fault.kind == "unreachable" and self.reached)
-            if not again or attempt == self._config.attempts or time.monotonic() + wait_s > end:
+            if not again or attempt == self._config.attempts or time.monotonic() + pause_s > end:
                 raise self._final(request, fault, attempt) from cause
             self.reached = self.reached or fault.kind == "busy"
-            time.sleep(wait_s)
+            time.sleep(pause_s)
 
     async def _once(self, request: "_Request[Reply]", left_s: float) -> Reply:
         async with asyncio.timeout(max(left_s, 0)):
@@ -358,11 +357,3 @@ class _Request(Generic[Reply]):
 def _check_length(done: int, reply: dict[str, Any]) -> None:
     if done != reply["ContentLength"]:
         raise OSError(errno.EIO, f"the reply ended after {done} of {reply['ContentLength']} bytes")
-
-
-def _wait_s(attempt: int) -> float:
-    """Full jitter: anything up to a bound that doubles, so that workers that failed together do not return together.
-
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
-    """
-    return random.uniform(0, min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S))  # noqa: S311
