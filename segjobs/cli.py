@@ -5,7 +5,6 @@ imports them when it is called.
 """
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 
 from segjobs.config import describe_keys, load_config, to_yaml
 from segjobs.errors import ExitCode, SegjobsError
+from segjobs.output import drop_output, only_results
 from segjobs.redact import redact
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,7 +45,8 @@ def main(
         if arguments.print_config:
             sys.stdout.write(to_yaml(config))
             return ExitCode.DONE
-        return job(config, dry_run=True) if dry_run and arguments.dry_run else job(config)
+        with only_results():
+            return job(config, dry_run=True) if dry_run and arguments.dry_run else job(config)
     except SegjobsError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
@@ -58,9 +59,7 @@ def main(
 
 def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # once: the way out must not be interrupted
-    # No result follows; Ray tells standard output of the workers that it ends on its way out.
-    sys.stdout.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    drop_output()  # Ray tells it of every worker that it ends on its way out
     raise _Stopped
 
 

@@ -26,12 +26,13 @@ MAY_IMPORT = {
     "errors": {"redact"},
     "interpolation": {"redact"},
     "contradictions": set(),
+    "output": set(),
     "config": {"errors", "redact", "interpolation", "contradictions", "config"},
     "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
-    "jobs": {*_BASE, *_TEAM, "manifest", "", "jobs"},
-    "cli": {"errors", "config", "redact"},
+    "jobs": {*_BASE, *_TEAM, "manifest", "output", "", "jobs"},
+    "cli": {"errors", "config", "output", "redact"},
     "flows": {"errors", "config", "cli", "jobs"},
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}

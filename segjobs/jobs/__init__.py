@@ -15,6 +15,8 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
 # What a driver asked Ray Data's coordinator for is kept so long after it was killed, and lessens what the next one
 # may use. A driver at work asks anew every 10 s.
 os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")
+# Ray's own lines, on the driver's terminal and in the logs of a submitted job, would be coloured for any reader.
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 # Ray Data would gather figures about its use, in a process of its own.
 os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 # One process less to start on a laptop. A preempted node is still told from a failure, when its workers are gone.

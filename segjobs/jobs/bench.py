@@ -8,7 +8,6 @@ meets them alike: believe the ratios before the rates.
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from segjobs.jobs.bench_runs import Observed, PlainArguments, Window, run_label,
 from segjobs.jobs.cluster import Layout, Resources, connect, layout
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
+from segjobs.output import write_result
 from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
 from segjobs.storage import Storage, is_remote, join, local_path
@@ -55,7 +55,7 @@ def bench(config: BenchConfig) -> ExitCode:
     for table in _tables(report):
         console.print(table)
     line = json.dumps(report, ensure_ascii=False)
-    sys.stdout.write(line + "\n")
+    write_result(line + "\n")
     if target:
         storage.put_if_absent(target, line.encode())
     return ExitCode.DONE

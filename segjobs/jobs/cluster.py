@@ -30,8 +30,6 @@ from segjobs.config import ClusterConfig, ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
 from segjobs.jobs.access import check_access
 
-SERVICE_CPUS = 0.25
-"""CPUs of a reading, writing or scoring task: they wait for storage more than they compute."""
 DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
 
@@ -45,6 +43,7 @@ _SHORTAGES: dict[type[RayError], str] = {
     OwnerDiedError: "a process that the job cannot do without was lost",
     ActorUnschedulableError: "no node can hold an actor any more",
 }
+_SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _LOCAL_STARTS = 3
 _CONNECT_S = 20  # in which a cluster's address must answer
@@ -157,10 +156,10 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
     """
     gpus = compute.gpus_per_actor if compute.gpus_per_actor is not None else float(have.gpus >= 1)
     threads = compute.threads or max(1, int(compute.cpus_per_actor or (1 if have.cpus <= 4 else 2)))
-    cpus = compute.cpus_per_actor or (1.0 if gpus else threads - SERVICE_CPUS)
+    cpus = compute.cpus_per_actor or (1.0 if gpus else threads - _SPARE_CPUS)
     decode = compute.decode if compute.decode != "auto" else ("task" if gpus else "actor")
-    # Actors hold their CPUs to the end: one task of the stages around them has to fit beside all of them.
-    beside = DECODE_CPUS if decode == "task" else SERVICE_CPUS
+    # Actors hold their CPUs to the end: one decoding task has to fit beside all of them.
+    beside = DECODE_CPUS if decode == "task" else 0.0
     low, _, high = compute.actors.partition("-")
     if compute.actors == "auto":
         fit = min(int((have.cpus - beside) // cpus), int(have.gpus // gpus) if gpus else int(have.cpus // threads))
@@ -173,9 +172,11 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
             f"{have.gpus:g}: lower compute.actors or set compute.gpus_per_actor=0"
         )
     if smallest * cpus + beside > have.cpus:
-        others, instead = ("a decoding task", ", or set compute.decode=actor") if decode == "task" else ("reading", "")
+        others, instead = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
+        if not beside:
+            others = instead = ""
         raise ClusterError(
-            f"compute.actors={compute.actors} of {cpus:g} CPUs each and {beside:g} for {others} need "
+            f"compute.actors={compute.actors} of {cpus:g} CPUs each{others} need "
             f"{smallest * cpus + beside:g} CPUs, the cluster has {have.cpus:g}: lower compute.actors or "
             f"compute.cpus_per_actor{instead}"
         )

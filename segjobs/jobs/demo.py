@@ -7,7 +7,6 @@ Each step is the job that works on real collections. What an earlier call finish
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from segjobs.jobs.label import label
 from segjobs.jobs.prepare import prepare
 from segjobs.jobs.train import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
+from segjobs.output import write_result
 from segjobs.report.overlay import Tile, contact_sheet
 from segjobs.sources.decode import decode_image
 from segjobs.sources.synthetic import CLASSES, write_dataset
@@ -151,5 +151,5 @@ def _draw_sheet(folder: Path) -> Path:
     contact_sheet(
         tiles, legend=categories, columns=("image", "truth", "prediction", "prediction_map"), title=title
     ).save(path)
-    sys.stdout.write(json.dumps({"mean_iou": miou, "contact_sheet": str(path)}) + "\n")
+    write_result(json.dumps({"mean_iou": miou, "contact_sheet": str(path)}) + "\n")
     return path

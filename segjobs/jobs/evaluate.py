@@ -8,7 +8,6 @@ classes' areas and counts drift.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from segjobs.jobs.slices import Slices, open_slices
 from segjobs.manifest.schema import Category
 from segjobs.metrics.bootstrap import Resampling, paired, with_intervals
 from segjobs.metrics.gate import Figure, Rule, judge, parse_rules
+from segjobs.output import write_result
 from segjobs.storage import Storage, join
 
 SCHEMA_VERSION = 2
@@ -315,4 +315,4 @@ def _print(report: dict[str, Any], uri: str) -> None:
         **sections.main_figures(report),
         "gate": {verdict["rule"]: verdict["passed"] for verdict in report["gate"]},
     }
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_result(json.dumps(record, ensure_ascii=False) + "\n")

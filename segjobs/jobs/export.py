@@ -24,13 +24,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
-from ray.exceptions import RayError
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ManifestError
-from segjobs.jobs.cluster import connect, own_error
+from segjobs.jobs.blocks import dataset_of, map_blocks, rows_of
+from segjobs.jobs.cluster import connect
 from segjobs.jobs.documents import Documents
 from segjobs.jobs.export_parts import Exporting, Span, export_part
 from segjobs.jobs.export_plan import adopt, image_ids_of, make_plan, make_setting, make_spans, numbering
@@ -127,12 +126,8 @@ def _work(exporting: Exporting, pending: Sequence[Span]) -> Iterator[tuple[int, 
         return
     blocks = [pa.table({"span": [json.dumps(asdict(span))]}) for span in pending]
     task = partial(export_part, exporting=exporting)
-    counts = ray.data.from_arrow(blocks).map_batches(task, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    try:
-        for block in counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from ((row["ok"], row["failed"]) for row in block.to_pylist())  # type: ignore[union-attr]
-    except RayError as error:
-        raise own_error(error) or error from error
+    for row in rows_of(map_blocks(dataset_of(blocks), task)):
+        yield row["ok"], row["failed"]
 
 
 def _parts(exporting: Exporting, spans: Sequence[Span]) -> Iterator[pa.Table]:

@@ -1,7 +1,6 @@
 """What an export holds and loses: rows of its parts in; sums for export.json, and lines for a person, out."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from segjobs.config import ExportConfig
 from segjobs.errors import ExitCode
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Footer
+from segjobs.output import write_result
 from segjobs.storage import join
 from segjobs.targets.base import LOSSES, LossKind, Setting, Target
 
@@ -72,8 +72,8 @@ def print_dry_run(config: ExportConfig, run: Run, target: Target, setting: Setti
         "already done": f"{done} of {len(run.parts)} parts",
     }
     for name, value in rows.items():
-        sys.stdout.write(f"{name + ':':14}{value}\n")
-    sys.stdout.write("dry run: nothing was written\n")
+        write_result(f"{name + ':':14}{value}\n")
+    write_result("dry run: nothing was written\n")
 
 
 def print_summary(report: dict[str, Any], config: ExportConfig) -> ExitCode:
@@ -103,7 +103,7 @@ def print_summary(report: dict[str, Any], config: ExportConfig) -> ExitCode:
         "seconds": report["seconds"],
         "exit_code": int(code),
     }
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_result(json.dumps(record, ensure_ascii=False) + "\n")
     return code
 
 

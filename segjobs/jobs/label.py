@@ -26,6 +26,7 @@ from segjobs.config import LabelConfig, ModelConfig, PostprocessConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError, SegjobsError
 from segjobs.jobs.apart import Report, work_apart
 from segjobs.jobs.attempts import Attempts, Work
+from segjobs.jobs.blocks import map_blocks
 from segjobs.jobs.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.decoding import Decoding, Loaded, decode_shard, load, tell_hung, unpack
 from segjobs.jobs.progress import Progress
@@ -144,7 +145,7 @@ def label_stages(
     if lay.decode == "task":
         decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
         # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
-        items = items.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS)
+        items = map_blocks(items, decode, num_cpus=DECODE_CPUS)
     pool = ActorPoolStrategy(
         min_size=lay.min_actors,
         max_size=lay.max_actors,

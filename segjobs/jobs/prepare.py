@@ -23,6 +23,7 @@ from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError
 from segjobs.jobs.apart import work_apart
 from segjobs.jobs.attempts import Attempts, Work
+from segjobs.jobs.blocks import map_blocks
 from segjobs.jobs.checks import (
     CHECKS_FILE,
     FINDINGS,
@@ -36,7 +37,7 @@ from segjobs.jobs.checks import (
     publish_splits,
     shard_tally,
 )
-from segjobs.jobs.cluster import SERVICE_CPUS, connect
+from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import TIMES_SCHEMA, Job, adopt_run, gather, run_job, summary_of_finished
 from segjobs.jobs.summary import print_dry_run, print_summary
@@ -242,7 +243,7 @@ def _stages(items: "ray.data.Dataset", attempts: Attempts, *, read: Work, author
 
     apart = partial(work_apart, make=lambda _: read, fail=fail)
     attempt = partial(attempts.at, "reading", work=read, apart=apart)
-    return items.map_batches(attempt, batch_size=None, batch_format="pyarrow", num_cpus=2 * SERVICE_CPUS)
+    return map_blocks(items, attempt)
 
 
 def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, author: Author) -> pa.Table:

@@ -9,7 +9,6 @@ the driver never holds a mask or a photograph.
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ from segjobs.jobs.progress import Progress
 from segjobs.jobs.report_tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
+from segjobs.output import write_result
 from segjobs.report.contents import Group, Page, Side
 from segjobs.report.page import about_of, render
 from segjobs.report.picks import Pick, Wanted, choose
@@ -76,7 +76,7 @@ def report(config: ReportConfig) -> ExitCode:
 
 def _print(uri: str, size_bytes: int) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"page: {uri}, {size_bytes / 1e6:.2f} MB", markup=False)
-    sys.stdout.write(json.dumps({"page": uri, "bytes": size_bytes}) + "\n")
+    write_result(json.dumps({"page": uri, "bytes": size_bytes}) + "\n")
 
 
 # --- what there is -----------------------------------------------------------------------------

@@ -12,15 +12,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from segjobs.errors import ItemError, ManifestError
-from segjobs.jobs.cluster import SERVICE_CPUS
+from segjobs.jobs.blocks import dataset_of, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
@@ -63,15 +62,13 @@ class Drawing:
     max_pixels: int
 
 
-def _mapped(rows: Sequence[Mapping[str, str]], task: Any, *, cpus: float) -> Iterator[dict[str, Any]]:
+def _mapped(rows: Sequence[Mapping[str, str]], task: Any) -> Iterator[dict[str, Any]]:
     """One task for each of ``rows`` → the rows that they give back, in order."""
     if not rows:
         return
-    dataset = ray.data.from_arrow([pa.Table.from_pylist([dict(row)]) for row in rows])
+    dataset = dataset_of([pa.Table.from_pylist([dict(row)]) for row in rows])
     dataset.context.execution_options.preserve_order = True
-    done = dataset.map_batches(task, batch_size=None, batch_format="pyarrow", num_cpus=cpus)
-    for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from cast(pa.Table, block).to_pylist()
+    yield from rows_of(map_blocks(dataset, task))
 
 
 # --- picking -----------------------------------------------------------------------------------
@@ -86,7 +83,7 @@ def ranked(storage: Storage, uri: str, wanted: Wanted) -> list[Pick]:
         parts = storage.list_names(join(uri, "scores"))
         files = [join(uri, "scores", name) for name in sorted(parts) if name.endswith(".parquet")]
     rank = partial(rank_scores, storage=storage, wanted=wanted)
-    found = _mapped([{"uri": file} for file in files], rank, cpus=2 * SERVICE_CPUS)
+    found = _mapped([{"uri": file} for file in files], rank)
     return [Pick(row["image_id"], row["score"]) for row in found]
 
 
@@ -128,7 +125,7 @@ def tallied(storage: Storage, run: Run, wanted: Wanted) -> tuple[list[Pick], Tal
     found: list[Pick] = []
     counts: Counts = {}
     confidence = np.zeros(_CONFIDENCE_BINS, np.int64)
-    for row in _mapped(tasks, task, cpus=2 * SERVICE_CPUS):
+    for row in _mapped(tasks, task):
         raw = json.loads(row["tally"])
         found = _narrowed([*found, *(Pick(*pick) for pick in raw["picks"])], wanted)
         counts = add_counts(counts, raw["counts"])
@@ -190,7 +187,7 @@ def drawn(drawing: Drawing, image_ids: Iterable[str]) -> dict[str, Card]:
             frozenset(row["classes"]),
             tuple(row["remarks"]),
         )
-        for row in _mapped(rows, partial(draw_images, drawing=slim), cpus=1)
+        for row in _mapped(rows, partial(draw_images, drawing=slim))
     }
 
 

@@ -15,18 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from pycocotools import mask as coco_mask
-from ray.exceptions import RayError
 
 from segjobs.config import BoundaryConfig
 from segjobs.errors import ItemError, ManifestError
-from segjobs.jobs.cluster import SERVICE_CPUS, own_error
+from segjobs.jobs.blocks import dataset_of, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, list_parts, part_uri, read_part
 from segjobs.manifest.rle import label_runs
 from segjobs.manifest.schema import Category, Task
@@ -198,15 +196,8 @@ def score(pairing: Pairing, spans: Sequence[Range], uri: str) -> Iterator[tuple[
     if not pending:
         return
     publish = partial(score_range, pairing=pairing, uri=uri)
-    scored = ray.data.from_arrow(pending).map_batches(
-        publish, batch_size=None, batch_format="pyarrow", num_cpus=2 * SERVICE_CPUS
-    )
-    try:
-        for block in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in cast(pa.Table, block).to_pylist():
-                yield row["ok"], row["others"]
-    except RayError as error:
-        raise own_error(error) or error from error
+    for row in rows_of(map_blocks(dataset_of(pending), publish)):
+        yield row["ok"], row["others"]
 
 
 def read_scores(storage: Storage, uri: str, count: int, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

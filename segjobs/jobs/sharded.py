@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from ray.exceptions import RayError
 
 from segjobs import __version__
 from segjobs.config import digest
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.attempts import Attempts, open_attempts
-from segjobs.jobs.cluster import SERVICE_CPUS, own_error
+from segjobs.jobs.blocks import dataset_of, map_blocks, rows_of
 from segjobs.jobs.drain import Drain
 from segjobs.jobs.progress import Progress
 from segjobs.manifest.parts import (
@@ -45,7 +44,7 @@ from segjobs.manifest.schema import FOOTER_KEY, Footer
 from segjobs.storage import Storage, is_remote, join
 
 STAGES = ("read", "decode", "forward", "encode")
-_CPUS_PER_WRITER = 4  # a writer waits for storage more than it computes
+_CPUS_PER_WORKER = 4  # that writes or verifies parts
 TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
 """Columns that a job's rows carry besides: the writer sums them up and leaves them out of the part."""
 TALLY_KEY = b"segjobs_tally"
@@ -278,7 +277,7 @@ def _dataset(shards: Sequence[tuple[int, pa.Table]]) -> "ray.data.Dataset":
     for _, items in shards:
         key = shard_key(items["image_id"].to_pylist())
         blocks.append(items.combine_chunks().append_column("shard_key", pa.array([key] * items.num_rows)))
-    return ray.data.from_arrow(blocks)
+    return dataset_of(blocks)
 
 
 def _write(
@@ -288,11 +287,17 @@ def _write(
         return None
     rows = stages(_dataset(pending), attempts)
     write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
-    # No CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards that
-    # are labelled would wait for minutes, for the next kill to lose them.
-    writers = max(2, int(ray.cluster_resources().get("CPU", 0)) // _CPUS_PER_WRITER)
-    pool = ray.data.TaskPoolStrategy(size=min(writers, len(pending)))
-    return rows.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=0, compute=pool)
+    return _by_storage(rows, write, len(pending))
+
+
+def _by_storage(shards: "ray.data.Dataset", task: Callable[[pa.Table], pa.Table], count: int) -> "ray.data.Dataset":
+    """``task`` for each of ``count`` shards, by a few workers: it waits for storage more than it computes.
+
+    It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
+    that are labelled would wait for minutes, for the next kill to lose them.
+    """
+    workers = max(2, int(ray.cluster_resources().get("CPU", 0)) // _CPUS_PER_WORKER)
+    return map_blocks(shards, task, num_cpus=0, at_once=min(workers, count))
 
 
 def _write_part(
@@ -329,7 +334,7 @@ def _verify(storage: Storage, job: Job, standing: Sequence[tuple[int, pa.Table]]
     if not standing:
         return None
     verify = partial(_verify_part, storage=storage, uri=job.uri)
-    return _dataset(standing).map_batches(verify, batch_size=None, batch_format="pyarrow", num_cpus=SERVICE_CPUS)
+    return _by_storage(_dataset(standing), verify, len(standing))
 
 
 def _verify_part(items: pa.Table, *, storage: Storage, uri: str) -> pa.Table:
@@ -374,16 +379,12 @@ def _collect(receipts: "ray.data.Dataset | None") -> Iterable[_Done]:
     """Run a dataset of receipts and hand them on as they come."""
     if receipts is None:
         return
-    try:
-        for block in receipts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in cast(pa.Table, block).to_pylist():
-                raw = json.loads(row["receipt"])
-                raw["part"] = PartInfo(**raw["part"])
-                raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
-                spent, tally = json.loads(row["spent"]), json.loads(row["tally"])
-                yield _Done(row["shard"], Receipt(**raw), spent, tally, row["ours"])
-    except RayError as error:
-        raise own_error(error) or error from error
+    for row in rows_of(receipts):
+        raw = json.loads(row["receipt"])
+        raw["part"] = PartInfo(**raw["part"])
+        raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
+        spent, tally = json.loads(row["spent"]), json.loads(row["tally"])
+        yield _Done(row["shard"], Receipt(**raw), spent, tally, row["ours"])
 
 
 # --- the end -----------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """What a person reads when a job ends: a short summary, then one JSON line for machines."""
 
 import json
-import sys
 
 from rich.console import Console
 
 from segjobs.errors import ExitCode
 from segjobs.jobs.sharded import Job, Summary
+from segjobs.output import write_result
 from segjobs.storage import join
 
 _MESSAGE_CHARS = 160
@@ -35,7 +35,7 @@ def print_summary(summary: Summary, max_failed_fraction: float) -> ExitCode:
         "stage_seconds": summary.stage_seconds,
         "exit_code": int(code),
     }
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_result(json.dumps(record, ensure_ascii=False) + "\n")
     return code
 
 
@@ -86,5 +86,5 @@ def print_dry_run(job: Job, model: str, where: str, done: set[int]) -> None:
         "device": where,
     }
     for name, value in rows.items():
-        sys.stdout.write(f"{name + ':':14}{value}\n")
-    sys.stdout.write("dry run: nothing was written\n")
+        write_result(f"{name + ':':14}{value}\n")
+    write_result("dry run: nothing was written\n")

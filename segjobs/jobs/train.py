@@ -9,7 +9,6 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from segjobs.jobs.train_follow import follow, open_mailbox
 from segjobs.jobs.train_rows import Index, Source, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category
+from segjobs.output import write_result
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
 
 if TYPE_CHECKING:
@@ -349,5 +349,5 @@ def _print(storage: Storage, uri: str) -> ExitCode:
         console.print(line, markup=False)
     score = figures["score"] if figures else None
     record = {"output": uri, "steps": training["steps"], "seconds": training["seconds"], "score": score}
-    sys.stdout.write(json.dumps({**record, "exit_code": int(ExitCode.DONE)}, ensure_ascii=False) + "\n")
+    write_result(json.dumps({**record, "exit_code": int(ExitCode.DONE)}, ensure_ascii=False) + "\n")
     return ExitCode.DONE

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from segjobs.config import SourceConfig, nearest
 from segjobs.errors import ConfigError, ItemError, ManifestError
-from segjobs.jobs.cluster import SERVICE_CPUS, own_error
+from segjobs.jobs.cluster import own_error
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.schema import Category, Task
 from segjobs.sources.decode import decode_image
@@ -156,7 +156,7 @@ def make_index(
         for number, source in enumerate(sources)
         for start in range(0, len(source.run.parts), _PARTS_PER_TASK)
     ]
-    scan = ray.remote(num_cpus=SERVICE_CPUS)(_scan_parts)
+    scan = ray.remote(num_cpus=1)(_scan_parts)
     try:
         scanned = ray.get([scan.remote(source, parts, storage, task, share) for _, source, parts in chunks])
     except RayError as error:

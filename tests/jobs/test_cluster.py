@@ -23,7 +23,7 @@ from segjobs.jobs.cluster import Layout, Resources, connect, layout, own_error
         ((2, 0), {"decode": "task"}, Layout(1, 1, 0.75, 0, 1, "task")),
         ((4, 0), {"decode": "task"}, Layout(4, 4, 0.75, 0, 1, "task")),
         ((8, 0), {"threads": 4}, Layout(2, 2, 3.75, 0, 4, "actor")),
-        ((16, 0), {"cpus_per_actor": 4}, Layout(3, 3, 4, 0, 4, "actor")),
+        ((16, 0), {"cpus_per_actor": 4}, Layout(4, 4, 4, 0, 4, "actor")),
         ((16, 0), {"cpus_per_actor": 0.5}, Layout(16, 16, 0.5, 0, 1, "actor")),
         ((16, 1), {}, Layout(1, 1, 1, 1, 2, "task")),
         ((16, 1), {"decode": "actor"}, Layout(1, 1, 1, 1, 2, "actor")),
@@ -57,7 +57,7 @@ def test_a_cluster_is_divided(have: tuple[float, float], settings: dict[str, obj
         (
             (2, 0),
             {"actors": "3-4"},
-            "compute.actors=3-4 of 0.75 CPUs each and 0.25 for reading need 2.5 CPUs, the cluster has 2: "
+            "compute.actors=3-4 of 0.75 CPUs each need 2.25 CPUs, the cluster has 2: "
             "lower compute.actors or compute.cpus_per_actor",
         ),
         (

@@ -30,7 +30,7 @@ from tests.flow_process import Flow, flow, run_flow
 ACTORS = 2
 GRACE_S = 5
 KINDS = {"driver SIGKILL": 10, "driver SIGTERM": 8, "actor": 37, "worker": 30, "node": 15}
-_LONGEST_WAIT_S = 120  # for a part after a kill, or for a process to kill
+_LONGEST_WAIT_S = 600  # for a part after a kill, or for a process to kill
 _MOST_PARTS = 3  # between two kills
 
 
