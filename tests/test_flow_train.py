@@ -85,13 +85,14 @@ def last_step(output: Path) -> int:
 
 def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
-    with flow("train", *command(data, output)) as running:
+    with flow("train", *command(data, output, "checkpoint_s=2")) as running:
         running.wait_until(lambda: last_step(output) >= 2)
         running.process.terminate()
         code, _, err = running.wait()
     assert code == 75
-    assert "what is published stays, and the same command continues:" in err
     stopped = last_step(output)
+    assert f"stopping; the checkpoint of step {stopped} is written" in err
+    assert "what is published stays, and the same command continues:" in err
     with flow("train", *command(data, output)) as running:
         running.wait_until(lambda: last_step(output) >= stopped + 3)
         running.process.kill()

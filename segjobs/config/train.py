@@ -198,6 +198,9 @@ class TrainComputeConfig(ClusterConfig):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="autocast on GPU; the CPU computes in fp32"
     )
+    grace_s: float = Field(
+        default=20.0, ge=0, description="seconds in which a stopped training may end its step and save a checkpoint"
+    )
 
 
 class TrainConfig(JobConfig):

@@ -1,4 +1,4 @@
-"""The way out of a run that is asked to stop: a signal in, no more shards, and then the signal's own effect.
+"""The way out of a job that is asked to stop: a signal in, what is in flight ends, and then the signal's own effect.
 
     SIGTERM, SIGINT ─→ attempts.stop() ─→ shards in flight end or the grace time does ─→ the signal again
 
@@ -22,45 +22,32 @@ _LOOK_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Drain:
-    """While it is entered, a first signal stops the run gently; a second one has its usual effect.
+class FirstSignal:
+    """While it is entered, a first signal is noted; a second one has its usual effect.
 
-    Signals reach the main thread only: entered in another one, it just passes on the workers' lines.
+    Signals reach the main thread only: entered in another one, it notes none.
     """
 
-    def __init__(self, attempts: Attempts, progress: Progress, grace_s: float) -> None:
-        self._attempts = attempts
-        self._progress = progress
-        self._grace_s = grace_s
-        self._signal: int | None = None
-        self._ended = False
+    def __init__(self) -> None:
+        self.number: int | None = None
         self._before: dict[int, Any] = {}
-        self._thread = threading.Thread(target=self._follow, name="drain", daemon=True)
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal came."""
-        return self._signal is not None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended = True
-        self._thread.join()
         self._restore()
 
     def leave(self) -> None:
         """Let the signal that came have its usual effect, now that nothing is in flight."""
-        assert self._signal is not None  # noqa: S101
+        assert self.number is not None  # noqa: S101
         self._restore()
-        signal.raise_signal(self._signal)
+        signal.raise_signal(self.number)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number  # and no more: a handler may interrupt anything, a lock's holder too
+        self.number = number  # and no more: a handler may interrupt anything, a lock's holder too
         self._restore()
 
     def _restore(self) -> None:
@@ -68,14 +55,45 @@ class Drain:
             signal.signal(number, handler)
         self._before = {}
 
+
+class Drain:
+    """While it is entered, a first signal stops the run gently, and the workers' lines are passed on."""
+
+    def __init__(self, attempts: Attempts, progress: Progress, grace_s: float) -> None:
+        self._attempts = attempts
+        self._progress = progress
+        self._grace_s = grace_s
+        self._signal = FirstSignal()
+        self._ended = False
+        self._thread = threading.Thread(target=self._follow, name="drain", daemon=True)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self._signal.number is not None
+
+    def __enter__(self) -> Self:
+        self._signal.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._thread.join()
+        self._signal.__exit__()
+
+    def leave(self) -> None:
+        """Let the signal that came have its usual effect, now that nothing is in flight."""
+        self._signal.leave()
+
     def _follow(self) -> None:
         try:
             while not self._ended:
                 time.sleep(_LOOK_S)
                 for line in self._ask("news") or ():
                     self._progress.note(line)
-                if self._signal is not None and not self._ended:
-                    self._stop(self._signal)
+                if self._signal.number is not None and not self._ended:
+                    self._stop(self._signal.number)
                     return
         except RayError:  # the cluster is gone, and the loop beside this thread says so
             return

@@ -220,7 +220,7 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
         run_config=RunConfig(failure_config=FailureConfig(max_failures=0)),
     )
     try:
-        follow(trainer.fit, mailbox, progress, steps=task.feed.steps)
+        follow(trainer.fit, mailbox, progress, steps=task.feed.steps, grace_s=config.compute.grace_s)
     except (TrainingFailedError, RayError) as error:
         raise _cause(error) or error from error
 

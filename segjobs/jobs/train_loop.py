@@ -148,6 +148,8 @@ class Trainer:
             self.reader = Reader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
+        self._saved_step = 0
+        self._heard: ray.ObjectRef | None = None
         self._clock: _Clock | None = None
 
     def run(self) -> None:
@@ -157,7 +159,7 @@ class Trainer:
             self._say(note=str(self.transfer))
         if self.rank == 0 and record.step:
             self._say(note=f"going on from the checkpoint of step {record.step}")
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), record.step
         if not self._patience_is_over():
             for step, examples in task.feed.batches(self.rank, self.world, first_step=record.step):
                 self._clock = self._clock or _Clock(record.seconds, step)
@@ -177,6 +179,10 @@ class Trainer:
             self._validate()
         elif time.monotonic() - self._saved > self.config.checkpoint_s:
             self._save()
+        if self._stop_is_asked():
+            if self._saved_step != record.step:
+                self._save()
+            self._say(saved=record.step)
 
     # --- one step -------------------------------------------------------------------------------
 
@@ -290,7 +296,7 @@ class Trainer:
                 dist.broadcast(tensor, 0)
 
     def _save(self) -> None:
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.record.step
         if self.rank == 0:
             tensors = {
                 "module": self.segmenter.module.state_dict(),
@@ -299,6 +305,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
             }
             self.checkpoints.save(self.record, tensors)
+            train_output.publish_events(self.record.lines, self.config.output.uri, self.task.storage)
 
     def _restore(self) -> Record:
         found = self.checkpoints.load() if self.rank == 0 else None
@@ -351,7 +358,14 @@ class Trainer:
 
     def _say(self, **message: Any) -> None:
         if self.rank == 0:
-            self.task.mailbox.put.remote(message)
+            self._heard = self.task.mailbox.put.remote(message)
+
+    def _stop_is_asked(self) -> bool:
+        """By what the driver's mailbox answered to the last message; only rank 0 sends any."""
+        if self._heard is None or not ray.wait([self._heard], timeout=0)[0]:
+            return False
+        heard, self._heard = self._heard, None
+        return ray.get(heard)
 
     # --- the end ----------------------------------------------------------------------------------
 

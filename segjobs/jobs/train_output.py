@@ -3,7 +3,7 @@
 output.uri/metrics.jsonl        a line every ten steps, and one each validation
 output.uri/curves.png           the same as a picture
 output.uri/contact_sheet.png    validation images: image, truth, prediction
-output.uri/tensorboard/         the same as an event file, where the package tensorboard is installed
+output.uri/tensorboard/         the same as event files, one at each checkpoint, where tensorboard is installed
 output.uri/model.safetensors, model.json
 """
 
@@ -46,7 +46,7 @@ def publish(
     storage.put_if_absent(join(uri, CURVES), _png(draw_curves(lines)))
     if reader is not None and task.config.validation.contact_sheet:
         storage.put_if_absent(join(uri, SHEET), _png(_sheet(task, segmenter, reader, places)))
-    _event_file(lines, uri, storage)
+    publish_events(record.lines, uri, storage)
     best = next((line for line in reversed(lines) if "validation" in line and line["step"] == record.best_step), None)
     training = {
         "identity": dict(task.identity),
@@ -85,22 +85,30 @@ def _png(picture: "Image.Image") -> bytes:
     return data.getvalue()
 
 
-def _event_file(lines: Sequence[dict[str, Any]], uri: str, storage: Storage) -> None:
+def publish_events(lines: Sequence[str], uri: str, storage: Storage) -> None:
+    """Write the lines that no event file has yet into one of its own, named by its last step.
+
+    TensorBoard reads the files of a folder in the order of their names.
+    """
     if importlib.util.find_spec("tensorboard") is None:
+        return
+    folder_uri = join(uri, "tensorboard")
+    last = max((int(name.rpartition(".")[2]) for name in storage.list_names(folder_uri)), default=0)
+    new = [line for line in map(json.loads, lines) if line["step"] > last]
+    if not new:
         return
     from torch.utils.tensorboard import SummaryWriter
 
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
-            for line in lines:
+            for line in new:
                 values = line.get("validation", line)
                 for name, value in values.items():
                     if isinstance(value, int | float) and name not in ("step", "seconds", "score"):
                         tag = f"validation/{name}" if "validation" in line else f"train/{name}"
                         writer.add_scalar(tag, value, line["step"])
         (path,) = Path(folder).iterdir()
-        # A name of its own would make a second file where a killed training publishes again.
-        storage.put_file_if_absent(join(uri, "tensorboard", "events.out.tfevents.training"), path)
+        storage.put_file_if_absent(join(folder_uri, f"events.out.tfevents.{new[-1]['step']:08d}"), path)
 
 
 def headline(figures: dict[str, Any], task: str) -> str:

@@ -1,4 +1,6 @@
-"""The event file of a training, read back by TensorBoard's own reader."""
+"""The event files of a training, read back by TensorBoard's own reader."""
+
+import json
 
 import pytest
 
@@ -13,7 +15,11 @@ def test_what_tensorboard_reads(tmp_path):
         {"step": 20, "epoch": 1.0, "seconds": 5.0, "loss": 1.25, "lr": 0.0005, "images_per_s": 9.0},
         {"step": 20, "epoch": 1.0, "validation": {"score": 0.25, "mean_iou": 0.25, "AP": None, "iou": {"cat": 0.5}}},
     ]
-    train_output._event_file(lines, str(tmp_path), Storage())
+    texts = [json.dumps(line) for line in lines]
+    for count in (1, 1, 3, 3):  # at each checkpoint, after a restart too, what no file has yet
+        train_output.publish_events(texts[:count], str(tmp_path), Storage())
+    names = [path.name for path in sorted((tmp_path / "tensorboard").iterdir())]
+    assert names == ["events.out.tfevents.00000010", "events.out.tfevents.00000020"]
     events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"train/loss", "train/lr", "validation/mean_iou"} <= set(events.Tags()["scalars"])
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(10, 1.5), (20, 1.25)]
