@@ -128,7 +128,8 @@ def test_a_write_whose_reply_is_lost_is_known_as_ones_own(proxy: FaultProxy, roo
 
 @pytest.mark.slow
 def test_a_store_that_ignores_the_condition_is_refused(proxy: FaultProxy, root: str) -> None:
-    from segjobs.jobs.sharded import Job, _publish_plan
+    from segjobs.jobs.sharded import _publish_plan
+    from segjobs.jobs.shards import Job
 
     plan = make_plan([FileInfo("/a.jpg", "a.jpg", 1, 1, "")], ShardConfig())
     job = Job("label", root, plan, {}, Footer("semantic", make_categories(["sky"]), "digest"), {})

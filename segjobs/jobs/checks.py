@@ -25,7 +25,7 @@ from rich.table import Table
 
 from segjobs import __version__
 from segjobs.errors import ItemError
-from segjobs.jobs.sharded import Job
+from segjobs.jobs.shards import Job
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items
 from segjobs.manifest.statistics import add_counts, count_rows, statistics

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segjobs.jobs.scoring import UNION_COUNTS
+from segjobs.jobs.pairing import UNION_COUNTS
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import Matches, join

@@ -23,8 +23,9 @@ from segjobs.jobs import sections
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.collect import TAKES_PART, Census, Scores, column_of, keep, take_census
 from segjobs.jobs.figures import all_figures, area_shares
+from segjobs.jobs.pairing import Pairing, Range
 from segjobs.jobs.progress import Progress
-from segjobs.jobs.scoring import Pairing, Range, score
+from segjobs.jobs.scoring import score
 from segjobs.jobs.sides import open_pairing
 from segjobs.jobs.slices import Slices, open_slices
 from segjobs.manifest.schema import Category

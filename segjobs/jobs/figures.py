@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segjobs.jobs.collect import Scores, all_matches, boundary_blocks, class_counts, confusion_matrix, panoptic_blocks
-from segjobs.jobs.scoring import Pairing
+from segjobs.jobs.pairing import Pairing
 from segjobs.metrics.average_precision import Matches
 from segjobs.metrics.bootstrap import Estimates, Resampling, divide, estimate, semantic_figures
 from segjobs.metrics.boundary import boundary_figures

@@ -39,7 +39,8 @@ from segjobs.jobs.checks import (
 )
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
-from segjobs.jobs.sharded import TIMES_SCHEMA, Job, adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.sharded import adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.shards import TIMES_SCHEMA, Job
 from segjobs.jobs.summary import print_dry_run, print_summary
 from segjobs.manifest.plan import Plan, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table

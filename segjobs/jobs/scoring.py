@@ -2,184 +2,36 @@
 
     run.json × 2 → ranges of image_id → tasks: join, count → scores/part-00012.parquet
 
-Parts of a manifest hold consecutive image_ids, so the join needs no shuffle: some parts of the truth,
-with the ids up to the next, are one task, which reads the few parts of the predictions that reach into
-its range. A task holds the masks of those parts and nothing more. What it publishes are counts,
+A task holds the masks of its range (``pairing.py``) and nothing more. What it publishes are counts,
 from which every score, convention, slice and interval follows without another look at a mask.
 """
 
 import json
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from segjobs.config import BoundaryConfig
 from segjobs.errors import ItemError, ManifestError
 from segjobs.jobs.blocks import dataset_of, map_blocks, rows_of
+from segjobs.jobs.pairing import SCORES_SCHEMA, UNION_COUNTS, Pairing, Range, Side
 from segjobs.manifest.parts import PartInfo, Run, list_parts, part_uri, read_part
 from segjobs.manifest.rle import label_runs
-from segjobs.manifest.schema import Category, Task
-from segjobs.metrics.boundary import BOUNDARY_TYPE, boundary_counts
+from segjobs.metrics.boundary import boundary_counts
 from segjobs.metrics.confusion import VOID, dense, image_confusion, summarise
-from segjobs.metrics.matching import MATCHES_TYPE, match_image
-from segjobs.metrics.panoptic import QUALITY_TYPE, match_segments
+from segjobs.metrics.matching import match_image
+from segjobs.metrics.panoptic import match_segments
 from segjobs.storage import Storage
 
-UNION_COUNTS = ("both_px", "truth_px", "predicted_px")
-
-
-def _struct(*ids: str, **fields: pa.DataType) -> pa.StructType:
-    return pa.struct([*((name, pa.int32()) for name in ids), *fields.items()])
-
-
-SCORES_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        ("uri", pa.string()),
-        # ok, missing, failed (prediction), no_truth (truth failed), extra (no truth at all)
-        pa.field("status", pa.string(), nullable=False),
-        ("message", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("confidence", pa.float32()),
-        ("labelled_px", pa.int64()),
-        ("correct_px", pa.int64()),
-        ("pixel_accuracy", pa.float64()),
-        ("mean_iou", pa.float64()),
-        # Pixels by category_id of the truth, sparse; null stands for unlabelled truth and for not predicted.
-        ("confusion", pa.list_(_struct("truth", "predicted", pixels=pa.int64()))),
-        (
-            "unions",
-            pa.list_(_struct("category_id", **dict.fromkeys(UNION_COUNTS, pa.int64()))),
-        ),  # instead of confusion, where objects may overlap
-        ("boundary", pa.list_(BOUNDARY_TYPE)),
-        ("mask_matches", MATCHES_TYPE),
-        ("box_matches", MATCHES_TYPE),
-        ("panoptic", pa.list_(QUALITY_TYPE)),
-        ("objects", pa.list_(_struct("category_id", truth=pa.int64(), predicted=pa.int64()))),
-        # Where a confident prediction says other_id of pixels that the truth gives category_id (null: to nothing).
-        (
-            "disputes",
-            pa.list_(_struct("category_id", "other_id", pixels=pa.int64(), score=pa.float32(), counts=pa.string())),
-        ),
-    ]
-)
 _COLUMNS = ("image_id", "uri", "width", "height", "status", "error", "segments", "confidence")
-_RANGE_IMAGES = 256
 _DISPUTES = 3  # of one image that are kept, the largest
 _MATCH_IOU = 0.5  # from which on two objects stand in the same place
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two manifests: ``index`` maps its category ids to class indices of the evaluation, None to none.
-
-    ``foreign`` reads what other tools wrote: one JSON text of an image and its size (h, w) → segments;
-    then ``run`` is None.
-    """
-
-    name: Literal["truth", "predictions"]
-    task: Task
-    index: Mapping[int, int | None]
-    run: Run | None = None
-    foreign: Any = None
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """The two sides of one evaluation, its classes, and what is counted besides pixels."""
-
-    storage: Storage
-    truth: Side
-    predictions: Side
-    categories: tuple[Category, ...]
-    boundary: BoundaryConfig
-    dispute_score: float
-    dispute_px: int
-
-    @property
-    def ids(self) -> list[int]:
-        """The category id of each class index."""
-        return [category.id for category in self.categories]
-
-    @property
-    def task(self) -> Task:
-        """What the evaluation is foremost about."""
-        return "instance" if self.has_detections else "panoptic" if self.has_objects else "semantic"
-
-    @property
-    def overlapping(self) -> bool:
-        """Objects may overlap on a side: classes are compared one by one, not pixel by pixel."""
-        return "instance" in (self.truth.task, self.predictions.task)
-
-    @property
-    def has_objects(self) -> bool:
-        """Both sides know objects, so that these can be matched."""
-        return self.truth.task != "semantic" and self.predictions.task != "semantic"
-
-    @property
-    def has_detections(self) -> bool:
-        """The predictions are objects with scores, which can be ranked."""
-        return self.truth.task != "semantic" and self.predictions.task == "instance"
-
-
-@dataclass(frozen=True)
-class Range:
-    """One task: the image_ids in [low, high), None being open, and the parts that may hold them.
-
-    ``foreign``: image_id → JSON text of an image's masks, where the predictions are no manifest.
-    """
-
-    low: str | None
-    high: str | None
-    truth: tuple[PartInfo, ...]
-    predictions: tuple[PartInfo, ...]
-    foreign: Mapping[str, str] | None = None
-
-    def holds(self, image_id: str) -> bool:
-        return (self.low is None or image_id >= self.low) and (self.high is None or image_id < self.high)
-
-    @staticmethod
-    def from_json(text: str) -> "Range":
-        raw = json.loads(text)
-        truth, predictions = (tuple(PartInfo(**part) for part in raw[side]) for side in ("truth", "predictions"))
-        return Range(raw["low"], raw["high"], truth, predictions, raw["foreign"])
-
-
-def ranges(truth: Sequence[PartInfo], predictions: Sequence[PartInfo], *, least: int = _RANGE_IMAGES) -> list[Range]:
-    """Cut all image_ids into ranges of whole parts of the truth; every id of either side is in exactly one.
-
-    ``least``: images of a range, but for the last; so that small parts do not make many small tasks.
-    """
-    for name, parts in (("truth", truth), ("predictions", predictions)):
-        for one, two in pairwise(parts):
-            if one.last_id >= two.first_id:
-                raise ManifestError(
-                    f"{name}: {one.name} and {two.name} overlap in image_id; a manifest is sorted by it"
-                )
-    groups: list[list[PartInfo]] = [[]]
-    for part in truth:
-        if sum(one.rows for one in groups[-1]) >= least:
-            groups.append([])
-        groups[-1].append(part)
-    starts: list[str | None] = [None, *(group[0].first_id for group in groups[1:])]
-    stops: list[str | None] = [*starts[1:], None]
-    firsts, lasts = [part.first_id for part in predictions], [part.last_id for part in predictions]
-    found = []
-    for group, low, high in zip(groups, starts, stops, strict=True):
-        begin = 0 if low is None else bisect_left(lasts, low)
-        end = len(firsts) if high is None else bisect_left(firsts, high)
-        found.append(Range(low, high, tuple(group), tuple(predictions[begin:end])))
-    return found
 
 
 def score(pairing: Pairing, spans: Sequence[Range], uri: str) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError, ManifestError
-from segjobs.jobs.scoring import Pairing, Range, Side, ranges
+from segjobs.jobs.pairing import Pairing, Range, Side, ranges
 from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category

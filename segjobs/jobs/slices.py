@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from segjobs.config import BootstrapConfig, SlicesConfig, digest, nearest
 from segjobs.errors import ConfigError
 from segjobs.jobs.collect import Scores, all_matches, class_counts, column_of
-from segjobs.jobs.scoring import Pairing
+from segjobs.jobs.pairing import Pairing
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import accumulate
 from segjobs.metrics.bootstrap import Estimates, Resampling, estimate, mean, semantic_figures, with_intervals

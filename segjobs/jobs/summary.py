@@ -5,7 +5,8 @@ import json
 from rich.console import Console
 
 from segjobs.errors import ExitCode
-from segjobs.jobs.sharded import Job, Summary
+from segjobs.jobs.sharded import Summary
+from segjobs.jobs.shards import Job
 from segjobs.output import write_result
 from segjobs.storage import join
 

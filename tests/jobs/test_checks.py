@@ -11,7 +11,7 @@ import pyarrow as pa
 from segjobs.config import ShardConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.checks import CHECKS_FILE, STATISTICS_FILE, Gathered, Place, finding_of, publish_splits, shard_tally
-from segjobs.jobs.sharded import Job
+from segjobs.jobs.shards import Job
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer
 from segjobs.sources.labels import CHECKS, Leftover, UnknownId

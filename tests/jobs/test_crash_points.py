@@ -18,8 +18,9 @@ import pytest
 
 from segjobs.config import ShardConfig, StorageConfig
 from segjobs.errors import ItemError, StorageError
-from segjobs.jobs import sharded
-from segjobs.jobs.sharded import TIMES_SCHEMA, Job, Summary, adopt_run
+from segjobs.jobs import sharded, shards
+from segjobs.jobs.sharded import Summary, adopt_run
+from segjobs.jobs.shards import TIMES_SCHEMA, Job
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer, make_categories
@@ -50,14 +51,14 @@ def write(config: StorageConfig, uri: str) -> bool:
     summary = Summary(uri, job.run_id)
     parts = []
     for number, items in job.plan.shards():
-        stage = sharded._verify_part if number in done else sharded._write_part
+        stage = shards._verify_part if number in done else shards._write_part
         settings: dict[str, Any] = {"storage": storage, "uri": uri}
         if number not in done:
             items, settings = rows_of(items), {**settings, "footer": job.footer, "tally": None}
         (row,) = stage(items, **settings).to_pylist()
         receipt = json.loads(row["receipt"])
-        parts.append(sharded.PartInfo(**receipt.pop("part")))
-        summary.add(sharded.Receipt(parts[-1], **receipt))
+        parts.append(shards.PartInfo(**receipt.pop("part")))
+        summary.add(shards.Receipt(parts[-1], **receipt))
     return sharded._close(storage, job, summary, parts)
 
 
@@ -68,7 +69,7 @@ def rows_of(items: pa.Table) -> pa.Table:
         if item.path.endswith("5"):
             row = failed_row(item, Author("run"), ItemError("TRUNCATED", "ends early"))
         rows.append({**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0)})
-    key = sharded.shard_key(items["image_id"].to_pylist())
+    key = shards.shard_key(items["image_id"].to_pylist())
     return rows_table(rows, TIMES_SCHEMA, items.append_column("shard_key", pa.array([key] * items.num_rows)))
 
 

@@ -12,7 +12,8 @@ from segjobs.jobs.attempts import Attempts
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.decoding import Decoding, decode_shard, unpack
 from segjobs.jobs.progress import Progress
-from segjobs.jobs.sharded import TIMES_SCHEMA, Job, run_job
+from segjobs.jobs.sharded import run_job
+from segjobs.jobs.shards import TIMES_SCHEMA, Job
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table

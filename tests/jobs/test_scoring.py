@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segjobs.errors import ManifestError
-from segjobs.jobs.scoring import Range, ranges
+from segjobs.jobs.pairing import Range, ranges
 from segjobs.manifest.parts import PartInfo
 
 

@@ -15,7 +15,8 @@ from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.attempts import Attempts
 from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
-from segjobs.jobs.sharded import TIMES_SCHEMA, Job, Stages, Summary, adopt_run, run_job
+from segjobs.jobs.sharded import Summary, adopt_run, run_job
+from segjobs.jobs.shards import TIMES_SCHEMA, Job, Stages
 from segjobs.manifest.plan import make_plan, read_plan
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.storage import FileInfo, Storage

@@ -7,7 +7,8 @@ import pytest
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ExitCode
-from segjobs.jobs.sharded import Job, Summary
+from segjobs.jobs.sharded import Summary
+from segjobs.jobs.shards import Job
 from segjobs.jobs.summary import print_dry_run, print_summary
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import Footer
