@@ -16,7 +16,7 @@ import pytest
 from fsspec.registry import _registry
 from hypothesis import settings
 
-from segjobs.config import S3Config, StorageConfig
+from segjobs.config import ClusterConfig, S3Config, StorageConfig
 from segjobs.storage import Storage
 from tests.fake_bucket import FakeBucket
 
@@ -53,12 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray with two CPUs for all tests that run jobs in this process."""
-    from segjobs.jobs.cluster import start_local  # sets Ray's environment before Ray is imported
+    """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process."""
+    from segjobs.jobs.cluster import connect, start_local  # sets Ray's environment before Ray is imported
 
     import ray  # isort: skip
 
     start_local(num_cpus=2)
+    connect(ClusterConfig())
     yield
     ray.shutdown()
 

@@ -1,7 +1,10 @@
-"""A label run whose every request goes through a proxy that breaks a share of them: one right row per image."""
+"""Label runs through a network that breaks requests, and on a node without room: one right row per image, or a line why
+not."""
 
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,15 +13,28 @@ import pytest
 from PIL import Image
 
 from segjobs.config import StorageConfig
+from segjobs.errors import ClusterError
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.storage import Storage, join
 from tests.fault_proxy import TRANSIENT, Fault, fault_proxy
-from tests.flow_process import run_here
+from tests.flow_process import REPOSITORY, run_here
 from tests.toy_model import expected_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEED, SHARE = 20, 0.25
+STORE_BYTES = 80 * 2**20
+_SMALL_NODE = """
+import sys
+from segjobs.cli import main
+from segjobs.config import LabelConfig
+from segjobs.jobs.cluster import start_local
+from segjobs.jobs.label import label
+
+store, full = int(sys.argv[1]), float(sys.argv[2])
+start_local(num_cpus=2, object_store_memory=store, _system_config={"local_fs_capacity_threshold": full})
+sys.exit(main(LabelConfig, label, sys.argv[3:]))
+"""
 
 
 def pixels(number: int) -> np.ndarray:
@@ -64,3 +80,28 @@ def test_a_run_through_a_broken_network(
     assert {f"parts/{part.name}" for part in run.parts} | {"plan.parquet", "run.json"} == {
         file.path for file in storage.walk(join(root, "out")) if not file.path.startswith("attempts/")
     }
+
+
+def test_a_shard_larger_than_the_object_store(tmp_path: Path) -> None:
+    """Its decoded pixels go through the disk; where that is full too, the run stops and can be continued."""
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((2000, 2000, 3), number, np.uint8)).save(tmp_path / "in" / f"{number}.png")
+    assert STORE_BYTES < 8 * 2000 * 2000 * 3
+    command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", "model.name=tests.toy_model:build"]
+    command += ["compute.decode=task", "shard.images=8"]
+
+    def run(full: float) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", _SMALL_NODE, str(STORE_BYTES), str(full), *command]
+        return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    stopped = run(full=0.001)  # a disk is full from this share on
+    assert stopped.returncode == ClusterError.exit_code, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == (
+        "error: the disk on which a node of the cluster keeps Ray's files is full; free some space (RAY_TMPDIR); "
+        "what is published stays: run the command again to continue"
+    )
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["plan.parquet"]
+    done = run(full=1.0)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] == 8

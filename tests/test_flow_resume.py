@@ -52,7 +52,7 @@ def test_a_driver_killed_at_several_points_ends_as_an_undisturbed_run(tmp_path: 
     stops = (0, 6)
     for stop_at in stops:  # parts: right after the plan, then in the middle
         log = log_of(str(stop_at))
-        with flow("label", *command(out), TOY_LOG=str(log), TOY_SLEEP_S="0.3") as running:
+        with flow("label", *command(out), TOY_LOG=str(log), TOY_SLEEP_S="0.6") as running:
             running.wait_until(
                 lambda stop_at=stop_at: (
                     (out / "plan.parquet").exists() and (not stop_at or len(parts_of(out)) >= stop_at)

@@ -20,6 +20,8 @@ from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, Task, make_categories
 from segjobs.storage import FileInfo, Storage
 
+import ray  # isort: skip  # after segjobs.jobs, which sets its environment
+
 NAMES = ("ground", "square")
 SIZE_HW = (40, 48)
 
@@ -108,14 +110,16 @@ def config_of(uri: str, output: Path | str, **sections: Any) -> TrainConfig:
 
 
 class Ear:
-    """The driver's side: keeps what a worker tells."""
+    """The driver's side: keeps what a worker tells, and answers whether it is to stop."""
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
+        self.stopping = False
         self.put = self
 
-    def remote(self, message: dict[str, Any]) -> None:
+    def remote(self, message: dict[str, Any]) -> ray.ObjectRef:
         self.heard.append(message)
+        return ray.put(self.stopping)
 
 
 def trainer_of(config: TrainConfig) -> tuple[Any, Ear]:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from segjobs.errors import ConfigError, ManifestError, TrainingError
-from segjobs.jobs import train_feed
+from segjobs.jobs import train_feed, train_loop
 from segjobs.jobs.train_loop import Trainer
+from segjobs.jobs.train_state import Checkpoints
 from segjobs.storage import Storage, join
 from tests.training import config_of, draw, scenes, trainer_of
 
@@ -105,6 +106,24 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bits(
     assert [line["loss"] for line in lines] == [line["loss"] for line in lines_of(tmp_path / "whole")]
     tensors = storage.read(join(output, "model.safetensors"))
     assert tensors == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_a_stop_is_answered_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_loop, "_SPOKEN_S", 0)
+    config = config_of(scenes(tmp_path), tmp_path / "model", checkpoint_s=1000.0, schedule={"steps": 3})
+    trainer, ear = trainer_of(config)
+    saved: list[set[str]] = []
+    save = Checkpoints.save
+
+    def watch(self: Checkpoints, *state: object) -> None:
+        save(self, *state)
+        saved.append({path.name for path in (tmp_path / "model" / "checkpoints").iterdir()})
+
+    monkeypatch.setattr(Checkpoints, "save", watch)
+    ear.stopping = True
+    trainer.run()
+    assert saved == [{f"step-{step:08d}.pt"} for step in (1, 2, 3)]
+    assert [one["saved"] for one in ear.heard if "saved" in one] == [1, 2, 3]
 
 
 def test_a_scheduler_that_waits_for_the_training_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
