@@ -26,6 +26,8 @@ settings.load_profile("segjobs")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["SEGJOBS_CACHE"] = str(Path(tempfile.gettempdir()) / "segjobs-tests")
+# Ray's workers run 15 nicer than other processes: what another test computes in its own would hold them up for minutes.
+os.environ |= {"RAY_worker_niceness": "0"}
 # Of the S3 server below; here, since Ray's workers have the environment of the moment when Ray was started.
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 REPOSITORY = Path(__file__).resolve().parents[1]

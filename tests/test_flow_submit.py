@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from segjobs.config import StorageConfig
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RAY = str(Path(sys.executable).parent / "ray")
 IMAGES = 24  # far more than are in flight when the stop comes
 _LONGEST_S = 300
+_STARTS = 3
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -46,30 +48,37 @@ def head(s3_server: StorageConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text("a" * 64)
     token.chmod(0o600)
-    port = free_port()
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     environment |= {"RAY_JOB_STOP_WAIT_TIME_S": "60", "TOY_SLEEP_S": "1", "PYTHONPATH": str(REPOSITORY)}
     environment |= {"PATH": f"{Path(RAY).parent}:{os.environ['PATH']}"}  # whose python the job runs with
     environment.pop("RAY_ADDRESS", None)
-    command = [
-        RAY,
-        "start",
-        "--head",
-        "--block",
-        f"--port={free_port()}",
-        "--num-cpus=2",
-        "--node-ip-address=127.0.0.1",
-    ]
-    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    command += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     with ExitStack() as stack:
-        log = stack.enter_context((token.parent / "log").open("wb"))
-        node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-        stack.callback(node.send_signal, signal.SIGTERM)
-        address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: node.poll() is not None or ray_job(environment, address, "list").returncode == 0)
-        assert node.poll() is None, (token.parent / "log").read_text()
+        # On a busy machine a part of the head can give up waiting for another, and all of it ends.
+        started = (start_head(stack, environment, token.parent / "log") for _ in range(_STARTS))
+        address = next((found for found in started if found), None)
+        assert address, (token.parent / "log").read_text()
         yield address, environment
+
+
+def start_head(stack: ExitStack, environment: dict[str, str], log_file: Path) -> str | None:
+    """The address of its job server, once all parts of it are there; None where it ended."""
+    port, client_port = free_port(), free_port()
+    command = [RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2"]
+    command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
+    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    log = stack.enter_context(log_file.open("ab"))
+    node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+    stack.callback(node.send_signal, signal.SIGTERM)
+    address = f"http://127.0.0.1:{port}"
+
+    def stands() -> bool:
+        listening = (one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+        ready = any(place and place.port == client_port for place in listening)
+        return ready and ray_job(environment, address, "list").returncode == 0
+
+    wait_for(lambda: node.poll() is not None or stands())
+    return address if node.poll() is None else None
 
 
 def ray_job(environment: dict[str, str], address: str, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
