@@ -17,6 +17,7 @@ from fsspec.registry import _registry
 from hypothesis import settings
 
 from segjobs.config import ClusterConfig, S3Config, StorageConfig
+from segjobs.errors import StorageError
 from segjobs.storage import Storage
 from tests.fake_bucket import FakeBucket
 
@@ -110,7 +111,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageConfi
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
             _wait_for(f"http://127.0.0.1:{ports['s3']}/healthz", server)
-            yield StorageConfig(s3=S3Config(endpoint_url=f"http://127.0.0.1:{ports['s3']}"))
+            config = StorageConfig(s3=S3Config(endpoint_url=f"http://127.0.0.1:{ports['s3']}"))
+            _wait_for_bucket(config)
+            yield config
         finally:
             server.terminate()
 
@@ -124,6 +127,20 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> 
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise RuntimeError(f"no answer from {url}")
+
+
+def _wait_for_bucket(config: StorageConfig, wait_s: float = 60) -> None:
+    """The server answers before it has made its bucket."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            Storage(config).read("s3://segjobs/any")
+        except FileNotFoundError:
+            return
+        except StorageError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 _S3 = pytest.param("s3", marks=pytest.mark.slow)

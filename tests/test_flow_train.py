@@ -12,7 +12,7 @@ from tests.training import scenes
 # Each starts a Ray of its own, with Ray Train's actors: a minute on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-STEPS = 24
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def last_step(output: Path) -> int:
 
 def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
-    with flow("train", *command(data, output, "checkpoint_s=2")) as running:
+    with flow("train", *command(data, output)) as running:
         running.wait_until(lambda: last_step(output) >= 2)
         running.process.terminate()
         code, _, err = running.wait()

@@ -179,10 +179,11 @@ class Trainer:
             self._validate()
         elif time.monotonic() - self._saved > self.config.checkpoint_s:
             self._save()
-        if self._stop_is_asked():
+        if record.step < task.feed.steps and self._stop_is_asked():
             if self._saved_step != record.step:
                 self._save()
             self._say(saved=record.step)
+            time.sleep(self.config.compute.grace_s)  # the driver ends this process when it hears of the checkpoint
 
     # --- one step -------------------------------------------------------------------------------
 

@@ -110,7 +110,9 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bits(
 
 def test_a_stop_is_answered_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_loop, "_SPOKEN_S", 0)
-    config = config_of(scenes(tmp_path), tmp_path / "model", checkpoint_s=1000.0, schedule={"steps": 3})
+    config = config_of(
+        scenes(tmp_path), tmp_path / "model", checkpoint_s=1000.0, schedule={"steps": 3}, compute={"grace_s": 0}
+    )
     trainer, ear = trainer_of(config)
     saved: list[set[str]] = []
     save = Checkpoints.save
@@ -123,7 +125,7 @@ def test_a_stop_is_answered_with_a_checkpoint(tmp_path: Path, monkeypatch: pytes
     ear.stopping = True
     trainer.run()
     assert saved == [{f"step-{step:08d}.pt"} for step in (1, 2, 3)]
-    assert [one["saved"] for one in ear.heard if "saved" in one] == [1, 2, 3]
+    assert [one["saved"] for one in ear.heard if "saved" in one] == [1, 2], "the last step is the end anyway"
 
 
 def test_a_scheduler_that_waits_for_the_training_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
