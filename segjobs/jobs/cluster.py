@@ -172,9 +172,8 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
             f"{have.gpus:g}: lower compute.actors or set compute.gpus_per_actor=0"
         )
     if smallest * cpus + beside > have.cpus:
-        others, instead = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
-        if not beside:
-            others = instead = ""
+        decoding = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
+        others, instead = decoding if beside else ("", "")
         raise ClusterError(
             f"compute.actors={compute.actors} of {cpus:g} CPUs each{others} need "
             f"{smallest * cpus + beside:g} CPUs, the cluster has {have.cpus:g}: lower compute.actors or "

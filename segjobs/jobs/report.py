@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ray.exceptions import RayError
 from rich.console import Console
 
 from segjobs.config import ReportConfig, digest
 from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
-from segjobs.jobs.cluster import connect, own_error
+from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.report_tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
@@ -61,10 +60,7 @@ def report(config: ReportConfig) -> ExitCode:
         return ExitCode.DONE
     progress.note("report: starting Ray")
     connect(config.compute)
-    try:
-        page = make_page(config, sources, progress)
-    except RayError as error:
-        raise own_error(error) or error from error
+    page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
     if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
         raise ConflictError(f"{uri} was written by somebody else meanwhile; choose a new output.uri")

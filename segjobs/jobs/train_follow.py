@@ -74,9 +74,9 @@ def follow(run: Callable[[], object], mailbox: Any, progress: Progress, *, steps
                     continue
                 if end is None:
                     end = time.monotonic() + grace_s
-                    told.saved = not told.started  # before the first step there is nothing to save
                     ray.get(mailbox.stop.remote())
-                if told.saved or time.monotonic() > end:
+                # Before the first step there is nothing to save.
+                if told.saved or not told.started or time.monotonic() > end:
                     stop.leave()
         told.tell(ray.get(mailbox.take.remote()), progress)
     finally:

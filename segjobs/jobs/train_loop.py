@@ -148,7 +148,6 @@ class Trainer:
             self.reader = Reader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
-        self._saved_step = 0
         self._heard: ray.ObjectRef | None = None
         self._clock: _Clock | None = None
 
@@ -159,7 +158,7 @@ class Trainer:
             self._say(note=str(self.transfer))
         if self.rank == 0 and record.step:
             self._say(note=f"going on from the checkpoint of step {record.step}")
-        self._saved, self._saved_step = time.monotonic(), record.step
+        self._saved = time.monotonic()
         if not self._patience_is_over():
             for step, examples in task.feed.batches(self.rank, self.world, first_step=record.step):
                 self._clock = self._clock or _Clock(record.seconds, step)
@@ -180,8 +179,7 @@ class Trainer:
         elif time.monotonic() - self._saved > self.config.checkpoint_s:
             self._save()
         if record.step < task.feed.steps and self._stop_is_asked():
-            if self._saved_step != record.step:
-                self._save()
+            self._save()
             self._say(saved=record.step)
             time.sleep(self.config.compute.grace_s)  # the driver ends this process when it hears of the checkpoint
 
@@ -297,7 +295,7 @@ class Trainer:
                 dist.broadcast(tensor, 0)
 
     def _save(self) -> None:
-        self._saved, self._saved_step = time.monotonic(), self.record.step
+        self._saved = time.monotonic()
         if self.rank == 0:
             tensors = {
                 "module": self.segmenter.module.state_dict(),
