@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from segjobs.config import ComputeConfig, InputConfig, ShardConfig
+from segjobs.config import InputConfig, ShardConfig
 from segjobs.jobs.attempts import Attempts
-from segjobs.jobs.cluster import connect
 from segjobs.jobs.decoding import Decoding, decode_shard, unpack
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import run_job
@@ -57,7 +56,6 @@ def test_an_image_that_kills_its_decoding_tasks_is_a_row_and_the_rest_is_as_ever
         decoded = items.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=1)
         return decoded.map_batches(rows_of_pixels, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
 
-    connect(ComputeConfig())
     summary = run_job(Storage(), job, stages, Progress("label"))
     assert (summary.images, summary.ok) == (5, 3)
     rows = {row["image_id"]: row for row in read_rows(Storage(), job.uri)}

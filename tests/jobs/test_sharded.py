@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segjobs.config import ComputeConfig, ShardConfig
+from segjobs.config import ShardConfig
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.attempts import Attempts
-from segjobs.jobs.cluster import connect
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import Summary, adopt_run, run_job
 from segjobs.jobs.shards import TIMES_SCHEMA, Job, Stages
@@ -59,7 +58,6 @@ def stages(log: Path, *, run_id: str = "run", change: Callable[[pa.Table], pa.Ta
 
 
 def run(job: Job, log: Path, **options: Any) -> Summary:
-    connect(ComputeConfig())
     return run_job(STORAGE, job, stages(log, **options), Progress(job.verb))
 
 
@@ -158,7 +156,6 @@ def test_labels_travel_with_their_items(ray_session: None, tmp_path: Path) -> No
     def check(rows: pa.Table) -> pa.Table:
         return rows
 
-    connect(ComputeConfig())
     seen = tmp_path / "seen"
     seen.mkdir()
 
@@ -275,7 +272,6 @@ def test_parts_are_published_while_another_driver_holds_all_cpus(ray_session: No
 
         return items.map_batches(Slow, batch_size=None, batch_format="pyarrow", num_cpus=0.5, concurrency=1)
 
-    connect(ComputeConfig())
     coordinator = get_or_create_autoscaling_coordinator()
     claim = {"resources": [{"CPU": 1}] * 100, "expire_after_s": 600, "request_remaining": None}
     ray.get(coordinator.request_resources.remote("dead", **claim))
