@@ -15,6 +15,9 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
 # What a driver asked Ray Data's coordinator for is kept so long after it was killed, and lessens what the next one
 # may use. A driver at work asks anew every 10 s.
 os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")
+# Shards that are labelled and wait for a slow store are lost with the driver, and the object store has room for
+# thousands: Ray Data shall hold the actors back at once (`connect` says from where on), not when it is half full.
+os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
 # Ray's own lines, on the driver's terminal and in the logs of a submitted job, would be coloured for any reader.
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 # Ray Data would gather figures about its use, in a process of its own.

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _CHILD_IMPORTS = (__name__, "segjobs.models.registry", "segjobs.models.batching", "segjobs.models.postprocess")
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
+SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1
+"""So many shards of a run are an actor's at a time: two at work, one ready."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def label_stages(
     pool = ActorPoolStrategy(
         min_size=lay.min_actors,
         max_size=lay.max_actors,
-        max_tasks_in_flight_per_actor=2 * _SHARDS_PER_ACTOR,
+        max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
         max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
         enable_true_multi_threading=True,
     )

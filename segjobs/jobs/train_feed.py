@@ -117,6 +117,7 @@ class Feed:
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
         ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
         data.context.custom_execution_callback_classes = [*data.context.custom_execution_callback_classes, Rest]
+        data.context.downstream_capacity_backpressure_ratio = None  # _READ_AHEAD_BYTES are the bound here
         data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
         blocks = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED))
         for step in range(first_step, self.steps):

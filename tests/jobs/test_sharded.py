@@ -282,3 +282,19 @@ def test_parts_are_published_while_another_driver_holds_all_cpus(ray_session: No
     assert summary.ok == 20
     first = min(path.stat().st_mtime_ns for path in (tmp_path / "out/parts").iterdir())
     assert first < (tmp_path / "last").stat().st_mtime_ns, "none waited for the last shard"
+
+
+def test_few_shards_wait_for_a_slow_store(ray_session: None, tmp_path: Path) -> None:
+    """What is labelled and not yet published is lost with the driver."""
+
+    def slow(rows: pa.Table) -> dict[str, Any]:
+        time.sleep(0.4)
+        return {}
+
+    run(job_of(tmp_path / "out", listing(40), images=1, tally=slow), tmp_path / "log")
+    labelled, published = (
+        sorted(path.stat().st_mtime_ns for path in (tmp_path / name).iterdir()) for name in ("log", "out/parts")
+    )
+    assert len(published) == 40
+    waiting = [1 + n - sum(one <= now for one in published) for n, now in enumerate(labelled)]
+    assert max(waiting) <= 12, "four at work, two being published, the others ready"
