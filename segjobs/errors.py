@@ -40,7 +40,6 @@ ItemCode = Literal[
     "NON_FINITE",  # NaN or infinity in the model's output
     "GPU_OOM",  # out of GPU memory at batch size 1
     "CRASHED",  # its worker died on it
-    "TIMEOUT",  # its worker came to no end with it
     "TIMEOUT",  # reading it took longer than storage.deadline_s, or its worker hung on it
     "LABEL_SHAPE",  # the label's size is not the image's
     "LABEL_VALUE",  # a label id that the class table does not know, or a mask that makes no sense

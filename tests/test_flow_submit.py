@@ -63,7 +63,8 @@ def head(s3_server: StorageConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 def start_head(stack: ExitStack, environment: dict[str, str], log_file: Path) -> str | None:
     """The address of its job server, once all parts of it are there; None where it ended."""
     port, client_port = free_port(), free_port()
-    command = [RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2"]
+    command = [RAY, "start", "--head", "--block", f"--port={free_port()}"]
+    command += ["--num-cpus=2", "--num-gpus=1"]  # the GPU is in the books only, for the layout; the toy needs none
     command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
@@ -136,6 +137,7 @@ def test_submitted_jobs_end_as_the_same_commands_do(
 
     assert submit("again") == 3
     logs = client.get_job_logs("again")
+    assert "on 1 actor(s) of 1 GPU, decoding in tasks" in logs
     assert f"{published} of them were done by an earlier attempt" in logs
     assert "UNREADABLE 1: 'broken.png'" in logs
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", logs), "plain lines, no bar and no colours"

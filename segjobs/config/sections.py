@@ -172,7 +172,9 @@ class ComputeConfig(ClusterConfig):
         default=None, gt=0, description="CPUs of one actor; null divides the cluster's"
     )
     gpus_per_actor: float | None = Field(
-        default=None, ge=0, description="GPUs of one actor; null takes 1 where the cluster has any, else 0"
+        default=None,
+        ge=0,
+        description="GPUs of one actor, such as 0.25 for four on each; null takes 1 where the cluster has any, else 0",
     )
     threads: int | None = Field(
         default=None, ge=1, description="torch threads of one actor on CPU; null takes its CPUs, at least 1"

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from threading import Lock
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     import torch
 
     from segjobs.models.base import Segmenter
+    from segjobs.models.batching import Computed
 
 _CHILD_IMPORTS = (__name__, "segjobs.models.registry", "segjobs.models.batching", "segjobs.models.postprocess")
+_ENCODERS = 2
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
 SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1
 """So many shards of a run are an actor's at a time: two at work, one ready."""
@@ -75,7 +77,8 @@ def label_stages(
         max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
         enable_true_multi_threading=True,
     )
-    return items.map_batches(
+    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
+    return items.map_batches_internal(
         Labeller,
         fn_constructor_args=(settings, attempts),
         compute=pool,
@@ -107,20 +110,40 @@ class _Prepared:
     tensor: "torch.Tensor | None" = None
 
 
+@dataclass
+class _Flight:
+    """A batch on the device; ``start_s`` by ``time.perf_counter``."""
+
+    batch: list[_Prepared]
+    computed: "Computed"
+    start_s: float
+
+
+@dataclass
+class _Shard:
+    """A shard at work: ``rows`` by image_id, in the order of the plan; batches on the device; outputs being encoded."""
+
+    rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = field(default_factory=dict)
+    flights: deque[Future[_Flight]] = field(default_factory=deque)
+    encoding: deque[Future[dict[str, Any]]] = field(default_factory=deque)
+
+
 class Labeller:
     """One model on one device; called with shards, by several threads at a time."""
 
     def __init__(self, settings: Settings, attempts: Attempts | None = None, report: Report | None = None) -> None:
-        from segjobs.models.batching import compute_single_threaded
+        from segjobs.models.batching import beside_the_network, compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
         self._attempts = attempts
         self._to_segments = to_segments
+        self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
-        self._encoders = ThreadPoolExecutor(2, "encode", initializer=compute_single_threaded)
+        self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
         self._device = ThreadPoolExecutor(1, "device")
         self._turn = Lock()
+        self._landed_s = 0.0
         # An actor that dies in its constructor is started again and again: say why at the first shard instead.
         self._broken: SegjobsError | None = None
         try:
@@ -151,18 +174,17 @@ class Labeller:
         """``__call__`` without a record of the attempt."""
         if self._broken:
             raise self._broken
-        rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = {}
-        running: deque[Future[None]] = deque()
+        shard = _Shard()
         prepared = self._prepare_ahead(items)
         # One shard after the other: two that shared the device would end together and leave it idle.
         with self._turn:
-            for batch in self._batches(prepared, rows):
-                running.append(self._device.submit(self._forward, batch, rows))
-                if len(running) > 1:  # one batch on the device, one ready behind it
-                    running.popleft().result()
-        for future in running:
-            future.result()
-        done = (row.result() if isinstance(row, Future) else row for row in rows.values())
+            for batch in self._batches(prepared, shard.rows):
+                shard.flights.append(self._device.submit(self._launch, batch))
+                if len(shard.flights) > 1:  # one batch on the device, one ready behind it
+                    self._land(shard)
+        while shard.flights:
+            self._land(shard)
+        done = (row.result() if isinstance(row, Future) else row for row in shard.rows.values())
         return rows_table(done, TIMES_SCHEMA, items)
 
     def _prepare_ahead(self, items: pa.Table) -> Iterator[_Prepared]:
@@ -219,17 +241,45 @@ class Labeller:
                 yield waiting.pop(group)
         yield from waiting.values()
 
-    def _forward(self, batch: list[_Prepared], rows: dict[str, Any]) -> None:
-        """On the device's thread: one batch through the network, its outputs on to the encoders."""
-        from segjobs.models.batching import forward_in_halves
+    def _launch(self, batch: list[_Prepared]) -> _Flight:
+        """On the device's thread: one batch to the network."""
+        from segjobs.models.batching import launch
 
-        start = time.perf_counter()
+        start_s = time.perf_counter()
         with self._watchdog.holding([one.loaded.item.path for one in batch]):
-            outputs = forward_in_halves(self._segmenter, [one.tensor for one in batch if one.tensor is not None])
-        forward_ms = 1000 * (time.perf_counter() - start) / len(batch)
-        for one, output in zip(batch, outputs, strict=True):
+            tensors = [one.tensor for one in batch if one.tensor is not None]
+            return _Flight(batch, launch(self._segmenter, tensors), start_s)
+
+    def _land(self, shard: _Shard) -> None:
+        """Wait for the shard's first batch on the device, hand its outputs on to the encoders, a bounded number."""
+        flight = shard.flights.popleft().result()
+        with self._watchdog.holding([one.loaded.item.path for one in flight.batch]):
+            flight.computed.wait()
+        landed_s = time.perf_counter()
+        spent_s = landed_s - max(flight.start_s, self._landed_s)  # a GPU's next batch is launched while it computes
+        self._landed_s = landed_s
+        for one, output in zip(flight.batch, flight.computed.outputs, strict=True):
+            if isinstance(output, ItemError) and output.code == "GPU_OOM":
+                output = self._again_alone(one, shard)
             one.tensor = None
-            rows[one.loaded.item.path] = self._encoders.submit(self._encode, one, output, forward_ms)
+            future = self._encoders.submit(self._encode, one, output, 1000 * spent_s / len(flight.batch))
+            shard.rows[one.loaded.item.path] = future
+            shard.encoding.append(future)
+        while len(shard.encoding) > 2 * self._settings.batch_size + _ENCODERS:
+            shard.encoding.popleft().result()
+
+    def _again_alone(self, one: _Prepared, shard: _Shard) -> Any:
+        """The output of an image that did not fit on the device, with nothing of its shard beside it."""
+        from segjobs.models.batching import launch
+
+        for flight in shard.flights:
+            flight.result().computed.wait()
+        while shard.encoding:
+            shard.encoding.popleft().result()
+        assert one.tensor is not None  # noqa: S101
+        computed = self._device.submit(launch, self._segmenter, [one.tensor]).result()
+        computed.wait()
+        return computed.outputs[0]
 
     def _encode(self, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
         """Raw output of one image → its row: back to the original size, post-processed, as RLE."""
@@ -238,7 +288,7 @@ class Labeller:
         try:
             if isinstance(output, ItemError):
                 raise output
-            with self._watchdog.holding([loaded.item.path]):
+            with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
                 prediction = self._segmenter.restore(output, one.size_hw)
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess

@@ -1,8 +1,10 @@
 """Batches around a Segmenter: prepared tensors in, raw outputs (or predictions) out, in the order they came."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -11,6 +13,47 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.models.base import Prediction, Segmenter
+
+_OF_THREAD = threading.local()
+_OVERTAKES = -1  # a stream's priority: its kernels go before those of the network's, on the default stream
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Raw outputs of a batch as ``forward_in_halves`` gives them. A GPU may still be computing: ``wait`` first."""
+
+    outputs: list[Any | ItemError]
+    done: torch.cuda.Event | None = None
+
+    def wait(self) -> None:
+        """Returns once the device is done with the batch."""
+        if self.done is not None:
+            self.done.synchronize()
+
+
+def launch(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> Computed:
+    """``forward_in_halves``, which on a GPU only queues the batch: the next one can be queued behind it."""
+    outputs = forward_in_halves(segmenter, batch)
+    if _device_of(segmenter).type != "cuda":
+        return Computed(outputs)
+    done = torch.cuda.Event(blocking=True)
+    done.record()
+    return Computed(outputs, done)
+
+
+@contextmanager
+def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
+    """Inside the ``with``, what the calling thread has a GPU do is not queued behind the network's next batch.
+
+    For outputs that were waited for. On a CPU nothing changes.
+    """
+    if _device_of(segmenter).type != "cuda":
+        yield
+        return
+    if not hasattr(_OF_THREAD, "stream"):
+        _OF_THREAD.stream = torch.cuda.Stream(priority=_OVERTAKES)
+    with torch.cuda.stream(_OF_THREAD.stream):
+        yield
 
 
 def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[Any | ItemError]:
@@ -21,7 +64,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> li
     try:
         return list(segmenter.forward(batch))
     except torch.OutOfMemoryError as error:
-        message = str(error).splitlines()[0]
+        message = ". ".join(str(error).splitlines()[0].split(". ")[:2])  # and on with advice about torch's allocator
     # Outside the handler: the exception's traceback would keep the failed batch's memory alive.
     torch.cuda.empty_cache()
     if len(batch) == 1:
@@ -60,7 +103,7 @@ def set_aside(segmenter: Segmenter, device: Executor) -> Iterator[None]:
 
     No forward may be asked for meanwhile. On a CPU nothing changes.
     """
-    where = next((parameter.device for parameter in segmenter.module.parameters()), torch.device("cpu"))
+    where = _device_of(segmenter)
     if where.type != "cuda":
         yield
         return
@@ -74,6 +117,10 @@ def set_aside(segmenter: Segmenter, device: Executor) -> Iterator[None]:
         yield
     finally:
         device.submit(move, where).result()
+
+
+def _device_of(segmenter: Segmenter) -> torch.device:
+    return next((parameter.device for parameter in segmenter.module.parameters()), torch.device("cpu"))
 
 
 def compute_single_threaded() -> None:

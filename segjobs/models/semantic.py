@@ -8,6 +8,7 @@ torchvision followed by an interpolation does.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -87,11 +88,22 @@ class SemanticSegmenter:
             output = output[:, : inner[0], : inner[1]]
         logits = output.float()
         by_way_of = inner if logits.shape[1:] != inner != size_hw else None
-        if not torch.isfinite(logits.sum()):
+        finite = torch.isfinite(logits.sum())  # a GPU's answer: asked for when it has no more to do
+        label_map = self._on_device(logits, size_hw, by_way_of)
+        if not finite:
             raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
-        if logits.is_cuda and 4 * len(logits) * size_hw[0] * size_hw[1] <= _DEVICE_BYTES:
-            return LabelMap(*upsample_on_device(logits, size_hw, by_way_of=by_way_of))
+        if label_map is not None:
+            return label_map
         return LabelMap(*upsample_on_cpu(logits.cpu().contiguous().numpy(), size_hw, by_way_of=by_way_of))
+
+    def _on_device(
+        self, logits: torch.Tensor, size_hw: tuple[int, int], by_way_of: tuple[int, int] | None
+    ) -> LabelMap | None:
+        """The label map as a GPU makes it; None without one, or where it has no room for it."""
+        if logits.is_cuda and 4 * len(logits) * size_hw[0] * size_hw[1] <= _DEVICE_BYTES:
+            with suppress(torch.OutOfMemoryError):
+                return LabelMap(*upsample_on_device(logits, size_hw, by_way_of=by_way_of))
+        return None
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Images uint8 (H, W, 3) RGB of any sizes → one LabelMap each."""
@@ -140,8 +152,18 @@ class SemanticSegmenter:
 
     def _logits(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         # Stacked as (N, h, w, 3) and viewed as (N, 3, h, w), the batch is channels_last without a copy.
-        pixels = torch.stack([tensor.permute(1, 2, 0) for tensor in batch]).permute(0, 3, 1, 2)
-        scaled = pixels.to(self._device, non_blocking=True).float().div_(255).sub_(self._mean).div_(self._std)
+        rows = [tensor.permute(1, 2, 0) for tensor in batch]
+        # From pinned memory a batch is copied behind the one that is being computed, and nobody waits.
+        pixels = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=self._device.type == "cuda")
+        torch.stack(rows, out=pixels)
+        scaled = (
+            pixels.permute(0, 3, 1, 2)
+            .to(self._device, non_blocking=True)
+            .float()
+            .div_(255)
+            .sub_(self._mean)
+            .div_(self._std)
+        )
         with torch.autocast("cuda", self._dtype, enabled=self._device.type == "cuda" and self._dtype != torch.float32):
             logits = self.module(scaled)
         return {"out": logits} if isinstance(logits, torch.Tensor) else logits

@@ -26,8 +26,19 @@ def upsample_on_device(
     inner = logits[None] if by_way_of is None else _interpolate(logits[None], by_way_of)
     ids = _interpolate(inner, size_hw)[0].argmax(0)
     confidence = _interpolate(logits.softmax(0)[None], size_hw)[0].gather(0, ids[None])[0]
-    small = ids.to(torch.uint8 if len(logits) <= 256 else torch.int32)
-    return small.cpu().numpy().astype(np.uint16), confidence.cpu().numpy()
+    small, confidence = _to_host(ids.to(torch.uint8 if len(logits) <= 256 else torch.int32), confidence)
+    return small.numpy().astype(np.uint16), confidence.numpy()
+
+
+def _to_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """By way of pinned memory: a GPU copies there twice as fast, and is waited for once."""
+    if not tensors[0].is_cuda:
+        return list(tensors)
+    found = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for one, tensor in zip(found, tensors, strict=True):
+        one.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream().synchronize()
+    return found
 
 
 def _interpolate(planes: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
