@@ -23,7 +23,7 @@ class BenchConfig(JobConfig):
         default=None, description="images to measure with; null draws synthetic JPEGs of mixed sizes"
     )
     images: int = Field(
-        default=1000,
+        default=2000,
         ge=1,
         description="images of each measured run; local ones are repeated (by links) to make as many",
     )

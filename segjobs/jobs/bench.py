@@ -24,6 +24,7 @@ from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.bench_bare import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench_runs import Observed, PlainArguments, Window, run_label, run_plain, steady_window
 from segjobs.jobs.cluster import Layout, Resources, connect, layout
+from segjobs.jobs.labeller import most_in_flight
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
 from segjobs.output import write_result
@@ -88,7 +89,7 @@ class _Bench:
         self._runs = itertools.count(1)
         self._resources = connect(config.compute)
         self._lay = layout(config.compute, self._resources)
-        _check_shards(config, self._lay)
+        _check_shards(config, self._lay, self._resources)
         note(f"preparing {config.images} images")
         self._inputs = _inputs(config, scratch / "images", config.images)
         plan = make_plan(list_images(Storage(config.storage), self._inputs), config.shard, limit=_BARE_IMAGES)
@@ -157,14 +158,19 @@ def _check_plain(config: BenchConfig) -> None:
         )
 
 
-def _check_shards(config: BenchConfig, lay: Layout) -> None:
+def _check_shards(config: BenchConfig, lay: Layout, have: Resources) -> None:
     """Raise ConfigError where a run is too short to have a steady state."""
-    shards, needed = config.images // config.shard.images, 2 * lay.max_actors
+    shards, needed = config.images // config.shard.images, 2 * lay.max_actors + _waiting(lay, have)
     if shards < needed:
         raise ConfigError(
             f"images: {config.images} are {shards} shards of {config.shard.images}; {lay.max_actors} actors reach a "
             f"steady state with {needed} or more: raise images or lower shard.images"
         )
+
+
+def _waiting(lay: Layout, have: Resources) -> int:
+    """So many shards may be labelled before the writers, which start last, publish their first."""
+    return most_in_flight(lay, have.cpus)
 
 
 def _inputs(config: BenchConfig, folder: Path, count: int) -> InputConfig:
@@ -200,7 +206,8 @@ def _inputs(config: BenchConfig, folder: Path, count: int) -> InputConfig:
 def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
     """The figures as JSON: rates in images/s, times in s or ms, memory in MiB."""
     have, lay = measured.have, measured.lay
-    label = [steady_window(run.published, lay.max_actors) for run in measured.label]
+    waiting = _waiting(lay, have)
+    label = [steady_window(run.published, lay.max_actors, waiting=waiting) for run in measured.label]
     # The script's files come late and in bursts, since its writers wait behind its readers for a CPU.
     plain = [run.working for run in measured.plain]
     startups_s = [_startup_s(run, window, lay.max_actors) for run, window in zip(measured.label, label, strict=True)]

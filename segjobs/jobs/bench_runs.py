@@ -55,18 +55,20 @@ class Window:
         return self.images / (self.end_s - self.begin_s)
 
 
-def steady_window(published: Iterable[Published], actors: int) -> Window:
+def steady_window(published: Iterable[Published], actors: int, *, waiting: int) -> Window:
     """The longest stretch between two alike moments: one actor has just finished a file, the others are under way.
 
-    That is from the file number ``actors`` to the file number ``n - actors + 1`` of n: before, an actor
-    may still start; afterwards, one may find nothing more to do. Work that was begun before the window
-    and ended in it stands for as much that was begun in it and ends later.
-    Raises ValueError for fewer than ``2 * actors`` files.
+    That is from the file number ``actors + waiting`` to the file number ``n - actors + 1`` of n: before, an actor
+    may still start, and up to ``waiting`` files that were ready before the writers were come in a burst; afterwards,
+    an actor may find nothing more to do. Work that was begun before the window and ended in it stands for as much
+    that was begun in it and ends later. Raises ValueError for fewer than ``2 * actors + waiting`` files.
     """
     files = sorted(published, key=lambda one: one.at_s)
-    first, last = actors - 1, len(files) - actors
+    first, last = actors + waiting - 1, len(files) - actors
     if last <= first:
-        raise ValueError(f"{len(files)} files by {actors} actors have no steady state; at least {2 * actors} have")
+        raise ValueError(
+            f"{len(files)} files by {actors} actors have no steady state; at least {2 * actors + waiting} have"
+        )
     return Window(files[first].at_s, files[last].at_s, sum(one.images for one in files[first + 1 : last + 1]))
 
 

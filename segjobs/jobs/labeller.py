@@ -29,7 +29,7 @@ from segjobs.jobs.attempts import Attempts, Work
 from segjobs.jobs.blocks import map_blocks
 from segjobs.jobs.cluster import DECODE_CPUS, Layout
 from segjobs.jobs.decoding import Decoding, Loaded, decode_shard, load, tell_hung, unpack
-from segjobs.jobs.shards import TIMES_SCHEMA
+from segjobs.jobs.shards import TIMES_SCHEMA, storage_workers
 from segjobs.jobs.watchdog import Watchdog
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 _CHILD_IMPORTS = (__name__, "segjobs.models.registry", "segjobs.models.batching", "segjobs.models.postprocess")
 _ENCODERS = 2
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
-SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1
-"""So many shards of a run are an actor's at a time: two at work, one ready."""
+_SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,11 @@ class Settings:
     threads: int
 
 
+def most_in_flight(lay: Layout, cpus: float) -> int:
+    """So many shards at most are begun and not published: at the actors, with the writers, and as many for those."""
+    return _SHARDS_IN_FLIGHT * lay.max_actors + 2 * storage_workers(cpus)
+
+
 def label_stages(
     items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout
 ) -> "ray.data.Dataset":
@@ -73,7 +77,7 @@ def label_stages(
     pool = ActorPoolStrategy(
         min_size=lay.min_actors,
         max_size=lay.max_actors,
-        max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
+        max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
         max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
         enable_true_multi_threading=True,
     )

@@ -139,8 +139,13 @@ def _by_storage(shards: "ray.data.Dataset", task: Callable[[pa.Table], pa.Table]
     It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
     that are labelled would wait for minutes, for the next kill to lose them.
     """
-    workers = max(2, int(ray.cluster_resources().get("CPU", 0)) // _CPUS_PER_WORKER)
+    workers = storage_workers(ray.cluster_resources().get("CPU", 0))
     return map_blocks(shards, task, num_cpus=0, at_once=min(workers, count))
+
+
+def storage_workers(cpus: float) -> int:
+    """How many workers write or verify parts at a time on a cluster of so many CPUs."""
+    return max(2, int(cpus) // _CPUS_PER_WORKER)
 
 
 # --- tasks -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError
 from segjobs.jobs.bench import _check_plain, _check_shards, _inputs, bottleneck
 from segjobs.jobs.bench_runs import Memory, Observed, Published, Window, steady_window
-from segjobs.jobs.cluster import Layout
+from segjobs.jobs.cluster import Layout, Resources
 from segjobs.sources.synthetic import write_photos
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_steady_state_of_one_actor_is_all_after_its_first_file() -> None:
     files = [Published(10.0, 64), Published(12.0, 64), Published(14.0, 64), Published(15.0, 8)]
-    window = steady_window(files, actors=1)
+    window = steady_window(files, actors=1, waiting=0)
     assert window == Window(10.0, 15.0, 136)
     assert window.images_per_s == 136 / 5
 
@@ -28,17 +28,22 @@ def test_steady_state_of_two_actors_leaves_out_the_start_and_the_tail() -> None:
     # One actor ends a file at 10, 12, 14, 16, the other at 11, 13, 15: 8 images a second together. From 11 on
     # both have had one; after 15 only one is left.
     files = [Published(float(at), 8) for at in (10, 11, 12, 13, 14, 15, 16)]
-    assert steady_window(reversed(files), actors=2) == Window(11.0, 15.0, 32)
+    assert steady_window(reversed(files), actors=2, waiting=0) == Window(11.0, 15.0, 32)
+
+
+def test_files_that_waited_for_their_writer_are_no_steady_state() -> None:
+    files = [Published(at, 8) for at in (19.8, 19.9, 20.0, 21.0, 23.0, 25.0)]
+    assert steady_window(files, actors=1, waiting=3) == Window(21.0, 25.0, 16)
 
 
 def test_steady_state_of_actors_that_end_together() -> None:
     files = [Published(at, 8) for at in (10.0, 10.0, 12.0, 12.0, 14.0, 14.0)]
-    assert steady_window(files, actors=2) == Window(10.0, 14.0, 24)
+    assert steady_window(files, actors=2, waiting=0) == Window(10.0, 14.0, 24)
 
 
 def test_too_few_files_have_no_steady_state() -> None:
-    with pytest.raises(ValueError, match="3 files by 2 actors have no steady state; at least 4 have"):
-        steady_window([Published(float(at), 8) for at in range(3)], actors=2)
+    with pytest.raises(ValueError, match="6 files by 2 actors have no steady state; at least 7 have"):
+        steady_window([Published(float(at), 8) for at in range(6)], actors=2, waiting=3)
 
 
 def test_figures_of_one_run() -> None:
@@ -73,10 +78,10 @@ def config_of(*overrides: str) -> BenchConfig:
 
 
 def test_a_run_too_short_for_a_steady_state_is_refused() -> None:
-    lay = Layout(2, 2, 0.75, 0, 1, "actor")
-    _check_shards(config_of("images=256"), lay)
-    with pytest.raises(ConfigError, match=r"images: 255 are 3 shards of 64; 2 actors .* with 4 or more"):
-        _check_shards(config_of("images=255"), lay)
+    lay, have = Layout(2, 2, 0.75, 0, 1, "actor"), Resources(2, 0)
+    _check_shards(config_of("images=896"), lay, have)
+    with pytest.raises(ConfigError, match=r"images: 895 are 13 shards of 64; 2 actors .* with 14 or more"):
+        _check_shards(config_of("images=895"), lay, have)
 
 
 def test_what_the_plain_script_cannot_do_is_refused() -> None:
@@ -104,7 +109,7 @@ def test_an_input_without_images_is_an_error(tmp_path: Path) -> None:
 def test_the_figures_of_a_small_bench_fit_together(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", count=40, seed=0, sizes_hw=((48, 64), (64, 48)))
     words = [f"input.uri={tmp_path / 'photos'}", f"output.uri={tmp_path / 'out'}", "images=40", "memory_images=60"]
-    words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=5", "compute.batch_size=4"]
+    words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=2", "compute.batch_size=4"]
     command = [sys.executable, "flows/bench.py", "--config", "conf/bench.yaml", *words]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,8 @@ import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segjobs.jobs.labeller import SHARDS_IN_FLIGHT
+from segjobs.jobs.cluster import Layout
+from segjobs.jobs.labeller import most_in_flight
 from tests.flow_process import Flow, flow, run_flow
 
 ACTORS = 2
@@ -33,7 +34,8 @@ GRACE_S = 5
 KINDS = {"driver SIGKILL": 10, "driver SIGTERM": 8, "actor": 37, "worker": 30, "node": 15}
 _LONGEST_WAIT_S = 600  # for a part after a kill, or for a process to kill
 _MOST_PARTS = 3  # between two kills
-_WRITERS = 2  # of a small cluster; as many shards again wait for them
+_NODES = 3  # of one CPU each
+_LAYOUT = Layout(ACTORS, ACTORS, 0.5, 0, 1, "actor")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Cluster:
         self._node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
         self._cluster = RayCluster(initialize_head=True, head_node_args=self._node)
         self.address = self._cluster.address
-        self._others = [self._cluster.add_node(**self._node) for _ in range(2)]
+        self._others = [self._cluster.add_node(**self._node) for _ in range(_NODES - 1)]
 
     def replace_node(self, number: int) -> str:
         """One of the two goes without a word, and another one comes."""
@@ -226,7 +228,7 @@ def _checked(one: Torture, report: dict[str, Any]) -> dict[str, Any]:
         wrong.append(f"the job ended after {len(report['kills'])} of {one.kills} kills")
     predicted = sum(len(path.read_text().split()) for path in (one.folder / "log").iterdir())
     repeated = predicted - one.images
-    in_flight = (ACTORS * SHARDS_IN_FLIGHT + 2 * _WRITERS) * one.shard_images * len(report["kills"])
+    in_flight = most_in_flight(_LAYOUT, _NODES) * one.shard_images * len(report["kills"])
     if not 0 <= repeated <= in_flight:
         wrong.append(f"{repeated} images were predicted again, more than the {in_flight} that were in flight")
     return {
