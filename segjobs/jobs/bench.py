@@ -24,7 +24,7 @@ from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.bench_bare import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench_runs import Observed, PlainArguments, Window, run_label, run_plain, steady_window
 from segjobs.jobs.cluster import Layout, Resources, connect, layout
-from segjobs.jobs.labeller import most_in_flight
+from segjobs.jobs.label import most_in_flight
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
 from segjobs.output import write_result

@@ -164,14 +164,14 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
     beside = DECODE_CPUS if decode == "task" else 0.0
     low, _, high = compute.actors.partition("-")
     if compute.actors == "auto":
-        fit = min(int((have.cpus - beside) // cpus), int(have.gpus // gpus) if gpus else int(have.cpus // threads))
+        fit = min(int((have.cpus - beside) // cpus), _gpu_actors(have, gpus) if gpus else int(have.cpus // threads))
         smallest = largest = max(1, fit)
     else:
         smallest, largest = int(low), int(high or low)
-    if smallest * gpus > have.gpus:
+    if gpus and smallest > _gpu_actors(have, gpus):
         raise ClusterError(
-            f"compute.actors={compute.actors} of {gpus:g} GPU each need {smallest * gpus:g} GPUs, the cluster has "
-            f"{have.gpus:g}: lower compute.actors or set compute.gpus_per_actor=0"
+            f"compute.actors={compute.actors} of {gpus:g} GPU each: the cluster's {have.gpus:g} GPUs have room for "
+            f"{_gpu_actors(have, gpus)}; lower compute.actors or set compute.gpus_per_actor=0"
         )
     if smallest * cpus + beside > have.cpus:
         decoding = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
@@ -182,6 +182,11 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
             f"compute.cpus_per_actor{instead}"
         )
     return Layout(smallest, largest, cpus, gpus, threads, decode)
+
+
+def _gpu_actors(have: Resources, share: float) -> int:
+    """How many actors of so much GPU fit; a part of one is a part of the same one."""
+    return int(have.gpus) * int(1 / share + 1e-6) if share < 1 else int(have.gpus // share)
 
 
 def own_error(error: BaseException) -> SegjobsError | None:

@@ -8,20 +8,28 @@ A shard stays one block all the way. ``labeller.py`` is what happens to it in ta
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import ray
+from ray.data import ActorPoolStrategy
+
 from segjobs.config import LabelConfig, digest
 from segjobs.errors import ConfigError, ExitCode
-from segjobs.jobs.cluster import Layout, connect, layout
-from segjobs.jobs.decoding import Decoding
-from segjobs.jobs.labeller import Settings, label_stages
+from segjobs.jobs.attempts import Attempts
+from segjobs.jobs.blocks import map_blocks
+from segjobs.jobs.cluster import DECODE_CPUS, Layout, connect, layout
+from segjobs.jobs.decoding import Decoding, decode_shard
+from segjobs.jobs.labeller import Labeller, Settings
 from segjobs.jobs.progress import Progress
 from segjobs.jobs.sharded import adopt_run, run_job, summary_of_finished
-from segjobs.jobs.shards import Job
+from segjobs.jobs.shards import Job, storage_workers
 from segjobs.jobs.summary import print_dry_run, print_summary
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage
+
+_SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
+_SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
 
 
 def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
@@ -51,7 +59,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
         lay = lay or layout(config.compute, connect(config.compute))
         progress.note(f"label: {card.label} on {lay}")
         settings = _settings(config, storage, job, card, lay)
-        summary = run_job(storage, job, partial(label_stages, settings=settings, lay=lay), progress)
+        summary = run_job(storage, job, partial(_stages, settings=settings, lay=lay), progress)
     return print_summary(summary, config.max_failed_fraction)
 
 
@@ -109,4 +117,37 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         precision=config.compute.precision,
         device=lay.device,
         threads=lay.threads,
+    )
+
+
+# --- on Ray Data ---------------------------------------------------------------------------
+
+
+def most_in_flight(lay: Layout, cpus: float) -> int:
+    """So many shards at most are begun and not published: at the actors, with the writers, and as many for those."""
+    return _SHARDS_IN_FLIGHT * lay.max_actors + 2 * storage_workers(cpus)
+
+
+def _stages(items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout) -> "ray.data.Dataset":
+    """Blocks of planned items → blocks of manifest rows."""
+    if lay.decode == "task":
+        decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
+        # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
+        items = map_blocks(items, decode, num_cpus=DECODE_CPUS)
+    pool = ActorPoolStrategy(
+        min_size=lay.min_actors,
+        max_size=lay.max_actors,
+        max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
+        max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
+        enable_true_multi_threading=True,
+    )
+    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
+    return items.map_batches_internal(
+        Labeller,
+        fn_constructor_args=(settings, attempts),
+        compute=pool,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=lay.cpus_per_actor,
+        num_gpus=lay.gpus_per_actor or None,
     )

@@ -3,9 +3,9 @@
     [decode tasks] ─→ actors: read, decode, prepare │ forward │ restore, RLE
 
 Inside an actor three kinds of threads overlap, over two shards at a time: some decode ahead, one owns
-the device and does nothing but forward passes, some turn raw outputs into rows behind it. No dense
-mask leaves the actor. Batches are formed in the order of the plan within one shard, so a shard gives
-the same masks whenever and wherever it runs.
+the device and does nothing but forward passes (a GPU's next batch is queued while it computes), some
+turn raw outputs into rows behind it. No dense mask leaves the actor. Batches are formed in the order of
+the plan within one shard, so a shard gives the same masks whenever and wherever it runs.
 """
 
 import time
@@ -19,17 +19,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy
 
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ItemError, SegjobsError
 from segjobs.jobs.apart import Report, work_apart
 from segjobs.jobs.attempts import Attempts, Work
-from segjobs.jobs.blocks import map_blocks
-from segjobs.jobs.cluster import DECODE_CPUS, Layout
-from segjobs.jobs.decoding import Decoding, Loaded, decode_shard, load, tell_hung, unpack
-from segjobs.jobs.shards import TIMES_SCHEMA, storage_workers
+from segjobs.jobs.decoding import Decoding, Loaded, load, tell_hung, unpack
+from segjobs.jobs.shards import TIMES_SCHEMA
 from segjobs.jobs.watchdog import Watchdog
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
@@ -42,8 +38,6 @@ if TYPE_CHECKING:
 
 _CHILD_IMPORTS = (__name__, "segjobs.models.registry", "segjobs.models.batching", "segjobs.models.postprocess")
 _ENCODERS = 2
-_SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
-_SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
 
 
 @dataclass(frozen=True)
@@ -59,38 +53,6 @@ class Settings:
     precision: str
     device: str
     threads: int
-
-
-def most_in_flight(lay: Layout, cpus: float) -> int:
-    """So many shards at most are begun and not published: at the actors, with the writers, and as many for those."""
-    return _SHARDS_IN_FLIGHT * lay.max_actors + 2 * storage_workers(cpus)
-
-
-def label_stages(
-    items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout
-) -> "ray.data.Dataset":
-    """Blocks of planned items → blocks of manifest rows."""
-    if lay.decode == "task":
-        decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
-        # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
-        items = map_blocks(items, decode, num_cpus=DECODE_CPUS)
-    pool = ActorPoolStrategy(
-        min_size=lay.min_actors,
-        max_size=lay.max_actors,
-        max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
-        max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
-        enable_true_multi_threading=True,
-    )
-    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
-    return items.map_batches_internal(
-        Labeller,
-        fn_constructor_args=(settings, attempts),
-        compute=pool,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=lay.cpus_per_actor,
-        num_gpus=lay.gpus_per_actor or None,
-    )
 
 
 def _build(settings: Settings) -> "Segmenter":

@@ -28,6 +28,8 @@ from segjobs.jobs.cluster import Layout, Resources, connect, layout, own_error
         ((16, 1), {}, Layout(1, 1, 1, 1, 2, "task")),
         ((16, 1), {"decode": "actor"}, Layout(1, 1, 1, 1, 2, "actor")),
         ((8, 2), {"gpus_per_actor": 0.5}, Layout(4, 4, 1, 0.5, 2, "task")),
+        ((16, 2), {"gpus_per_actor": 0.4}, Layout(4, 4, 1, 0.4, 2, "task")),  # of each GPU a fifth is left
+        ((16, 1), {"gpus_per_actor": 0.1}, Layout(10, 10, 1, 0.1, 2, "task")),
         ((4, 4), {}, Layout(3, 3, 1, 1, 1, "task")),  # a fourth actor would leave no CPU for decoding
         ((16, 1), {"gpus_per_actor": 0}, Layout(8, 8, 1.75, 0, 2, "actor")),
         ((8, 0), {"actors": 2}, Layout(2, 2, 1.75, 0, 2, "actor")),
@@ -45,13 +47,19 @@ def test_a_cluster_is_divided(have: tuple[float, float], settings: dict[str, obj
         (
             (16, 1),
             {"actors": 2},
-            "compute.actors=2 of 1 GPU each need 2 GPUs, the cluster has 1: "
+            "compute.actors=2 of 1 GPU each: the cluster's 1 GPUs have room for 1; "
             "lower compute.actors or set compute.gpus_per_actor=0",
         ),
         (
             (4, 0),
             {"gpus_per_actor": 1},
-            "compute.actors=auto of 1 GPU each need 1 GPUs, the cluster has 0: "
+            "compute.actors=auto of 1 GPU each: the cluster's 0 GPUs have room for 0; "
+            "lower compute.actors or set compute.gpus_per_actor=0",
+        ),
+        (
+            (16, 2),
+            {"actors": 5, "gpus_per_actor": 0.4},
+            "compute.actors=5 of 0.4 GPU each: the cluster's 2 GPUs have room for 4; "
             "lower compute.actors or set compute.gpus_per_actor=0",
         ),
         (

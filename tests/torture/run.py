@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from segjobs.jobs.cluster import Layout
-from segjobs.jobs.labeller import most_in_flight
+from segjobs.jobs.label import most_in_flight
 from tests.flow_process import Flow, flow, run_flow
 
 ACTORS = 2
