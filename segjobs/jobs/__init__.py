@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
 # may use. A driver at work asks anew every 10 s.
 os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")
 # Shards that are labelled and wait for a slow store are lost with the driver, and the object store has room for
-# thousands: Ray Data shall hold the actors back at once (`connect` says from where on), not when it is half full.
+# thousands: Ray Data shall hold the stage before the writers back at once (`Job.waiting`), not when it is half full.
 os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
 # Ray's own lines, on the driver's terminal and in the logs of a submitted job, would be coloured for any reader.
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")

@@ -47,7 +47,6 @@ _SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _LOCAL_STARTS = 3
 _CONNECT_S = 20  # in which a cluster's address must answer
-_WAITING_FOR_ONE_AT_WORK = 1.0  # blocks between two stages, by their bytes, for one that the later stage works on
 _INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
 
 
@@ -96,7 +95,6 @@ def connect(compute: ClusterConfig) -> Resources:
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a shard stays one block from plan to part
     context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
-    context.downstream_capacity_backpressure_ratio = _WAITING_FOR_ONE_AT_WORK
     context.execution_no_progress_timeout_s = _SPOT_WAIT_S
     context.max_consecutive_actor_init_deaths = _INIT_DEATHS
     have = ray.cluster_resources()

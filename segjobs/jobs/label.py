@@ -30,6 +30,7 @@ from segjobs.storage import Storage
 
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
 _SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
+_WAITING = 1.0  # masks are dear: few shards shall be lost with a driver whose store is slow
 
 
 def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
@@ -101,6 +102,7 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
         footer,
         config.model_dump(mode="json"),
         grace_s=config.compute.grace_s,
+        waiting=_WAITING,
     )
 
 
@@ -124,8 +126,8 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
 
 
 def most_in_flight(lay: Layout, cpus: float) -> int:
-    """So many shards at most are begun and not published: at the actors, with the writers, and as many for those."""
-    return _SHARDS_IN_FLIGHT * lay.max_actors + 2 * storage_workers(cpus)
+    """So many shards at most are begun and not published: at the actors, with the writers, or waiting for those."""
+    return _SHARDS_IN_FLIGHT * lay.max_actors + int((1 + _WAITING) * storage_workers(cpus))
 
 
 def _stages(items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout) -> "ray.data.Dataset":

@@ -41,7 +41,8 @@ class Job:
     ``config`` is kept in run.json as it is; ``footer`` goes into every part. ``labels``: one value
     per planned item, in the plan's order, that travels with it as the column ``label``. ``tally``:
     what to keep of a shard's rows, with the columns that the part leaves out, as a small JSON value.
-    ``grace_s``: how long a stopped run may go on with the shards in flight.
+    ``grace_s``: how long a stopped run may go on with the shards in flight. ``waiting``: so many shards,
+    by their bytes, may be done and wait for each one that is being published; they are lost with the driver.
     """
 
     verb: str
@@ -53,6 +54,7 @@ class Job:
     labels: pa.Array | None = None
     tally: Callable[[pa.Table], dict[str, Any]] | None = None
     grace_s: float = 0.0
+    waiting: float = 10.0
 
     @property
     def run_id(self) -> str:
@@ -96,7 +98,9 @@ def publish(attempts: Attempts, job: Job, shards: Sequence[Shard], stages: Stage
     if shards:
         rows = stages(_dataset(shards), attempts)
         write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
-        yield from _done(_by_storage(rows, write, len(shards)))
+        receipts = _by_storage(rows, write, len(shards))
+        receipts.context.downstream_capacity_backpressure_ratio = job.waiting
+        yield from _done(receipts)
 
 
 def verify(storage: Storage, job: Job, shards: Iterable[Shard]) -> Iterator[Done]:

@@ -291,7 +291,7 @@ def test_few_shards_wait_for_a_slow_store(ray_session: None, tmp_path: Path) -> 
         time.sleep(0.4)
         return {}
 
-    run(job_of(tmp_path / "out", listing(40), images=1, tally=slow), tmp_path / "log")
+    run(job_of(tmp_path / "out", listing(40), images=1, tally=slow, waiting=1.0), tmp_path / "log")
     labelled, published = (
         sorted(path.stat().st_mtime_ns for path in (tmp_path / name).iterdir()) for name in ("log", "out/parts")
     )
