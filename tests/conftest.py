@@ -67,6 +67,19 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Room for some 600 MB more on the GPU, whatever it has."""
+    import torch
+
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600 * 2**20) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
 def _free_port() -> int:
     """A port P such that P + 10000, which the server takes for gRPC, is free too."""
     while True:

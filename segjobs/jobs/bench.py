@@ -160,17 +160,12 @@ def _check_plain(config: BenchConfig) -> None:
 
 def _check_shards(config: BenchConfig, lay: Layout, have: Resources) -> None:
     """Raise ConfigError where a run is too short to have a steady state."""
-    shards, needed = config.images // config.shard.images, 2 * lay.max_actors + _waiting(lay, have)
+    shards, needed = config.images // config.shard.images, 2 * lay.max_actors + most_in_flight(lay, have.cpus)
     if shards < needed:
         raise ConfigError(
             f"images: {config.images} are {shards} shards of {config.shard.images}; {lay.max_actors} actors reach a "
             f"steady state with {needed} or more: raise images or lower shard.images"
         )
-
-
-def _waiting(lay: Layout, have: Resources) -> int:
-    """So many shards may be labelled before the writers, which start last, publish their first."""
-    return most_in_flight(lay, have.cpus)
 
 
 def _inputs(config: BenchConfig, folder: Path, count: int) -> InputConfig:
@@ -206,7 +201,7 @@ def _inputs(config: BenchConfig, folder: Path, count: int) -> InputConfig:
 def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
     """The figures as JSON: rates in images/s, times in s or ms, memory in MiB."""
     have, lay = measured.have, measured.lay
-    waiting = _waiting(lay, have)
+    waiting = most_in_flight(lay, have.cpus)  # so many may be ready before the writers, which start last
     label = [steady_window(run.published, lay.max_actors, waiting=waiting) for run in measured.label]
     # The script's files come late and in bursts, since its writers wait behind its readers for a CPU.
     plain = [run.working for run in measured.plain]

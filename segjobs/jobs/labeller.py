@@ -236,15 +236,13 @@ class Labeller:
 
     def _again_alone(self, one: _Prepared, shard: _Shard) -> Any:
         """The output of an image that did not fit on the device, with nothing of its shard beside it."""
-        from segjobs.models.batching import launch
-
         for flight in shard.flights:
             flight.result().computed.wait()
         while shard.encoding:
             shard.encoding.popleft().result()
-        assert one.tensor is not None  # noqa: S101
-        computed = self._device.submit(launch, self._segmenter, [one.tensor]).result()
-        computed.wait()
+        computed = self._device.submit(self._launch, [one]).result().computed
+        with self._watchdog.holding([one.loaded.item.path]):
+            computed.wait()
         return computed.outputs[0]
 
     def _encode(self, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Labelling, and a job of it, with the model on a GPU. Skipped where there is none."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardCon
 from segjobs.jobs.decoding import Decoding
 from segjobs.jobs.labeller import Labeller, Settings
 from segjobs.manifest.plan import make_plan
-from segjobs.manifest.rle import decode
+from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
 from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
@@ -28,7 +27,6 @@ from tests.training import draw, scenes
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 STORAGE = Storage()
-MB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +63,8 @@ def labelled(folder: Path, device: str, *, batch_size: int = 8, **settings: Any)
 
 
 def ids_of(row: dict[str, Any]) -> np.ndarray:
-    ids = np.full((row["height"], row["width"]), 255)
-    for segment in row["segments"]:
-        ids[decode(segment["segmentation"]["counts"], ids.shape) == 1] = segment["category_id"]
-    return ids
+    segments = [(segment["category_id"], segment["segmentation"]["counts"]) for segment in row["segments"]]
+    return paint(segments, (row["height"], row["width"]))
 
 
 def check_alike(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -80,17 +76,6 @@ def check_alike(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
 
 def test_every_image_has_its_own_masks(photos: Path) -> None:
     check_alike(labelled(photos, "cuda"), labelled(photos, "cpu"))
-
-
-@pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Room for some 600 MB on the device, whatever it has."""
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600 * MB) / total)
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.empty_cache()
 
 
 def test_batches_that_do_not_fit_are_halved(photos: Path, little_memory: None) -> None:

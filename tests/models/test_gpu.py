@@ -90,17 +90,6 @@ def test_outputs_beside_the_next_batch_are_those_of_one_after_the_other():
             np.testing.assert_array_equal(ours.ids, theirs.ids)
 
 
-@pytest.fixture
-def little_memory():
-    """Room for some 600 MB on the device, whatever it has."""
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600 * MB) / total)
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.empty_cache()
-
-
 def test_a_batch_that_does_not_fit_is_halved(little_memory):
     model = on("cuda", resize="512x512")
     tensors = [model.prepare(image) for image in scenes(32)]
