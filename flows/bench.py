@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: BenchConfig) -> ExitCode:
     """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.bench import bench
+    from segjobs.jobs.bench.job import bench
 
     return bench(config)
 

@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: DemoConfig) -> ExitCode:
     """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.demo import demo
+    from segjobs.jobs.demo.job import demo
 
     return demo(config)
 

@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: EvaluateConfig) -> ExitCode:
     """Import Ray only when there is work for it."""
-    from segjobs.jobs.evaluate import evaluate
+    from segjobs.jobs.evaluate.job import evaluate
 
     return evaluate(config)
 

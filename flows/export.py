@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: ExportConfig, *, dry_run: bool = False) -> ExitCode:
     """Import Ray only when there is work for it."""
-    from segjobs.jobs.export import export
+    from segjobs.jobs.export.job import export
 
     return export(config, dry_run=dry_run)
 

@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
     """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.label import label
+    from segjobs.jobs.label.job import label
 
     return label(config, dry_run=dry_run)
 

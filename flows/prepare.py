@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: PrepareConfig, *, dry_run: bool = False) -> ExitCode:
     """Import Ray only when there is work for it."""
-    from segjobs.jobs.prepare import prepare
+    from segjobs.jobs.prepare.job import prepare
 
     return prepare(config, dry_run=dry_run)
 

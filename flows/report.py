@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: ReportConfig) -> ExitCode:
     """Import Ray only when there is work for it."""
-    from segjobs.jobs.report import report
+    from segjobs.jobs.report.job import report
 
     return report(config)
 

@@ -9,7 +9,7 @@ from segjobs.errors import ExitCode
 
 def job(config: TrainConfig) -> ExitCode:
     """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.train import train
+    from segjobs.jobs.train.job import train
 
     return train(config)
 

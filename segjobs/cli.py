@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from segjobs.config import describe_keys, load_config, to_yaml
 from segjobs.errors import ExitCode, SegjobsError
-from segjobs.output import drop_output, only_results
 from segjobs.redact import redact
+from segjobs.stdout import drop_output, only_results
 
 Config = TypeVar("Config", bound=BaseModel)
 

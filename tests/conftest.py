@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process."""
-    from segjobs.jobs.cluster import connect, start_local  # sets Ray's environment before Ray is imported
+    from segjobs.jobs.engine.cluster import connect, start_local  # sets Ray's environment before Ray is imported
 
     import ray  # isort: skip
 

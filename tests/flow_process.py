@@ -95,7 +95,7 @@ def run_flow(name: str, *arguments: str, **environment: str) -> tuple[int, str, 
 
 def run_here(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> tuple[int, str, str]:
     """The job of ``flows/<name>.py`` in this process: exit status, standard output and error."""
-    job = getattr(importlib.import_module(f"segjobs.jobs.{name}"), name)
+    job = getattr(importlib.import_module(f"segjobs.jobs.{name}.job"), name)
     capsys.readouterr()
     try:
         code = job(configs.load_config(getattr(configs, f"{name.title()}Config"), None, arguments))

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode, ItemError
-from segjobs.jobs.evaluate import evaluate
+from segjobs.jobs.evaluate.job import evaluate
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row

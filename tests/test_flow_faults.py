@@ -28,8 +28,8 @@ _SMALL_NODE = """
 import sys
 from segjobs.cli import main
 from segjobs.config import LabelConfig
-from segjobs.jobs.cluster import start_local
-from segjobs.jobs.label import label
+from segjobs.jobs.engine.cluster import start_local
+from segjobs.jobs.label.job import label
 
 store, full = int(sys.argv[1]), float(sys.argv[2])
 start_local(num_cpus=2, object_store_memory=store, _system_config={"local_fs_capacity_threshold": full})

@@ -6,7 +6,7 @@ import pytest
 
 from segjobs.config import LabelConfig, load_config
 from segjobs.errors import ExitCode
-from segjobs.jobs.label import label
+from segjobs.jobs.label.job import label
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.rle import decode
 from segjobs.models.table import MODELS

@@ -20,7 +20,7 @@ from torchvision.models.resnet import Bottleneck
 
 from segjobs.config import LabelConfig, load_config
 from segjobs.errors import ExitCode
-from segjobs.jobs.label import label
+from segjobs.jobs.label.job import label
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.rle import decode, paint
 from segjobs.models.resize import resize_image, target_size, to_tensor

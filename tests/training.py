@@ -12,8 +12,8 @@ from PIL import Image
 
 from segjobs.config import TrainConfig
 from segjobs.errors import ItemError
-from segjobs.jobs.progress import Progress
-from segjobs.jobs.train import Division, make_task, open_start
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.train.job import Division, make_task, open_start
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.rle import encode_crop, encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row
@@ -126,7 +126,8 @@ def trainer_of(config: TrainConfig) -> tuple[Any, Ear]:
     """The trainer of ``config`` in this process, on one thread, and what listens to it."""
     import torch
 
-    from segjobs.jobs.train_loop import Place, Trainer
+    from segjobs.jobs.train.task import Place
+    from segjobs.jobs.train.worker import Trainer
 
     torch.set_num_threads(1)
     storage, ear = Storage(config.storage), Ear()

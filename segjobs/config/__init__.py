@@ -34,7 +34,6 @@ from segjobs.config.sections import (
     ShardConfig,
     StorageConfig,
 )
-from segjobs.config.text import digest, nearest
 from segjobs.config.train import (
     AugmentConfig,
     LossConfig,
@@ -46,6 +45,7 @@ from segjobs.config.train import (
     TrainModelConfig,
 )
 from segjobs.config.uris import EXTRA_SCHEMES, check_uri
+from segjobs.text import digest, nearest
 
 __all__ = [
     "EXTRA_SCHEMES",

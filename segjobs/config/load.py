@@ -9,12 +9,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from segjobs.config.contradictions import contradictions
+from segjobs.config.interpolation import resolved
 from segjobs.config.keys import section_in, section_of
-from segjobs.config.text import nearest
-from segjobs.contradictions import contradictions
 from segjobs.errors import ConfigError
-from segjobs.interpolation import resolved
 from segjobs.redact import secrets_in
+from segjobs.text import nearest
 
 _SHOWN = 200  # characters of a value in an error message
 

@@ -12,7 +12,6 @@ dot are skipped. A listed URI that is not there stays in, and becomes a row NOT_
 """
 
 import csv
-import errno
 import fnmatch
 import io
 import posixpath
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from segjobs.config import InputConfig
-from segjobs.errors import ConfigError, ItemError
+from segjobs.errors import ConfigError
 from segjobs.redact import redact
 from segjobs.storage import FileInfo, Storage, is_remote, join, local_path, local_uri
 
@@ -142,30 +141,3 @@ def _ids_below_common_folder(uris: Sequence[str]) -> list[str]:
     # commonpath folds the double slash of s3:// away; cut by the folders' own text instead
     depth = len([part for part in common.split("/") if part])
     return ["/".join([p for p in uri.replace("://", ":/").split("/") if p][depth:]) for uri in uris]
-
-
-def read_item(storage: Storage, planned: FileInfo) -> bytes:
-    """The bytes of a planned file, checked against its fingerprint.
-
-    Raises ItemError: NOT_FOUND where it is gone, CHANGED where size, time or etag are not the
-    plan's, TIMEOUT, TOO_LARGE and UNREADABLE where this file alone cannot be read. StorageError stops the job.
-    """
-    try:
-        data, found = storage.read_item(planned.uri)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("NOT_FOUND", f"{planned.uri}: no such file") from None
-    except TimeoutError as error:
-        raise ItemError("TIMEOUT", f"{planned.uri}: {error.strerror}; see storage.deadline_s") from error
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise ItemError("TOO_LARGE", f"{planned.uri}: {error.strerror}") from error
-        raise ItemError("UNREADABLE", f"{planned.uri}: cannot be read: {error.strerror or error}") from error
-    before = (planned.size, planned.mtime_us, planned.etag)
-    after = (found.size, found.mtime_us, found.etag)
-    if before != after and planned.size >= 0:
-        raise ItemError(
-            "CHANGED",
-            f"{planned.uri}: changed since the run was planned ({planned.size} bytes then, {found.size} now); "
-            "label it with a new run",
-        )
-    return data

@@ -113,7 +113,7 @@ class Storage:
             from segjobs.storage.s3 import S3Files
 
             return S3Files(self.config, reached=self._reached)
-        from segjobs.storage.elsewhere import Buckets, Web
+        from segjobs.storage.fsspec_stores import Buckets, Web
 
         return (Web if scheme in ("http", "https") else Buckets)(scheme, self.config)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
-from segjobs.storage.s3_requests import S3
+from segjobs.storage.s3_client import S3
 from segjobs.storage.uris import FileInfo, microseconds
 
 _LARGEST_PUT = 5 * 2**30  # S3's own limit of one PUT

@@ -22,11 +22,12 @@ from PIL import Image
 
 from segjobs.config import DecodeConfig, InputConfig, ShardConfig, StorageConfig
 from segjobs.errors import ItemError
+from segjobs.exporters.file_names import plain_name, unusual_names
 from segjobs.manifest.plan import make_plan
 from segjobs.sources.decode import decode_color_map, decode_image, decode_label_png, image_size
-from segjobs.sources.images import list_images, read_item
+from segjobs.sources.images import list_images
+from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
-from segjobs.targets.names import plain_name, unusual_names
 from tests.sources.test_decode import BOMB, BOMBS, COLOUR, GREY, SAMPLES, SMOOTH, WIDE_RGB, chunk, png, save, tiff
 
 MAX_PIXELS = DecodeConfig().max_pixels
@@ -394,32 +395,6 @@ def test_what_becomes_of_a_label_map(name: str) -> None:
     with pytest.raises(ItemError) as caught:
         decode_label_png(data, max_pixels=MAX_PIXELS)
     assert caught.value.code == code
-
-
-def test_labels_of_unknown_ids_and_other_sizes_are_rows(read_labels: Callable[..., Any], tmp_path: Path) -> None:
-    maps = {
-        "fine": np.array([[0, 1, 255]], np.uint8),
-        "unknown": np.array([[0, 1, 7]], np.uint8),
-        "turned": np.array([[0], [1], [1]], np.uint8),
-        "larger": np.zeros((2, 6), np.uint8),
-        "colours": np.zeros((1, 3, 3), np.uint8),
-    }
-    for name, ids in maps.items():
-        for folder in ("images", "labels"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / "images" / f"{name}.png").write_bytes(save(np.zeros((1, 3, 3), np.uint8), "PNG"))
-        (tmp_path / "labels" / f"{name}.png").write_bytes(save(ids, "PNG"))
-    (tmp_path / "images" / "alone.png").write_bytes(save(np.zeros((1, 3, 3), np.uint8), "PNG"))
-    _, found = read_labels(tmp_path / "images", format="png", uri=str(tmp_path / "labels"), categories=["sky", "road"])
-    codes = {name: one.code if isinstance(one, ItemError) else one is not None for name, one in found.items()}
-    assert codes == {
-        "fine.png": True,
-        "unknown.png": "LABEL_VALUE",
-        "turned.png": "LABEL_SHAPE",
-        "larger.png": "LABEL_SHAPE",
-        "colours.png": "UNSUPPORTED_MODE",
-        "alone.png": False,
-    }
 
 
 # --- damage at random ------------------------------------------------------------------------------

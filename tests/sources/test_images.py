@@ -10,7 +10,8 @@ import pytest
 
 from segjobs.config import InputConfig
 from segjobs.errors import ConfigError, ItemError
-from segjobs.sources.images import list_images, read_item
+from segjobs.sources.images import list_images
+from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
 Store = tuple[Storage, str]

@@ -25,8 +25,8 @@ import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segjobs.jobs.cluster import Layout
-from segjobs.jobs.label import most_in_flight
+from segjobs.jobs.engine.cluster import Layout
+from segjobs.jobs.label.job import most_in_flight
 from tests.flow_process import Flow, flow, run_flow
 
 ACTORS = 2

@@ -1,0 +1,111 @@
+"""Every figure of one evaluation, of all images and of each resample: scores in, one vocabulary of names out.
+
+    Scores → counts of images → bootstrap.Estimates: mean_iou, iou, mask_AP, pq, … by name
+
+Semantic, instance and panoptic figures lie side by side, so that tables, gates and comparisons ask alike.
+Names are those of ``metrics``; COCO's numbers are ``mask_AP``, ``box_AP50`` …, and ``class_mask_AP`` by class.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from segjobs.evaluation.pairing import Pairing
+from segjobs.evaluation.scores import (
+    Scores,
+    all_matches,
+    boundary_blocks,
+    class_counts,
+    confusion_matrix,
+    panoptic_blocks,
+)
+from segjobs.metrics.average_precision import Matches
+from segjobs.metrics.bootstrap import Estimates, Resampling, divide, estimate, semantic_figures
+from segjobs.metrics.boundary import boundary_figures
+from segjobs.metrics.conventions import PairTally, ignore, per_image
+from segjobs.metrics.counts import ClassCounts, gather
+from segjobs.metrics.instance_bootstrap import estimate_average_precision
+from segjobs.metrics.panoptic import panoptic_figures
+
+KINDS = ("mask", "box")
+_LEAST_RESAMPLES = 200
+_RESAMPLED_IMAGES = 10_000_000  # images times resamples
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the images that take part add up to.
+
+    ``counts``: (correct, truth, predicted) pixels by image and class; ``matrix``: the full confusion
+    (``conventions.full_matrix``), None where objects may overlap; ``tally``: the mean by image and class.
+    """
+
+    estimates: Estimates
+    counts: ClassCounts
+    matrix: np.ndarray | None
+    tally: PairTally
+
+
+def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Figures:
+    """Every figure that the two sides allow."""
+    tally = PairTally()
+
+    def counted(blocks: Iterable[ClassCounts]) -> Iterator[ClassCounts]:
+        nonlocal tally
+        for block in blocks:
+            tally += per_image(block)
+            yield block
+
+    counts = gather(counted(class_counts(scores, overlapping=pairing.overlapping)))
+    found = [estimate(counts, resampling, semantic_figures)]
+    if pairing.boundary.enabled and not pairing.overlapping:
+        found.append(estimate(gather(boundary_blocks(scores)), resampling, boundary_figures))
+    if pairing.has_objects:
+        found.append(estimate(gather(panoptic_blocks(scores)), resampling, panoptic_figures))
+    if pairing.has_detections:
+        resampling = replace(resampling, resamples=min(resampling.resamples, instance_resamples(scores)))
+        found += [_average_precision(all_matches(scores, f"{kind}_matches"), resampling, kind) for kind in KINDS]
+    matrix = None if pairing.overlapping else ignore(confusion_matrix(scores), scores.ignored)
+    return Figures(_merge(found), counts, matrix, tally)
+
+
+def instance_resamples(scores: Scores) -> int:
+    """At most so many resamples of average precision: each walks along every detection.
+
+    2,000 for 5,000 images and 200 from 50,000 on, where intervals are narrow: half a minute each.
+    """
+    images = sum(int(kept.sum()) for kept in scores.kept)
+    return max(_LEAST_RESAMPLES, _RESAMPLED_IMAGES // max(1, images))
+
+
+def area_shares(counts: ClassCounts, resampling: Resampling) -> tuple[Estimates, Estimates]:
+    """Each class's share of all pixels, ``area_share``: of the predictions, and of the truth."""
+
+    def share(column: int) -> Estimates:
+        def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+            pixels = np.asarray(sums, np.float64)[..., column]
+            return {"area_share": divide(pixels, pixels.sum(axis=-1, keepdims=True) + np.zeros_like(pixels))}
+
+        return estimate(counts, resampling, figures)
+
+    return share(2), share(1)
+
+
+def _merge(estimates: Sequence[Estimates]) -> Estimates:
+    """Estimates on the same resamples, side by side."""
+    return Estimates(
+        {name: values for one in estimates for name, values in one.values.items()},
+        {name: samples for one in estimates for name, samples in one.samples.items()},
+    )
+
+
+def _average_precision(matches: Matches, resampling: Resampling, kind: str) -> Estimates:
+    """COCO's numbers under the kind's name: AP → mask_AP, class_AP → class_mask_AP."""
+    found = estimate_average_precision(matches, resampling)
+
+    def renamed(figures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        heads = {name: "class_" if name.startswith("class_") else "" for name in figures}
+        return {f"{heads[name]}{kind}_{name.removeprefix('class_')}": value for name, value in figures.items()}
+
+    return Estimates(renamed(found.values), renamed(found.samples))

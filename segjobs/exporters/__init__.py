@@ -1,0 +1,1 @@
+"""A manifest, written for other tools: one file a format."""

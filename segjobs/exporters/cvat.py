@@ -1,0 +1,26 @@
+"""COCO as CVAT's importer ("COCO 1.0", which is Datumaro's) reads it: upload the JSON, or the folder as a zip.
+
+    annotations/instances_default.json
+
+CVAT finds a label by the category's name, which the task must have, and a frame by the image's path *without
+extension*: ``a.jpg`` and ``a.png`` are one frame to it, which is counted as a loss. Masks come in as masks, with
+``attributes`` that a label may or may not declare; ``occluded`` is the shape's own flag.
+"""
+
+from segjobs.exporters.base import Labelled, Loss, Setting, Target, Written, exact, to_json
+from segjobs.exporters.coco_instances import annotation, document, image_entry
+
+
+def write(image: Labelled, setting: Setting) -> Written:
+    """One image → its entry and one annotation per object, with CVAT's attributes."""
+    records = []
+    for segment in image.segments:
+        entry = annotation(segment, image, setting)
+        attributes = {"occluded": False, "source": "auto" if setting.by_model else "manual"}
+        entry["attributes"] = attributes | ({"score": exact(segment["score"])} if setting.by_model else {})
+        records.append(to_json(entry)[1:])
+    losses = (Loss("name", None, 1),) if image.shares_name else ()
+    return Written(len(image.segments), image=to_json(image_entry(image)), records=tuple(records), losses=losses)
+
+
+TARGET = Target(write, lambda setting: [document("annotations/instances_default.json", setting)], by_stem=True)

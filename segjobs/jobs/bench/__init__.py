@@ -1,0 +1,1 @@
+"""How fast labelling is, beside the bare model and a plain Ray Data script."""

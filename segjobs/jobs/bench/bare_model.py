@@ -1,0 +1,192 @@
+"""The bare model and the single stages, timed without a pipeline: image files in, images per second out.
+
+A ``BareModel`` runs as a Ray actor, so that it sits where the pipeline's actors sit (the node with the
+GPU, the same priority) and leaves no threads or memory behind in the driver.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from segjobs.config import BenchConfig
+from segjobs.jobs.engine.cluster import Layout, own_error
+from segjobs.manifest.parts import part_bytes
+from segjobs.manifest.rows import Author, ok_row
+from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer
+from segjobs.sources.decode import decode_image
+from segjobs.sources.read import read_item
+from segjobs.storage import FileInfo, Storage, join
+
+_WARM_UP_BATCHES = 2
+# libgomp's default, which a user's own process has: threads spin for a while before they sleep. (The pipeline's
+# processes, whose threads wait beside many others, set OMP_WAIT_POLICY=PASSIVE; see segjobs/jobs/__init__.py.)
+_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
+
+Result = TypeVar("Result")
+Step = Literal["predict", "forward"]
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Images per second of the bare model on all the devices or CPUs that the pipeline's actors take.
+
+    ``predict``: a user's own loop in one process: decoded images in memory → prepare, forward, restore
+    to their size, batch by batch. ``forward``: the network alone on prepared tensors, in one process.
+    ``forward_split``: the same in as many processes, of as many threads, as the pipeline has actors; on
+    a CPU the hardest to reach, since there nothing but the network computes on any core.
+    """
+
+    predict: float
+    forward: float
+    forward_split: float
+
+
+def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) -> Bare:
+    """Measure on the connected cluster. Raises a SegjobsError where the model cannot be built."""
+    cpus = lay.max_actors * lay.threads
+    threads = min(cpus, int(_node_cpus()))
+    # One process reaches one GPU, or the CPUs of one node; the pipeline has so many times as much.
+    times = lay.max_actors if lay.gpus_per_actor else cpus / threads
+    whole = _start(config, files, lay, processes=1, threads=threads)
+    predict = times * sum(_rates(whole, "predict"))
+    forward = times * sum(_rates(whole, "forward"))
+    if lay.gpus_per_actor or lay.max_actors == 1:
+        return Bare(predict, forward, forward)
+    ray.kill(whole.pop())
+    split = _start(config, files, lay, processes=lay.max_actors, threads=lay.threads)
+    return Bare(predict, forward, sum(_rates(split, "forward")))
+
+
+def measure_stages(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, uri: str) -> dict[str, float]:
+    """Milliseconds per image of each stage alone, on one thread or GPU; its one part is written below ``uri``."""
+    (actor,) = _start(config, files, lay, processes=1, threads=1)
+    return _get([actor.stage_ms.remote(uri)])[0]
+
+
+def _node_cpus() -> float:
+    return max(node["Resources"].get("CPU", 1.0) for node in ray.nodes())
+
+
+def _start(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, *, processes: int, threads: int) -> list[Any]:
+    cpus = min(_node_cpus(), lay.cpus_per_actor * lay.max_actors / processes)
+    remote: Any = ray.remote(BareModel)
+    actor = remote.options(num_cpus=cpus, num_gpus=lay.gpus_per_actor or None, runtime_env={"env_vars": _ENVIRONMENT})
+    actors = [actor.remote(config, list(files), lay.device, threads) for _ in range(processes)]
+    _get([actor.ready.remote() for actor in actors])
+    return actors
+
+
+def _rates(actors: Sequence[Any], step: Step) -> list[float]:
+    """Images per second of each process, all measured at the same time."""
+    return _get([actor.rate.remote(step) for actor in actors])
+
+
+def _get(answers: list[Any]) -> list[Any]:
+    """Wait for actors. Raises the SegjobsError that one of them met as itself."""
+    try:
+        return ray.get(answers)
+    except RayError as error:
+        raise own_error(error) or error from error
+
+
+class BareModel:
+    """The model in one process, with some of the images decoded in memory."""
+
+    def __init__(self, config: BenchConfig, files: Sequence[FileInfo], device: str, threads: int) -> None:
+        from segjobs.models.registry import build
+
+        self._config = config
+        self._files = files
+        self._storage = Storage(config.storage)
+        self._segmenter = build(
+            config.model, self._storage, device=device, precision=config.compute.precision, threads=threads
+        )
+        self._images = [self._decode(read_item(self._storage, file)) for file in files]
+        self._tensors = [self._segmenter.prepare(image) for image in self._images]
+
+    def ready(self) -> None:
+        """Answers once the images are in memory."""
+
+    def rate(self, step: Step) -> float:
+        """Images per second over whole rounds of all images, for at least ``bare_s`` seconds."""
+        run = self._predict if step == "predict" else self._forward_all
+        batches = self._batches()
+        run(batches[:_WARM_UP_BATCHES])
+        images, start = 0, time.perf_counter()
+        while time.perf_counter() - start < self._config.bare_s:
+            run(batches)
+            images += len(self._images)
+        return images / (time.perf_counter() - start)
+
+    def stage_ms(self, uri: str) -> dict[str, float]:
+        """Milliseconds per image of every stage, one after the other, each over all images on this thread."""
+        from segjobs.models.batching import compute_single_threaded
+        from segjobs.models.postprocess import to_segments
+
+        compute_single_threaded()
+        card, spent = self._segmenter.card, dict[str, float]()
+
+        def stage(name: str, work: Callable[[], Result]) -> Result:
+            start = time.perf_counter()
+            result = work()
+            spent[name] = 1000 * (time.perf_counter() - start) / len(self._images)
+            return result
+
+        batches = self._batches()
+        order = [number for batch in batches for number in batch]
+        files, sizes_hw = [self._files[n] for n in order], [self._size_hw(n) for n in order]
+        self._predict(batches[:_WARM_UP_BATCHES])
+        data = stage("read", lambda: [read_item(self._storage, file) for file in files])
+        images = stage("decode", lambda: [self._decode(one) for one in data])
+        stage("prepare", lambda: [self._segmenter.prepare(image) for image in images])
+        outputs = stage("forward", lambda: self._forward_all(batches))
+        predictions = stage("restore", lambda: list(map(self._segmenter.restore, outputs, sizes_hw)))
+        masks = stage(
+            "encode", lambda: [to_segments(p, card.categories, self._config.postprocess) for p in predictions]
+        )
+        author, footer = Author("bench", card.label), Footer(card.task, card.categories, "")
+
+        def write() -> None:
+            rows = [
+                ok_row(file, author, sha256="", size_hw=size_hw, segments=segments, confidence=confidence)
+                for file, size_hw, (segments, confidence) in zip(files, sizes_hw, masks, strict=True)
+            ]
+            part = part_bytes(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), footer)
+            self._storage.put_if_absent(join(uri, "part-00000.parquet"), part)
+
+        stage("write", write)
+        return spent
+
+    def _decode(self, data: bytes) -> Any:
+        return decode_image(data, max_pixels=self._config.decode.max_pixels)
+
+    def _size_hw(self, number: int) -> tuple[int, int]:
+        return self._images[number].shape[0], self._images[number].shape[1]
+
+    def _batches(self) -> list[list[int]]:
+        """Numbers of the images in batches as full as the model takes them: of one size, where it wants that."""
+        shapes = [tuple(tensor.shape) if self._segmenter.same_size_batches else () for tensor in self._tensors]
+        numbers = sorted(range(len(shapes)), key=shapes.__getitem__)
+        groups = [list(group) for _, group in groupby(numbers, key=shapes.__getitem__)]
+        size = self._config.compute.batch_size
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+    def _predict(self, batches: Sequence[Sequence[int]]) -> None:
+        from segjobs.models.batching import predict
+
+        for batch in batches:
+            predict(self._segmenter, [self._images[number] for number in batch], batch_size=len(batch))
+
+    def _forward_all(self, batches: Sequence[Sequence[int]]) -> list[Any]:
+        outputs: list[Any] = []
+        for batch in batches:
+            outputs += self._segmenter.forward([self._tensors[number] for number in batch])
+        # A GPU computes behind the caller's back: this one restored image waits until it is done.
+        self._segmenter.restore(outputs[-1], self._size_hw(batches[-1][-1]))
+        return outputs

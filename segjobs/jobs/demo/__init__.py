@@ -1,0 +1,1 @@
+"""The other verbs, one after another, on drawn scenes."""

@@ -1,0 +1,155 @@
+"""The whole product in three minutes, offline: draw scenes, prepare, train, label, evaluate, look.
+
+    synthetic scenes ─→ prepare ─→ truth ─→ train ─→ model ─→ label ─→ predictions ─→ evaluate ─→ report
+                                     └──────────────────────────────────┴─→ contact sheet
+
+Each step is the job that works on real collections. What an earlier call finished is kept.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
+from segjobs.errors import ExitCode
+from segjobs.jobs.evaluate.job import evaluate
+from segjobs.jobs.label.job import label
+from segjobs.jobs.prepare.job import prepare
+from segjobs.jobs.train.job import train
+from segjobs.manifest.parts import footer_of, open_run, read_rows
+from segjobs.report.overlay import Tile, contact_sheet
+from segjobs.sources.decode import decode_image
+from segjobs.sources.synthetic import CLASSES, write_dataset
+from segjobs.stdout import write_result
+from segjobs.storage import Storage, local_path
+
+_MAX_PIXELS = 10**6  # scenes are small
+_SHEET_ROWS = 8
+
+
+def demo(config: DemoConfig) -> ExitCode:
+    """Run the demonstration into ``config.output.uri``, a local folder."""
+    folder = local_path(config.output.uri)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for part, count, seed in (
+        ("train", config.train_images, config.seed),
+        ("test", config.test_images, config.seed + 1),
+    ):
+        if not (folder / part).exists():
+            console.print(f"[bold]draw[/] {count} scenes for {part}")
+            write_dataset(folder / f".{part}", count=count, seed=seed)
+            (folder / f".{part}").rename(folder / part)  # complete, or not there
+        console.print(f"[bold]prepare[/] the labels of {part}")
+        prepare(_prepare_config(folder, part))
+    console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on the scenes")
+    train(_train_config(config, folder))
+    console.print("[bold]label[/] the held-out scenes")
+    label(_label_config(folder))
+    console.print("[bold]evaluate[/]")
+    evaluate(_evaluate_config(folder))
+    sheet = _draw_sheet(folder)
+    console.print(f"[bold]look[/] at {sheet}: image, truth and prediction side by side")
+    console.print(
+        "next, the whole evaluation as a page:\n"
+        f"  uv run flows/report.py evaluation.uri={folder}/report output.uri={folder}/report\n"
+        "your own photographs with this model, or with a published one (downloads its weights):\n"
+        f"  uv run flows/label.py input.uri=PHOTOS/ output.uri=out/mine model.name=unet model.weights={folder}/model\n"
+        "  uv run flows/label.py input.uri=PHOTOS/ output.uri=out/run1 model.name=deeplabv3_resnet50",
+        markup=False,
+    )
+    return ExitCode.DONE
+
+
+def _prepare_config(folder: Path, part: str) -> PrepareConfig:
+    return load_config(
+        PrepareConfig,
+        None,
+        [
+            f"input.uri={folder / part / 'images'}",
+            f"labels.uri={folder / part / 'labels'}",
+            "labels.format=png",
+            f"labels.categories=[{','.join(CLASSES)}]",
+            f"output.uri={folder / 'truth' / part}",
+        ],
+    )
+
+
+def _label_config(folder: Path) -> LabelConfig:
+    return load_config(
+        LabelConfig,
+        None,
+        [
+            f"input.uri={folder / 'test' / 'images'}",
+            f"output.uri={folder / 'predictions'}",
+            "model.name=unet",
+            f"model.weights={folder / 'model'}",
+            "shard.images=16",
+        ],
+    )
+
+
+def _evaluate_config(folder: Path) -> EvaluateConfig:
+    return load_config(
+        EvaluateConfig,
+        None,
+        [
+            f"predictions.uri={folder / 'predictions'}",
+            f"truth.uri={folder / 'truth' / 'test'}",
+            f"output.uri={folder / 'report'}",
+        ],
+    )
+
+
+def _train_config(config: DemoConfig, folder: Path) -> TrainConfig:
+    return load_config(
+        TrainConfig,
+        None,
+        [
+            f"data.uri={folder / 'truth' / 'train'}",
+            "validation.share=0",  # the held-out scenes are scored below
+            "model.name=unet",
+            f"model.options.encoder={config.encoder}",
+            f"model.seed={config.seed}",
+            f"output.uri={folder / 'model'}",
+            "augment.crop_px=128",
+            "augment.scale=[1, 1]",
+            "augment.vertical_flip=0.5",
+            "optimiser.learning_rate=0.003",
+            f"schedule.steps={config.steps}",
+            f"schedule.warmup_steps={config.steps // 10}",
+            f"seed={config.seed}",
+        ],
+    )
+
+
+def _draw_sheet(folder: Path) -> Path:
+    """Held-out scenes from the worst to the best by their own mIoU, evenly spread."""
+    storage = Storage()
+    scores = pq.read_table(pa.BufferReader(storage.read(str(folder / "report" / "per_image.parquet"))))
+    ranked = sorted(zip(scores["mean_iou"].to_pylist(), scores["image_id"].to_pylist(), strict=True))
+    picked = [ranked[n] for n in np.linspace(0, len(ranked) - 1, min(_SHEET_ROWS, len(ranked))).round().astype(int)]
+    truth = {row["image_id"]: row for row in read_rows(storage, str(folder / "truth" / "test"))}
+    predicted = {row["image_id"]: row for row in read_rows(storage, str(folder / "predictions"))}
+    tiles = [
+        Tile(
+            name=image_id,
+            image=decode_image(storage.read(truth[image_id]["uri"]), max_pixels=_MAX_PIXELS),
+            truth=truth[image_id]["segments"],
+            prediction=predicted[image_id]["segments"],
+            score=score,
+        )
+        for score, image_id in picked
+    ]
+    categories = footer_of(open_run(storage, str(folder / "truth" / "test"))).categories
+    miou = json.loads(storage.read(str(folder / "report" / "report.json")))["semantic"]["headline"]["mean_iou"]["value"]
+    title = f"Held-out scenes, worst to best: mIoU {100 * miou:.1f}"
+    path = folder / "contact_sheet.png"
+    contact_sheet(
+        tiles, legend=categories, columns=("image", "truth", "prediction", "prediction_map"), title=title
+    ).save(path)
+    write_result(json.dumps({"mean_iou": miou, "contact_sheet": str(path)}) + "\n")
+    return path

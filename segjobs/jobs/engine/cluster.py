@@ -1,0 +1,207 @@
+"""Ray for one job: which cluster, what fits on it, and how its errors read.
+
+``connect`` joins or starts a cluster and tells what it has; ``layout`` divides that among model
+actors, decoding and writing, and says before the start what is missing.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.data import DataContext
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayError,
+)
+
+from segjobs.config import ClusterConfig, ComputeConfig
+from segjobs.errors import ClusterError, SegjobsError
+from segjobs.jobs.engine.auth import check_access
+
+DECODE_CPUS = 1.0
+"""CPUs of a decoding task."""
+
+_RAY_ADVICE = "\nFailed to apply UDF transform after"  # Ray Data appends this and more to an error's own text
+_SHORTAGES: dict[type[RayError], str] = {
+    OutOfDiskError: "the disk on which a node of the cluster keeps Ray's files is full; free some space (RAY_TMPDIR)",
+    ObjectStoreFullError: "the object store of a node is full; lower shard.bytes or start Ray with a larger one",
+    OutOfMemoryError: "a node has too little memory; lower compute.actors, compute.batch_size or shard.bytes",
+    LocalRayletDiedError: "Ray on the driver's node ended",
+    NodeDiedError: "a node that the job cannot do without was lost",
+    OwnerDiedError: "a process that the job cannot do without was lost",
+    ActorUnschedulableError: "no node can hold an actor any more",
+}
+_SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
+_SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
+_LOCAL_STARTS = 3
+_CONNECT_S = 20  # in which a cluster's address must answer
+_INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the whole cluster has, in Ray's logical units."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a job lies on the cluster. ``threads``: torch threads of one actor on a CPU."""
+
+    min_actors: int
+    max_actors: int
+    cpus_per_actor: float
+    gpus_per_actor: float
+    threads: int
+    decode: Literal["task", "actor"]
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_per_actor else "cpu"
+
+    def __str__(self) -> str:
+        pool = f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors}-{self.max_actors}"
+        what = f"{self.gpus_per_actor:g} GPU" if self.gpus_per_actor else f"{self.threads} CPU thread(s)"
+        return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
+
+
+def connect(compute: ClusterConfig) -> Resources:
+    """Join the cluster at ``compute.address``, else RAY_ADDRESS's, else start a local Ray; what it has.
+
+    A Ray that is already initialised in this process is used as it is. Raises ClusterError.
+    """
+    if not ray.is_initialized():
+        target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
+        check_access(target, compute)
+        _start(target)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
+    # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a shard stays one block from plan to part
+    context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
+    context.execution_no_progress_timeout_s = _SPOT_WAIT_S
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    have = ray.cluster_resources()
+    return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
+
+
+def _check_address(target: str) -> None:
+    """Raise ClusterError where nothing listens at ``host:port``; Ray itself would try for minutes."""
+    host, separator, port = target.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # "local", "auto": for Ray to resolve
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"Ray at {target!r} cannot be reached: {error}; start it there or correct compute.address"
+        ) from error
+
+
+def start_local(**options: Any) -> None:
+    """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
+    # Ray gives a new node 30 s and raises a bare Exception after them, which a busy laptop can need more than once.
+    for left in reversed(range(_LOCAL_STARTS)):
+        try:
+            _init("local", include_dashboard=False, **options)
+            return
+        except ClusterError:
+            if not left:
+                raise
+
+
+def _init(target: str, **options: Any) -> None:
+    try:
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ClusterError(f"Ray at {target!r} cannot be reached: {text}") from error
+
+
+def _start(target: str) -> None:
+    _check_address(target)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    on_term = signal.getsignal(signal.SIGTERM)
+    if target == "local":
+        start_local()
+    else:
+        _init(target)
+    # Ray puts its own handler there, which exits with 1: a stopped job exits with 75.
+    if on_term is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)
+
+
+def layout(compute: ComputeConfig, have: Resources) -> Layout:
+    """Divide the cluster among the stages. Raises ClusterError where the pool's minimum does not fit.
+
+    ``auto`` takes one actor per GPU share; without GPUs one single-threaded actor per CPU on a small
+    machine (measured on two cores: 1.07 times one actor of two threads) and two threads each above
+    four CPUs, where the models' memory starts to count.
+    """
+    gpus = compute.gpus_per_actor if compute.gpus_per_actor is not None else float(have.gpus >= 1)
+    threads = compute.threads or max(1, int(compute.cpus_per_actor or (1 if have.cpus <= 4 else 2)))
+    cpus = compute.cpus_per_actor or (1.0 if gpus else threads - _SPARE_CPUS)
+    decode = compute.decode if compute.decode != "auto" else ("task" if gpus else "actor")
+    # Actors hold their CPUs to the end: one decoding task has to fit beside all of them.
+    beside = DECODE_CPUS if decode == "task" else 0.0
+    low, _, high = compute.actors.partition("-")
+    if compute.actors == "auto":
+        fit = min(int((have.cpus - beside) // cpus), _gpu_actors(have, gpus) if gpus else int(have.cpus // threads))
+        smallest = largest = max(1, fit)
+    else:
+        smallest, largest = int(low), int(high or low)
+    if gpus and smallest > _gpu_actors(have, gpus):
+        raise ClusterError(
+            f"compute.actors={compute.actors} of {gpus:g} GPU each: the cluster's {have.gpus:g} GPUs have room for "
+            f"{_gpu_actors(have, gpus)}; lower compute.actors or set compute.gpus_per_actor=0"
+        )
+    if smallest * cpus + beside > have.cpus:
+        decoding = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
+        others, instead = decoding if beside else ("", "")
+        raise ClusterError(
+            f"compute.actors={compute.actors} of {cpus:g} CPUs each{others} need "
+            f"{smallest * cpus + beside:g} CPUs, the cluster has {have.cpus:g}: lower compute.actors or "
+            f"compute.cpus_per_actor{instead}"
+        )
+    return Layout(smallest, largest, cpus, gpus, threads, decode)
+
+
+def _gpu_actors(have: Resources, share: float) -> int:
+    """How many actors of so much GPU fit; a part of one is a part of the same one."""
+    return int(have.gpus) * int(1 / share + 1e-6) if share < 1 else int(have.gpus // share)
+
+
+def own_error(error: BaseException) -> SegjobsError | None:
+    """The error of this project at the root of what Ray raised on the driver, or None.
+
+    What a cluster lacks or loses for good is a ClusterError, in a line that says how to mend it.
+    """
+    seen: set[int] = set()
+    cluster: ClusterError | None = None
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Ray's double of an error of ours is of its class too, with a remote traceback as its text.
+        if isinstance(error, SegjobsError) and not isinstance(error, RayError):
+            error.args = (str(error).partition(_RAY_ADVICE)[0],)
+            return error
+        line = next((line for kind, line in _SHORTAGES.items() if isinstance(error, kind)), None)
+        if line:
+            cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
+    return cluster

@@ -1,0 +1,118 @@
+"""The way out of a job that is asked to stop: a signal in, what is in flight ends, and then the signal's own effect.
+
+    SIGTERM, SIGINT ─→ attempts.stop() ─→ shards in flight end or the grace time does ─→ the signal again
+
+A thread beside the driver's loop does it, and prints on the way what the workers have to say.
+"""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
+
+from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.progress import Progress
+
+_LOOK_S = 0.2
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class FirstSignal:
+    """While it is entered, a first signal is noted; a second one has its usual effect.
+
+    Signals reach the main thread only: entered in another one, it notes none.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def leave(self) -> None:
+        """Let the signal that came have its usual effect, now that nothing is in flight."""
+        assert self.number is not None  # noqa: S101
+        self._restore()
+        signal.raise_signal(self.number)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.number = number  # and no more: a handler may interrupt anything, a lock's holder too
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class Drain:
+    """While it is entered, a first signal stops the run gently, and the workers' lines are passed on."""
+
+    def __init__(self, attempts: Attempts, progress: Progress, grace_s: float) -> None:
+        self._attempts = attempts
+        self._progress = progress
+        self._grace_s = grace_s
+        self._signal = FirstSignal()
+        self._ended = False
+        self._thread = threading.Thread(target=self._follow, name="drain", daemon=True)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self._signal.number is not None
+
+    def __enter__(self) -> Self:
+        self._signal.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._thread.join()
+        self._signal.__exit__()
+
+    def leave(self) -> None:
+        """Let the signal that came have its usual effect, now that nothing is in flight."""
+        self._signal.leave()
+
+    def _follow(self) -> None:
+        try:
+            while not self._ended:
+                time.sleep(_LOOK_S)
+                for line in self._ask("news") or ():
+                    self._progress.note(line)
+                if self._signal.number is not None and not self._ended:
+                    self._stop(self._signal.number)
+                    return
+        except RayError:  # the cluster is gone, and the loop beside this thread says so
+            return
+
+    def _stop(self, number: int) -> None:
+        end = time.monotonic() + self._grace_s
+        begun = self._ask("stop")
+        if begun:
+            self._progress.note(f"stopping: shards that are begun have {self._grace_s:g} s to end")
+        while begun and not self._ended and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+        if not self._ended:
+            os.kill(os.getpid(), number)
+
+    def _ask(self, method: str) -> Any:
+        """The record's answer; None where there is none before this thread is to end (it may still be starting)."""
+        answer = getattr(self._attempts.record, method).remote()
+        while not self._ended:
+            ready, _ = ray.wait([answer], timeout=_LOOK_S)
+            if ready:
+                return ray.get(answer)
+        return None

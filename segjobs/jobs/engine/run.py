@@ -1,0 +1,244 @@
+"""The run that every job is: plan → pending shards → Ray Data stages → parts → run.json.
+
+A job brings its items, its identity and its stages (blocks of planned items in, blocks of manifest
+rows out). This module publishes the plan, skips the shards whose parts stand, follows those of the
+others (``shards.py``) and closes the run. Starting it again after anything continues it.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from segjobs import __version__
+from segjobs.errors import ConflictError, ManifestError, StorageError
+from segjobs.jobs.engine.attempts import open_attempts
+from segjobs.jobs.engine.graceful_stop import Drain
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shards import STAGES, Job, Stages, publish, shards_of, verify
+from segjobs.manifest.parts import (
+    PartInfo,
+    Receipt,
+    Run,
+    crash_at,
+    find_run,
+    list_parts,
+    write_run,
+)
+from segjobs.manifest.plan import Plan, read_plan, write_plan
+from segjobs.manifest.schema import FOOTER_KEY
+from segjobs.storage import Storage, is_remote, join
+
+
+@dataclass
+class Summary:
+    """How a run ended. ``seconds`` and ``stage_seconds`` are of this attempt; counts are of the run."""
+
+    uri: str
+    run_id: str
+    images: int = 0
+    ok: int = 0
+    segments: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    already_done: int = 0
+    seconds: float = 0.0
+    first_shard_s: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    complete_before: bool = False
+
+    @property
+    def failed(self) -> int:
+        return self.images - self.ok
+
+    def add(self, receipt: Receipt) -> None:
+        self.images += receipt.part.rows
+        self.ok += receipt.ok
+        self.segments += receipt.segments
+        self.failures.update(receipt.failures)
+        for code, example in receipt.examples.items():
+            self.examples[code] = min(example, self.examples.get(code, example))
+
+
+class Aside(Protocol):
+    """What a job makes of its shards' tallies: files beside run.json, published before it."""
+
+    def add(self, shard: int, tally: dict[str, Any]) -> None:
+        """Each shard's once, in any order, whether its part is new or an earlier attempt's."""
+        ...
+
+    def publish(self) -> None:
+        """All parts stand."""
+        ...
+
+
+def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
+    """Compare the job with what stands at its output, writing nothing.
+
+    Returns the job with the standing plan (whose shards may be cut otherwise), the finished run if
+    there is one, and the shards already published. Raises ConflictError where the output holds a run
+    of other inputs or settings, with what differs.
+    """
+    try:
+        standing, metadata = read_plan(storage.read(_plan_uri(job.uri)))
+    except (FileNotFoundError, NotADirectoryError):
+        return job, None, set()
+    except pa.ArrowException as error:
+        raise ManifestError(f"{_plan_uri(job.uri)} is damaged: {error}") from error
+    other = json.loads(metadata[FOOTER_KEY])
+    if other["run_id"] != job.run_id:
+        raise ConflictError(
+            f"{job.uri} holds another run ({other['run_id']}); "
+            + "; ".join(_differences(job, standing, other))
+            + ". Choose a new output.uri to start a new run, or restore the old inputs and settings to finish this one"
+        )
+    run = find_run(storage, job.uri)
+    job = replace(job, plan=standing)
+    return job, run, list_parts(storage, job.uri) & set(range(standing.num_shards))
+
+
+def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, aside: Aside | None = None) -> Summary:
+    """Run the job to its end, or continue it; the manifest stands complete at ``job.uri`` after it.
+
+    A signal stops it between shards, within ``job.grace_s``, and then has its usual effect. Raises the
+    SegjobsError that stopped a worker, or ConflictError where the output is another run's.
+    """
+    start = time.monotonic()
+    _publish_plan(storage, job)
+    job, run, done = adopt_run(storage, job)
+    summary = Summary(job.uri, job.run_id)
+    receipts: dict[int, Receipt] = {}
+    times: Counter[str] = Counter()
+    if run is not None:
+        return summary_of_finished(job, run)
+    shards = list(shards_of(job))
+    pending = [(number, items) for number, items in shards if number not in done]
+    summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
+    progress.start(total=job.plan.items.num_rows, done=summary.already_done)
+    attempts = open_attempts(storage, job.uri)
+    others = 0
+    try:
+        for done_shard in verify(storage, job, [shard for shard in shards if shard[0] in done]):
+            receipts[done_shard.number] = done_shard.receipt
+            summary.add(done_shard.receipt)
+            if aside:
+                aside.add(done_shard.number, done_shard.tally)
+        progress.begin()
+        with Drain(attempts, progress, job.grace_s) as drain:
+            for done_shard in publish(attempts, job, pending, stages):
+                if not summary.first_shard_s:
+                    summary.first_shard_s = time.monotonic() - start
+                receipt = receipts[done_shard.number] = done_shard.receipt
+                summary.add(receipt)
+                times.update(done_shard.spent)
+                if aside:
+                    aside.add(done_shard.number, done_shard.tally)
+                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok)
+                if not done_shard.ours:
+                    others += 1
+                    if others == 1:
+                        progress.note(f"{job.verb}: another run of the same job is at work on {job.uri}; it is shared")
+            if drain.asked and len(receipts) < len(shards):
+                drain.leave()
+    finally:
+        progress.stop()
+    assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
+    summary.seconds = time.monotonic() - start
+    summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
+    if aside:
+        aside.publish()
+    if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
+        progress.note(f"{job.verb}: another run of the same job finished {job.uri} first; its run.json stands")
+    return summary
+
+
+def gather(storage: Storage, job: Job, aside: Aside) -> None:
+    """Hand the tallies of a finished run's parts to ``aside``; nothing is published."""
+    for done_shard in verify(storage, job, shards_of(job)):
+        aside.add(done_shard.number, done_shard.tally)
+
+
+def _plan_uri(uri: str) -> str:
+    return join(uri, "plan.parquet")
+
+
+def _publish_plan(storage: Storage, job: Job) -> None:
+    about = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
+    data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
+    crash_at("plan:before")
+    new = storage.put_if_absent(_plan_uri(job.uri), data)
+    crash_at("plan:after")
+    if new and is_remote(job.uri) and storage.put_if_absent(_plan_uri(job.uri), data):
+        raise StorageError(
+            f"{job.uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's parts; "
+            "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
+        )
+
+
+def _differences(job: Job, standing: Plan, other: dict[str, Any]) -> Iterable[str]:
+    """What is not the same, component by component, with an example each."""
+    if other["verb"] != job.verb:
+        yield f"it was made by {other['verb']}, not {job.verb}"
+        return
+    if standing.digest != job.plan.digest:
+        yield "the input differs: " + _input_difference(standing.items, job.plan.items)
+    for name in sorted({*job.identity, *other["identity"]}):
+        old, new = other["identity"].get(name), job.identity.get(name)
+        if old != new:
+            yield f"{name} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}"
+
+
+def _input_difference(old: pa.Table, new: pa.Table) -> str:
+    columns = ("image_id", "uri", "size", "mtime", "etag")
+    before, after = (
+        {row[0]: row[1:] for row in zip(*(table[name].to_pylist() for name in columns), strict=True)}
+        for table in (old, new)
+    )
+    groups = {
+        "added": sorted(after.keys() - before.keys()),
+        "gone": sorted(before.keys() - after.keys()),
+        "changed": sorted(key for key in before.keys() & after.keys() if before[key] != after[key]),
+    }
+    return ", ".join(f"{len(names)} image(s) {word} (such as {names[0]!r})" for word, names in groups.items() if names)
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> bool:
+    """Publish run.json; False where it stands already."""
+    info = {
+        "run_id": job.run_id,
+        "verb": job.verb,
+        "version": __version__,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts": {"images": summary.images, "ok": summary.ok, "failed": summary.failed, "segments": summary.segments},
+        "failures": dict(sorted(summary.failures.items())),
+        "examples": dict(sorted(summary.examples.items())),
+        "timings": {"seconds": round(summary.seconds, 3), "stages": summary.stage_seconds},
+        "identity": {**job.identity, "input": job.plan.digest},
+        "footer": json.loads(job.footer.to_bytes()),
+        "config": job.config,
+    }
+    return write_run(storage, Run(job.uri, tuple(parts), info))
+
+
+def summary_of_finished(job: Job, run: Run) -> Summary:
+    """The summary of a run that an earlier command finished."""
+    counts = run.info["counts"]
+    return Summary(
+        job.uri,
+        job.run_id,
+        images=counts["images"],
+        ok=counts["ok"],
+        segments=counts["segments"],
+        failures=Counter(run.info["failures"]),
+        examples={code: tuple(example) for code, example in run.info["examples"].items()},
+        already_done=counts["images"],
+        complete_before=True,
+    )

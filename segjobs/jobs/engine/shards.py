@@ -1,0 +1,212 @@
+"""The way of a job's shards: planned items in blocks → the job's stages → the writer's parts → receipts.
+
+    shards_of(job) ─→ publish: the job's stages ─→ writer: a part each ─→ Done
+                  └─→ verify: the part that stands ──────────────────────↗
+
+A shard is one block from the plan to its part and carries the hash of its image_ids: the writer sees that none is lost.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from segjobs.config import digest
+from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.manifest.parts import PartInfo, Receipt, part_bytes, part_uri, publish_part, receipt_of
+from segjobs.manifest.plan import Plan
+from segjobs.manifest.schema import Footer
+from segjobs.storage import Storage
+
+STAGES = ("read", "decode", "forward", "encode")
+_CPUS_PER_WORKER = 4  # that writes or verifies parts
+TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
+"""Columns that a job's rows carry besides: the writer sums them up and leaves them out of the part."""
+TALLY_KEY = b"segjobs_tally"
+"""Where a part's Parquet footer keeps what ``Job.tally`` made of its rows (JSON)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run's inputs. ``identity``: component → JSON value; together they are the run key.
+
+    ``config`` is kept in run.json as it is; ``footer`` goes into every part. ``labels``: one value
+    per planned item, in the plan's order, that travels with it as the column ``label``. ``tally``:
+    what to keep of a shard's rows, with the columns that the part leaves out, as a small JSON value.
+    ``grace_s``: how long a stopped run may go on with the shards in flight. ``waiting``: so many shards,
+    by their bytes, may be done and wait for each one that is being published; they are lost with the driver.
+    """
+
+    verb: str
+    uri: str
+    plan: Plan
+    identity: dict[str, Any]
+    footer: Footer
+    config: dict[str, Any]
+    labels: pa.Array | None = None
+    tally: Callable[[pa.Table], dict[str, Any]] | None = None
+    grace_s: float = 0.0
+    waiting: float = 10.0
+
+    @property
+    def run_id(self) -> str:
+        """The run key's first 16 digits: the same inputs give the same run."""
+        return digest(self.verb, {**self.identity, "input": self.plan.digest})[:16]
+
+
+Shard = tuple[int, pa.Table]
+"""Its number and its planned items."""
+
+Stages = Callable[["ray.data.Dataset", Attempts], "ray.data.Dataset"]
+"""Blocks of planned items → blocks of rows; of a shard that an attempt left, its items as they were."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A published shard. ``spent``: stage → milliseconds of this attempt. ``ours``: this attempt published it."""
+
+    number: int
+    receipt: Receipt
+    spent: dict[str, float]
+    tally: dict[str, Any]
+    ours: bool
+
+
+def shards_of(job: Job) -> Iterator[Shard]:
+    """The plan's shards in order, with the job's labels."""
+    start = 0
+    for number, items in job.plan.shards():
+        if job.labels is not None:
+            items = items.append_column("label", job.labels.slice(start, items.num_rows))
+        start += items.num_rows
+        yield number, items
+
+
+def publish(attempts: Attempts, job: Job, shards: Sequence[Shard], stages: Stages) -> Iterator[Done]:
+    """Run the job's stages on these shards and publish their parts; each as it stands.
+
+    Raises the SegjobsError that stopped a worker.
+    """
+    if shards:
+        rows = stages(_dataset(shards), attempts)
+        write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
+        receipts = _by_storage(rows, write, len(shards))
+        receipts.context.downstream_capacity_backpressure_ratio = job.waiting
+        yield from _done(receipts)
+
+
+def verify(storage: Storage, job: Job, shards: Iterable[Shard]) -> Iterator[Done]:
+    """Read the parts of these shards, that other attempts published. Raises ManifestError where one is damaged."""
+    standing = list(shards)
+    if standing:
+        task = partial(_verify_part, storage=storage, uri=job.uri)
+        yield from _done(_by_storage(_dataset(standing), task, len(standing)))
+
+
+def _done(receipts: "ray.data.Dataset") -> Iterator[Done]:
+    for row in rows_of(receipts):
+        raw = json.loads(row["receipt"])
+        raw["part"] = PartInfo(**raw["part"])
+        raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
+        spent, tally = json.loads(row["spent"]), json.loads(row["tally"])
+        yield Done(row["shard"], Receipt(**raw), spent, tally, row["ours"])
+
+
+# --- blocks ------------------------------------------------------------------------------------
+
+
+def shard_key(image_ids: Sequence[str]) -> str:
+    """Names a shard by its image_ids: the writer checks that it holds these and no others."""
+    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+
+
+def _dataset(shards: Sequence[Shard]) -> "ray.data.Dataset":
+    """One block per shard: the planned items and the shard's key."""
+    blocks = []
+    for _, items in shards:
+        key = shard_key(items["image_id"].to_pylist())
+        blocks.append(items.combine_chunks().append_column("shard_key", pa.array([key] * items.num_rows)))
+    return dataset_of(blocks)
+
+
+def _by_storage(shards: "ray.data.Dataset", task: Callable[[pa.Table], pa.Table], count: int) -> "ray.data.Dataset":
+    """``task`` for each of ``count`` shards, by a few workers: it waits for storage more than it computes.
+
+    It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
+    that are labelled would wait for minutes, for the next kill to lose them.
+    """
+    workers = storage_workers(ray.cluster_resources().get("CPU", 0))
+    return map_blocks(shards, task, num_cpus=0, at_once=min(workers, count))
+
+
+def storage_workers(cpus: float) -> int:
+    """How many workers write or verify parts at a time on a cluster of so many CPUs."""
+    return max(2, int(cpus) // _CPUS_PER_WORKER)
+
+
+# --- tasks -------------------------------------------------------------------------------------
+
+
+def _write_part(
+    rows: pa.Table,
+    *,
+    storage: Storage,
+    uri: str,
+    footer: Footer,
+    tally: Callable[[pa.Table], dict[str, Any]] | None,
+) -> pa.Table:
+    """Writer stage: the rows of one shard → its published part → one receipt.
+
+    Of a shard that was left undone: the receipt of the part that another run has published, if any.
+    """
+    start = time.monotonic()
+    if "status" not in rows.column_names:
+        return _verify_part(rows, storage=storage, uri=uri)
+    numbers, keys = set(rows["shard"].to_pylist()), set(rows["shard_key"].to_pylist())
+    rows = rows.sort_by("image_id")
+    image_ids = rows["image_id"].to_pylist()
+    assert len(numbers) == 1 and keys == {shard_key(image_ids)}, f"shard {numbers} lost or gained images"  # noqa: S101
+    number = numbers.pop()
+    spent: dict[str, float] = {
+        stage: sum(rows[f"{stage}_ms"].to_pylist()) for stage in STAGES if f"{stage}_ms" in rows.column_names
+    }
+    kept = {TALLY_KEY: json.dumps(tally(rows), ensure_ascii=False).encode()} if tally else None
+    data, ours = publish_part(storage, uri, number, part_bytes(rows, footer, metadata=kept))
+    receipt = receipt_of(number, data, image_ids)
+    spent["write"] = 1000 * (time.monotonic() - start)
+    return _receipt_row(number, receipt, spent, data, ours=ours)
+
+
+def _verify_part(items: pa.Table, *, storage: Storage, uri: str) -> pa.Table:
+    """A part that another attempt published → its receipt; none where there is no such part."""
+    number = items["shard"][0].as_py()
+    try:
+        data = storage.read(part_uri(uri, number))
+    except FileNotFoundError:
+        return _RECEIPT_SCHEMA.empty_table()
+    return _receipt_row(number, receipt_of(number, data, items["image_id"].to_pylist()), {}, data, ours=False)
+
+
+_RECEIPT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("receipt", pa.string()),
+        ("spent", pa.string()),
+        ("tally", pa.string()),
+        ("ours", pa.bool_()),
+    ]
+)
+
+
+def _receipt_row(number: int, receipt: Receipt, spent: dict[str, float], data: bytes, *, ours: bool) -> pa.Table:
+    tally = (pq.read_metadata(pa.BufferReader(data)).metadata or {}).get(TALLY_KEY, b"{}").decode()
+    row = {"receipt": json.dumps(asdict(receipt)), "spent": json.dumps(spent), "tally": tally}
+    return pa.Table.from_pylist([{"shard": number, **row, "ours": ours}], _RECEIPT_SCHEMA)

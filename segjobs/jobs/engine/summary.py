@@ -1,0 +1,91 @@
+"""What a person reads when a job ends: a short summary, then one JSON line for machines."""
+
+import json
+
+from rich.console import Console
+
+from segjobs.errors import ExitCode
+from segjobs.jobs.engine.run import Summary
+from segjobs.jobs.engine.shards import Job
+from segjobs.stdout import write_result
+from segjobs.storage import join
+
+_MESSAGE_CHARS = 160
+
+
+def print_summary(summary: Summary, max_failed_fraction: float) -> ExitCode:
+    """Tell how a run ended, on standard error for people and as JSON on standard output.
+
+    Returns TOO_MANY_FAILED where more than ``max_failed_fraction`` of the images failed, else DONE.
+    """
+    allowed = summary.failed <= max_failed_fraction * summary.images
+    code = ExitCode.DONE if allowed else ExitCode.TOO_MANY_FAILED
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in _lines(summary, max_failed_fraction, allowed=allowed):
+        console.print(line, markup=False)
+    record = {
+        "output": summary.uri,
+        "run_id": summary.run_id,
+        "images": summary.images,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "failures": dict(sorted(summary.failures.items())),
+        "segments": summary.segments,
+        "already_done": summary.already_done,
+        "seconds": round(summary.seconds, 3),
+        "stage_seconds": summary.stage_seconds,
+        "exit_code": int(code),
+    }
+    write_result(json.dumps(record, ensure_ascii=False) + "\n")
+    return code
+
+
+def _lines(summary: Summary, max_failed_fraction: float, *, allowed: bool) -> list[str]:
+    lines = []
+    if summary.complete_before:
+        lines.append(f"nothing to do: run {summary.run_id} is complete")
+    lines.append(f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.segments} segments")
+    for failure, count in sorted(summary.failures.items()):
+        image_id, message = summary.examples[failure]
+        lines.append(f"  {failure} {count}: {image_id!r}: {_shorten(message)}")
+    if not allowed:
+        lines.append(f"more than max_failed_fraction={max_failed_fraction:g} of the images failed")
+    if summary.already_done and not summary.complete_before:
+        lines.append(f"{summary.already_done} of them were done by an earlier attempt")
+    labelled = summary.images - summary.already_done
+    if summary.seconds and labelled:
+        rate = labelled / summary.seconds
+        lines.append(f"{summary.seconds:.1f} s, {rate:.1f} images/s (first shard after {summary.first_shard_s:.1f} s)")
+        lines.append(_stage_line(summary.stage_seconds))
+    lines.append(f"manifest: {join(summary.uri, 'run.json')} and parts/")
+    return lines
+
+
+def _stage_line(stage_seconds: dict[str, float]) -> str:
+    total = sum(stage_seconds.values()) or 1.0
+    shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in stage_seconds.items() if seconds)
+    return f"where the time went, over all threads: {shares}"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
+
+
+def print_dry_run(job: Job, model: str, where: str, done: set[int]) -> None:
+    """What the job would do, on standard output."""
+    plan = job.plan
+    finished = sum(items.num_rows for number, items in plan.shards() if number in done)
+    rows = {
+        "output": job.uri,
+        "run_id": job.run_id,
+        "images": plan.items.num_rows,
+        "bytes": plan.num_bytes,
+        "shards": plan.num_shards,
+        "already done": f"{len(done)} shards, {finished} images",
+        "model": model,
+        "device": where,
+    }
+    for name, value in rows.items():
+        write_result(f"{name + ':':14}{value}\n")
+    write_result("dry run: nothing was written\n")

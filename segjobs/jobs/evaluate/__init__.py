@@ -1,0 +1,1 @@
+"""Two manifests in, an IoU report out."""

@@ -1,0 +1,141 @@
+"""Reading and decoding for ``label``: planned items in, images (or why there are none) out.
+
+item ─→ read, sha256 ─→ decode ─→ Loaded        in an actor's threads, or
+block of items ─→ block with pixels ─→ Loaded   by tasks on any CPU, where GPUs would wait for decoding
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from segjobs.errors import ItemError
+from segjobs.jobs.engine.attempts import Attempts, Work
+from segjobs.jobs.engine.isolation import Report, work_apart
+from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.manifest.rows import planned_items
+from segjobs.sources.decode import decode_image
+from segjobs.sources.read import read_item
+from segjobs.storage import FileInfo, Storage
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image."""
+
+    storage: Storage
+    max_pixels: int
+    threads: int
+    deadline_s: float
+
+
+@dataclass
+class Loaded:
+    """A planned item on its way: its image, or why there is none, and what it took."""
+
+    item: FileInfo
+    sha256: str | None = None
+    image: np.ndarray | None = None
+    error: ItemError | None = None
+    read_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog) -> Loaded:
+    """Read and decode one image; what is wrong with it is its ``error``."""
+    loaded = Loaded(item)
+    start = time.perf_counter()
+    try:
+        data = read_item(decoding.storage, item)
+        loaded.sha256 = hashlib.sha256(data).hexdigest()
+        middle = time.perf_counter()
+        loaded.read_ms = 1000 * (middle - start)
+        with watchdog.holding([item.path]):
+            loaded.image = decode_image(data, max_pixels=decoding.max_pixels)
+        loaded.decode_ms = 1000 * (time.perf_counter() - middle)
+    except ItemError as error:
+        loaded.error = error
+    return loaded
+
+
+_PIXELS_SCHEMA = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("pixels", pa.large_binary()),  # uint8 (height, width, 3) RGB
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("read_ms", pa.float32()),
+        ("decode_ms", pa.float32()),
+    ]
+)
+
+
+def decode_shard(items: pa.Table, *, decoding: Decoding, attempts: Attempts) -> pa.Table:
+    """Decoding task: planned items → the same with their pixels, or the error that each met."""
+    return attempts.at(
+        "decoding",
+        items,
+        _decoder(decoding, partial(tell_hung, attempts)),
+        partial(work_apart, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__]),
+    )
+
+
+def _decoder(decoding: Decoding, report: Report) -> Work:
+    def decode(items: pa.Table) -> pa.Table:
+        with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
+            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog), planned_items(items)))
+
+    return decode
+
+
+def _undecoded(item: pa.Table, error: ItemError) -> pa.Table:
+    return _packed(item, [Loaded(planned_items(item)[0], error=error)])
+
+
+def _packed(items: pa.Table, loaded: Iterable[Loaded]) -> pa.Table:
+    rows = [_pack(one) for one in loaded]
+    for field in _PIXELS_SCHEMA:
+        items = items.append_column(field, pa.array([row[field.name] for row in rows], field.type))
+    return items
+
+
+def _pack(loaded: Loaded) -> dict[str, Any]:
+    height, width = loaded.image.shape[:2] if loaded.image is not None else (None, None)
+    return {
+        "sha256": loaded.sha256,
+        "pixels": loaded.image.tobytes() if loaded.image is not None else None,
+        "height": height,
+        "width": width,
+        "code": loaded.error.code if loaded.error else None,
+        "message": loaded.error.message if loaded.error else None,
+        "read_ms": loaded.read_ms,
+        "decode_ms": loaded.decode_ms,
+    }
+
+
+def unpack(items: pa.Table, number: int, item: FileInfo) -> Loaded:
+    """The inverse of ``_pack``; the image is a view into the block."""
+    row = {name: items[name][number] for name in _PIXELS_SCHEMA.names}
+    loaded = Loaded(item, row["sha256"].as_py(), read_ms=row["read_ms"].as_py(), decode_ms=row["decode_ms"].as_py())
+    if row["pixels"].is_valid:
+        shape = (row["height"].as_py(), row["width"].as_py(), 3)
+        loaded.image = np.frombuffer(row["pixels"].as_buffer(), np.uint8).reshape(shape)
+    else:
+        loaded.error = ItemError(row["code"].as_py(), row["message"].as_py())
+    return loaded
+
+
+def tell_hung(attempts: Attempts | None, names: list[str]) -> None:
+    """A watchdog's report to the person at the driver."""
+    assert attempts is not None  # noqa: S101
+    node = ray.util.get_node_ip_address()
+    attempts.tell(f"a worker on {node} hung for longer than compute.batch_deadline_s on {names!r}: it is ended")

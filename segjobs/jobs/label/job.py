@@ -1,0 +1,155 @@
+"""Label a collection: images in, a manifest of predicted masks out.
+
+    plan ─→ [decode tasks] ─→ actors: read, decode, prepare │ forward │ restore, RLE ─→ writer ─→ run.json
+
+A shard stays one block all the way. ``actor.py`` is what happens to it in tasks and actors.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import ray
+from ray.data import ActorPoolStrategy
+
+from segjobs.config import LabelConfig, digest
+from segjobs.errors import ConfigError, ExitCode
+from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_data import map_blocks
+from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
+from segjobs.jobs.engine.shards import Job, storage_workers
+from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.jobs.label.actor import Labeller, Settings
+from segjobs.jobs.label.decode import Decoding, decode_shard
+from segjobs.manifest.plan import Plan, make_plan
+from segjobs.manifest.rows import Author
+from segjobs.manifest.schema import Footer, ModelCard
+from segjobs.sources.images import list_images
+from segjobs.storage import Storage
+
+_SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
+_SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
+_WAITING = 1.0  # masks are dear: few shards shall be lost with a driver whose store is slow
+
+
+def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
+    """Run or continue the job that ``config`` describes; prints the summary.
+
+    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
+    """
+    progress = Progress("label")
+    storage = Storage(config.storage)
+    with ThreadPoolExecutor(1) as background:
+        resolving = background.submit(_resolve, config, storage)  # imports torch while Ray starts
+        plan = plan_input(config, storage)
+        if dry_run or not storage.exists(f"{config.output.uri.rstrip('/')}/run.json"):
+            progress.note(f"label: {plan.items.num_rows} images planned; starting Ray and loading {config.model.name}")
+            lay = layout(config.compute, connect(config.compute))
+        else:
+            lay = None
+        card = resolving.result()
+    job, run, done = adopt_run(storage, _job(config, plan, card))
+    if dry_run:
+        assert lay is not None  # noqa: S101
+        print_dry_run(job, card.label, str(lay), done)
+        return ExitCode.DONE
+    if run is not None:
+        summary = summary_of_finished(job, run)
+    else:
+        lay = lay or layout(config.compute, connect(config.compute))
+        progress.note(f"label: {card.label} on {lay}")
+        settings = _settings(config, storage, job, card, lay)
+        summary = run_job(storage, job, partial(_stages, settings=settings, lay=lay), progress)
+    return print_summary(summary, config.max_failed_fraction)
+
+
+def plan_input(config: LabelConfig, storage: Storage) -> Plan:
+    """List and plan ``config.input``. Raises ConfigError where nothing matches and that is an error."""
+    plan = make_plan(list_images(storage, config.input), config.shard, limit=config.input.limit)
+    if not plan.items.num_rows and config.fail_on_empty:
+        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
+    return plan
+
+
+def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
+    from segjobs.models.registry import check_postprocess, resolve  # imports torch
+
+    card = resolve(config.model, storage)
+    check_postprocess(card, config.postprocess)
+    return card
+
+
+def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
+    identity = {
+        "model": card.label,
+        "decode": config.decode.model_dump(),
+        "postprocess": config.postprocess.model_dump(),
+        "precision": config.compute.precision,
+    }
+    about = {"label": card.label, "digest": card.digest, "weights": card.weights, "options": card.options}
+    footer = Footer(
+        task=card.task,
+        categories=card.categories,
+        config_digest=digest(identity),
+        model={**about, "preprocessing": card.preprocessing, "licence": card.licence},
+    )
+    return Job(
+        "label",
+        config.output.uri,
+        plan,
+        identity,
+        footer,
+        config.model_dump(mode="json"),
+        grace_s=config.compute.grace_s,
+        waiting=_WAITING,
+    )
+
+
+def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, lay: Layout) -> Settings:
+    return Settings(
+        decoding=Decoding(
+            storage, config.decode.max_pixels, config.compute.decode_threads, config.compute.batch_deadline_s
+        ),
+        author=Author(job.run_id, card.label),
+        model=config.model,
+        card=card,
+        postprocess=config.postprocess,
+        batch_size=config.compute.batch_size,
+        precision=config.compute.precision,
+        device=lay.device,
+        threads=lay.threads,
+    )
+
+
+# --- on Ray Data ---------------------------------------------------------------------------
+
+
+def most_in_flight(lay: Layout, cpus: float) -> int:
+    """So many shards at most are begun and not published: at the actors, with the writers, or waiting for those."""
+    return _SHARDS_IN_FLIGHT * lay.max_actors + int((1 + _WAITING) * storage_workers(cpus))
+
+
+def _stages(items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout) -> "ray.data.Dataset":
+    """Blocks of planned items → blocks of manifest rows."""
+    if lay.decode == "task":
+        decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
+        # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
+        items = map_blocks(items, decode, num_cpus=DECODE_CPUS)
+    pool = ActorPoolStrategy(
+        min_size=lay.min_actors,
+        max_size=lay.max_actors,
+        max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
+        max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
+        enable_true_multi_threading=True,
+    )
+    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
+    return items.map_batches_internal(
+        Labeller,
+        fn_constructor_args=(settings, attempts),
+        compute=pool,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=lay.cpus_per_actor,
+        num_gpus=lay.gpus_per_actor or None,
+    )

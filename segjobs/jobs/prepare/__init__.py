@@ -1,0 +1,1 @@
+"""Somebody's labels in, a truth manifest out."""

@@ -1,0 +1,286 @@
+"""Prepare labels: images and somebody's label files in, a manifest of truth out.
+
+    list images → adapter: list or read labels, match → splits → plan → tasks: read image, read label, RLE → writer
+    → checks.json, statistics.json, contact_sheet.png → run.json
+
+The adapters in ``labels/`` know the formats; this job moves their data through the same plan, parts
+and failure rows as ``label`` does. With ``splits`` each split is a run of its own at output.uri/NAME.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from segjobs.config import PrepareConfig, digest
+from segjobs.errors import ConfigError, ExitCode, ItemError
+from segjobs.jobs.engine.attempts import Attempts, Work
+from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.isolation import work_apart
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_data import map_blocks
+from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
+from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.jobs.prepare.label_checks import (
+    CHECKS_FILE,
+    FINDINGS,
+    Gathered,
+    Place,
+    checks_of,
+    described,
+    finding_of,
+    print_checks,
+    print_found,
+    publish_splits,
+    shard_tally,
+)
+from segjobs.labels.base import LabelRequest, Labels, Leftover, Masks, Reader, leftover, read_whole
+from segjobs.labels.class_tables import with_class_names
+from segjobs.labels.rename import ClassMap, class_map, remap
+from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
+from segjobs.labels.table import ADAPTERS
+from segjobs.manifest.plan import Plan, make_plan, select
+from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
+from segjobs.manifest.schema import Footer
+from segjobs.sources.decode import image_size
+from segjobs.sources.images import list_images
+from segjobs.sources.read import read_item
+from segjobs.storage import FileInfo, Storage, join
+
+if TYPE_CHECKING:
+    import ray
+
+_THREADS = 4  # of one task: it waits for storage more than it computes
+_EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
+
+
+def prepare(config: PrepareConfig, *, dry_run: bool = False) -> ExitCode:
+    """Run or continue the job that ``config`` describes; prints the summary of each manifest.
+
+    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
+    """
+    check_splits(config.splits, config.group)
+    progress = Progress("prepare")
+    storage = Storage(config.storage)
+    config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
+    plan = make_plan(list_images(storage, config.input), config.shard, limit=config.input.limit)
+    if not plan.items.num_rows and config.fail_on_empty:
+        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
+    image_ids = plan.items["image_id"].to_pylist()
+    labels = ADAPTERS[config.labels.format](LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels))
+    if config.labels.missing == "empty" and labels.task == "semantic":
+        raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
+    sets, leftovers = _manifests(config, storage, plan, labels)
+    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
+    codes = [_run(config, storage, run, labels, progress=progress, dry_run=dry_run) for run in runs]
+    if dry_run:
+        print_checks(described(checks_of(leftovers)))
+    elif config.splits:
+        _close_splits(config, storage, runs, leftovers)
+    return max(codes)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The items of one manifest: all of them (no name), or a split's. ``texts``: the labels', in their order."""
+
+    name: str
+    uri: str
+    plan: Plan
+    texts: list[str | None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    job: Job
+    split: str
+    leftovers: Sequence[Leftover]
+
+
+def _manifests(
+    config: PrepareConfig, storage: Storage, plan: Plan, labels: Labels
+) -> tuple[list[_Set], list[Leftover]]:
+    """Which images go into which manifest, and what goes into none."""
+    image_ids = plan.items["image_id"].to_pylist()
+    leftovers = list(labels.leftovers)
+    listed = np.ones(len(image_ids), bool)
+    if labels.listed is not None:
+        listed = np.array([image_id in labels.listed for image_id in image_ids], bool)
+        leftovers += leftover("not_listed", [image_ids[place] for place in np.flatnonzero(~listed).tolist()])
+    members = {"": listed}
+    if config.splits:
+        splits = _splits(config, storage, image_ids)
+        members = {name: taken & listed for name, taken in splits.members.items()}
+        leftovers += splits.leftovers
+    empty = [name for name, taken in members.items() if name and not taken.any()]
+    if empty and image_ids:
+        raise ConfigError(f"splits.{empty[0]}: takes none of {len(image_ids)} images; give it a larger share")
+    sets = []
+    for name, taken in members.items():
+        part = plan if taken.all() else select(plan, taken, config.shard)
+        texts = [labels.texts[place] for place in np.flatnonzero(taken).tolist()]
+        sets.append(_Set(name, join(config.output.uri, name) if name else config.output.uri, part, texts))
+    return sets, leftovers
+
+
+def _splits(config: PrepareConfig, storage: Storage, image_ids: Sequence[str]):
+    shares = {name: value for name, value in config.splits.items() if not isinstance(value, str)}
+    if shares:
+        return split_by_shares(image_ids, shares, config.group)
+
+    def read(split: str, where: str) -> str:
+        if not where.lower().endswith(".txt"):
+            if config.labels.format != "voc":
+                raise ConfigError(f"splits.{split}: {where!r}: expected a list of names (.txt) or a share such as 0.8")
+            where = join(config.labels.uri, "ImageSets", "Segmentation", f"{where}.txt")
+        return read_whole(storage, where, f"splits.{split}").decode("utf-8-sig", "replace")
+
+    lists = {name: value for name, value in config.splits.items() if isinstance(value, str)}
+    return split_by_lists(image_ids, lists, read)
+
+
+def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
+    table = class_map(labels.categories, config.classes, labels.task)
+    identity = {
+        "labels": {
+            **config.labels.model_dump(),
+            **dict.fromkeys(("uri", "masks", "class_file")),
+            "digest": labels.digest,
+        },
+        "classes": config.classes,
+        "decode": config.decode.model_dump(),
+    }
+    categories = table.categories if table else labels.categories
+    return Job(
+        "prepare",
+        one.uri,
+        one.plan,
+        identity,
+        Footer(task=labels.task, categories=categories, config_digest=digest(identity)),
+        config.model_dump(mode="json"),
+        pa.array(one.texts, pa.large_string()),
+        partial(shard_tally, sheet_images=config.contact_sheet),
+        grace_s=config.compute.grace_s,
+    )
+
+
+def _run(
+    config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, *, progress: Progress, dry_run: bool
+) -> ExitCode:
+    """One manifest, from its plan to its summary."""
+    job, finished, done = adopt_run(storage, run.job)
+    if dry_run:
+        print_dry_run(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
+        return ExitCode.DONE
+    if finished is not None:
+        summary = summary_of_finished(job, finished)
+    else:
+        name = f" for {run.split}" if run.split else ""
+        progress.note(f"prepare: {job.plan.items.num_rows} images planned{name}; starting Ray")
+        connect(config.compute)
+        settings = ReadSettings(
+            labels.read,
+            class_map(labels.categories, config.classes, labels.task),
+            empty_where_missing=config.labels.missing == "empty",
+            max_pixels=config.decode.max_pixels,
+        )
+        read = partial(read_shard, storage=storage, settings=settings, author=Author(job.run_id))
+        summary = run_job(
+            storage,
+            job,
+            partial(_stages, read=read, author=Author(job.run_id)),
+            progress,
+            aside=_gathered(config, storage, job, run.leftovers),
+        )
+    print_found(storage, job.uri)
+    return print_summary(summary, config.max_failed_fraction)
+
+
+def _gathered(config: PrepareConfig, storage: Storage, job: Job, leftovers: Sequence[Leftover]) -> Gathered:
+    return Gathered(Place(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
+
+
+def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run], leftovers: Sequence[Leftover]) -> None:
+    """The checks over all splits, unless they stand."""
+    uri = join(config.output.uri, CHECKS_FILE)
+    if not storage.exists(uri):
+        connect(config.compute)
+        gathered = {}
+        for run in runs:
+            job, _, _ = adopt_run(storage, run.job)
+            gathered[run.split] = _gathered(config, storage, job, ())
+            gather(storage, job, gathered[run.split])
+        publish_splits(storage, config.output.uri, gathered, leftovers)
+    print_checks(json.loads(storage.read(uri))["checks"])
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How a label becomes the masks of its image."""
+
+    read: Reader
+    classes: ClassMap | None
+    empty_where_missing: bool
+    max_pixels: int
+
+
+def _stages(items: "ray.data.Dataset", attempts: Attempts, *, read: Work, author: Author) -> "ray.data.Dataset":
+    """Blocks of planned items with their labels → blocks of manifest rows."""
+
+    def fail(item: pa.Table, error: ItemError) -> pa.Table:
+        findings = _json([finding_of(error, has_label=item["label"][0].is_valid)])
+        row = failed_row(planned_items(item)[0], author, error)
+        return rows_table([{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0), FINDINGS.name: findings}], _EXTRA, item)
+
+    apart = partial(work_apart, make=lambda _: read, fail=fail)
+    attempt = partial(attempts.at, "reading", work=read, apart=apart)
+    return map_blocks(items, attempt)
+
+
+def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, author: Author) -> pa.Table:
+    """Task: planned items with their labels → manifest rows, with times and findings."""
+
+    def row(item: FileInfo, label: str | None) -> dict[str, Any]:
+        start = time.perf_counter()
+        sha256 = None
+        times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
+        try:
+            data = read_item(storage, item)
+            sha256 = hashlib.sha256(data).hexdigest()
+            times["read_ms"] = 1000 * (time.perf_counter() - start)
+            width, height = image_size(data, max_pixels=settings.max_pixels)
+            masks = _masks(item, label, (height, width), settings)
+        except ItemError as error:
+            findings = _json([finding_of(error, has_label=label is not None)])
+            return {**failed_row(item, author, error, sha256=sha256), **times, FINDINGS.name: findings}
+        times["decode_ms"] = 1000 * (time.perf_counter() - start) - times["read_ms"]
+        done = ok_row(item, author, sha256=sha256, size_hw=(height, width), segments=masks.segments)
+        return {**done, **times, FINDINGS.name: _json(masks.findings)}
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        rows = list(threads.map(row, planned_items(items), items["label"].to_pylist()))
+    return rows_table(rows, _EXTRA, items)
+
+
+def _masks(item: FileInfo, label: str | None, size_hw: tuple[int, int], settings: ReadSettings) -> Masks:
+    if label is None:
+        if settings.empty_where_missing:
+            return Masks([])
+        raise ItemError("NOT_FOUND", f"{item.path}: no label belongs to this image")
+    masks = settings.read(label, size_hw)
+    return remap(masks, settings.classes) if settings.classes else masks
+
+
+def _json(findings: Sequence[Any]) -> str:
+    return json.dumps([[one.check, one.count, one.detail] for one in findings], ensure_ascii=False)

@@ -1,0 +1,314 @@
+"""What ``prepare`` finds and counts: a tally per shard on the workers, files beside run.json and tables on the driver.
+
+    rows of a shard + their findings → shard_tally → kept in the part → Gathered.add, in any order
+    Gathered → checks.json, statistics.json, contact_sheet.png → print_found
+
+The driver holds one sum, twelve bytes of hash an image, and a few examples of each check.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from segjobs import __version__
+from segjobs.errors import ItemError
+from segjobs.jobs.engine.shards import Job
+from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
+from segjobs.manifest.parts import part_uri
+from segjobs.manifest.rows import planned_items
+from segjobs.manifest.statistics import add_counts, count_rows, statistics
+from segjobs.report.overlay import Tile, contact_sheet, shrunk
+from segjobs.sources.decode import decode_image
+from segjobs.sources.read import read_item
+from segjobs.storage import Storage, join
+
+FINDINGS = pa.field("findings", pa.string())
+"""Column of a row besides the manifest's: its findings as JSON, [check, count, detail] each."""
+CHECKS_FILE, STATISTICS_FILE, SHEET_FILE = "checks.json", "statistics.json", "contact_sheet.png"
+
+_EXAMPLES = 5  # of each check
+_DETAIL_CHARS = 300
+_HASH_BYTES = 12  # of SHA-256: two images in a billion that agree by chance have odds of 1 : 10^11
+_SHEET_PX = 4_000_000  # larger images are drawn only where there are too few others
+_SHEET_LONG_PX = 1024
+_SHOWN_CLASSES = 24
+_BY_CODE = {"LABEL_SHAPE": "size_mismatch", "LABEL_VALUE": "malformed"}
+
+
+def finding_of(error: ItemError, *, has_label: bool) -> Finding:
+    """What a failed row counts as."""
+    if not has_label and error.code == "NOT_FOUND":
+        return Finding("images_without_label", 1, error.message)
+    check = "unknown_ids" if isinstance(error, UnknownId) else _BY_CODE.get(error.code, "unreadable")
+    return Finding(check, 1, f"{error.code}: {error.message}")
+
+
+# --- on the workers ----------------------------------------------------------------------------
+
+
+def shard_tally(rows: pa.Table, *, sheet_images: int) -> dict[str, Any]:
+    """Rows with their findings → ``counts``, ``checks``, ``hashes`` (of each row) and ``picks`` for the sheet."""
+    checks: dict[str, Any] = {}
+    for image_id, findings in zip(rows["image_id"].to_pylist(), rows["findings"].to_pylist(), strict=True):
+        for check, count, detail in json.loads(findings):
+            one = {"count": count, "images": 1, "examples": [[image_id, detail[:_DETAIL_CHARS]]]}
+            checks[check] = _add_check(checks.get(check), one)
+    hashes = [sha256 or "" for sha256 in rows["source"].combine_chunks().field("sha256").to_pylist()]
+    packed = b"".join(bytes.fromhex(text[: 2 * _HASH_BYTES]).ljust(_HASH_BYTES, b"\0") for text in hashes)
+    return {
+        "counts": count_rows(rows),
+        "checks": checks,
+        "hashes": base64.b64encode(packed).decode("ascii"),
+        "picks": _picks(rows, sheet_images),
+    }
+
+
+def _picks(rows: pa.Table, count: int) -> list[list[Any]]:
+    """The ``count`` images that go first onto the sheet: small ones before large ones, by the hash of their id."""
+    columns = (rows[name].to_pylist() for name in ("image_id", "width", "height"))
+    lengths = rows["segments"].combine_chunks().value_lengths().to_pylist()
+    found = [
+        [width * height > _SHEET_PX, hashlib.sha256(image_id.encode()).hexdigest()[:16], image_id]
+        for image_id, width, height, segments in zip(*columns, lengths, strict=True)
+        if segments
+    ]
+    return sorted(found)[:count]
+
+
+def _add_check(one: dict[str, Any] | None, two: dict[str, Any]) -> dict[str, Any]:
+    if one is None:
+        return two
+    return {
+        "count": one["count"] + two["count"],
+        "images": one["images"] + two["images"],
+        "examples": sorted([*one["examples"], *two["examples"]])[:_EXAMPLES],
+    }
+
+
+# --- on the driver -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a run go and what they need: its job, its storage, and the sheet's limits."""
+
+    job: Job
+    storage: Storage
+    sheet_images: int
+    max_pixels: int
+
+
+class Gathered:
+    """The tallies of a run's shards (see ``engine.run.Aside``)."""
+
+    def __init__(self, place: Place, leftovers: Iterable[Leftover]) -> None:
+        self._place = place
+        self._counts: dict[str, Any] = {}
+        self._checks: dict[str, Any] = checks_of(leftovers)
+        self._hashes: dict[int, bytes] = {}
+        self._picks: list[list[Any]] = []
+
+    def add(self, shard: int, tally: dict[str, Any]) -> None:
+        """One shard's tally, once."""
+        self._counts = add_counts(self._counts, tally["counts"])
+        for check, found in tally["checks"].items():
+            self._checks[check] = _add_check(self._checks.get(check), found)
+        self._hashes[shard] = base64.b64decode(tally["hashes"])
+        self._picks = sorted([*self._picks, *tally["picks"]])[: self._place.sheet_images]
+
+    @property
+    def job(self) -> Job:
+        """The run whose shards these are."""
+        return self._place.job
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """bytes (N,): a hash per image in the plan's order, empty where its bytes were not read."""
+        return np.frombuffer(b"".join(self._hashes[shard] for shard in sorted(self._hashes)), f"S{_HASH_BYTES}")
+
+    def publish(self) -> None:
+        """Write the files. Each is the same whenever it is written, so one that stands is left."""
+        place, job = self._place, self._place.job
+        found = {**self._checks, **checks_of(_duplicates(job, self.hashes))}
+        about = {"schema": 1, "run_id": job.run_id, "version": __version__, "task": job.footer.task}
+        covers = job.footer.task != "instance"
+        left_out = {
+            check: found[check]["count"]
+            for check in ("without_mask", "empty_masks", "dropped_classes", "void", "orphans")
+            if check in found
+        }
+        totals = {**statistics(self._counts, job.footer.categories, covers=covers), "left_out": left_out}
+        _put(place.storage, join(job.uri, CHECKS_FILE), {**about, "checks": described(found)})
+        _put(place.storage, join(job.uri, STATISTICS_FILE), {**about, **totals})
+        sheet = _draw_sheet(place, [image_id for _, _, image_id in self._picks], totals["images"]["ok"])
+        if sheet is not None:
+            place.storage.put_if_absent(join(job.uri, SHEET_FILE), sheet)
+
+
+def described(found: dict[str, Any]) -> dict[str, Any]:
+    """All of ``CHECKS``, with meaning, count and examples; those that found nothing too."""
+    nothing = {"count": 0, "images": 0, "examples": []}
+    return {check: {"what": what, **found.get(check, nothing)} for check, what in CHECKS.items()}
+
+
+def checks_of(leftovers: Iterable[Leftover]) -> dict[str, Any]:
+    """What is left over of a whole label set, as checks."""
+    checks: dict[str, Any] = {}
+    for one in leftovers:
+        found = {"count": one.count, "images": 0, "examples": [[name, ""] for name in one.examples]}
+        checks[one.check] = _add_check(checks.get(one.check), found)
+    return checks
+
+
+def _put(storage: Storage, uri: str, value: dict[str, Any]) -> None:
+    storage.put_if_absent(uri, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+
+def _duplicates(job: Job, hashes: np.ndarray) -> list[Leftover]:
+    """Groups of images with the same bytes."""
+    groups = _same(hashes)
+    image_ids = job.plan.items["image_id"]
+    examples = tuple(
+        " = ".join(image_ids[place].as_py() for place in group[:_EXAMPLES]) for group in groups[:_EXAMPLES]
+    )
+    return [Leftover("duplicate_images", len(groups), examples)] if groups else []
+
+
+def _same(hashes: np.ndarray) -> list[list[int]]:
+    """Positions of equal hashes, two or more each, by first position; empty ones equal nothing."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    stops = np.append(starts[1:], ordered.size)
+    groups = [
+        order[start:stop].tolist()
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        if stop - start > 1 and ordered[start]
+    ]
+    return sorted(groups)
+
+
+def publish_splits(storage: Storage, uri: str, gathered: dict[str, Gathered], leftovers: Sequence[Leftover]) -> None:
+    """checks.json over all splits: what no split took, what two took, and copies that stand in two."""
+    jobs = {name: one.job for name, one in gathered.items()}
+    owner = np.repeat(np.arange(len(jobs)), [job.plan.items.num_rows for job in jobs.values()])
+    names, image_ids = list(jobs), pa.chunked_array([job.plan.items["image_id"] for job in jobs.values()], pa.string())
+    crossing = []
+    for group in _same(np.concatenate([one.hashes for one in gathered.values()])):
+        ids = {image_ids[place].as_py() for place in group}
+        if len({owner[place] for place in group}) > 1 and len(ids) > 1:
+            crossing.append(" = ".join(f"{names[owner[p]]}: {image_ids[p].as_py()}" for p in group[:_EXAMPLES]))
+    copies = [Leftover("in_two_splits", len(crossing), tuple(crossing[:_EXAMPLES]))] if crossing else []
+    counts = {name: job.plan.items.num_rows for name, job in jobs.items()}
+    about = {"schema": 1, "version": __version__, "splits": counts}
+    found = checks_of([*leftovers, *copies])
+    _put(storage, join(uri, CHECKS_FILE), {**about, "checks": described(found)})
+
+
+# --- the contact sheet -------------------------------------------------------------------------
+
+
+def _draw_sheet(place: Place, image_ids: Sequence[str], total: int) -> bytes | None:
+    """PNG of images with their truth, in order of image_id; None where there is none to show."""
+    job = place.job
+    tiles = [tile for image_id in sorted(image_ids) if (tile := _tile(place, image_id))]
+    if not tiles:
+        return None
+    title = f"{len(tiles)} of {total} labelled images: {job.uri}"
+    sheet = contact_sheet(tiles, legend=job.footer.categories, columns=("image", "truth", "truth_map"), title=title)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _tile(place: Place, image_id: str) -> Tile | None:
+    items = place.job.plan.items
+    item = items.slice(pc.index(items["image_id"], image_id).as_py(), 1)
+    data = place.storage.read(part_uri(place.job.uri, item["shard"][0].as_py()))
+    part = pq.read_table(pa.BufferReader(data), columns=["image_id", "segments"])
+    row = part.slice(pc.index(part["image_id"], image_id).as_py(), 1)
+    try:
+        image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
+    except ItemError:  # gone or changed since its label was read
+        return None
+    image, segments = shrunk(image, row["segments"][0].as_py(), long_px=_SHEET_LONG_PX)
+    return Tile(image_id, image, truth=segments, task=place.job.footer.task)
+
+
+# --- what a person reads -----------------------------------------------------------------------
+
+
+def print_found(storage: Storage, uri: str) -> None:
+    """The checks that found something and the statistics of a finished run, on standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    say = partial(console.print, markup=False)
+    try:
+        print_checks(json.loads(storage.read(join(uri, CHECKS_FILE)))["checks"])
+        totals = json.loads(storage.read(join(uri, STATISTICS_FILE)))
+    except FileNotFoundError:
+        return  # a run of an earlier version
+    size = totals["size"]
+    if totals["images"]["ok"]:
+        sides = [f"{size[s]['min']}-{size[s]['max']} px (mean {size[s]['mean']:.0f})" for s in ("width", "height")]
+        say(
+            f"sizes: width {sides[0]}, height {sides[1]}; "
+            f"{totals['images']['without_segments']} images without a segment"
+        )
+    for line in _left_out(totals):
+        say(line)
+    Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110).print(_class_table(totals))
+
+
+def print_checks(checks: dict[str, Any]) -> None:
+    """One line a check that found something, on standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for check, found in checks.items():
+        if found["count"]:
+            name, detail = found["examples"][0]
+            detail = f": {detail}" if detail else ""
+            console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}", markup=False)
+
+
+def _left_out(totals: dict[str, Any]) -> Iterable[str]:
+    if totals["unlabelled_px"]:
+        yield f"unlabelled: {totals['unlabelled_px'] / totals['pixels']:.1%} of the pixels"
+    if totals["left_out"]:
+        yield "left out: " + ", ".join(f"{count} {check}" for check, count in totals["left_out"].items())
+
+
+def _class_table(totals: dict[str, Any]) -> Table:
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    table.add_column("class", no_wrap=True)
+    for name in ("images", "objects", "pixels", "share", "small/medium/large", "mean area"):
+        table.add_column(name, justify="right", no_wrap=True)
+    classes = totals["classes"]
+    if len(classes) > _SHOWN_CLASSES:
+        classes = sorted((entry for entry in classes if entry["objects"]), key=lambda entry: -entry["pixels"])
+    for entry in classes[:_SHOWN_CLASSES]:
+        mean = entry["area"]["mean"]
+        table.add_row(
+            entry["category"],
+            f"{entry['images']}",
+            f"{entry['objects']}",
+            f"{entry['pixels']}",
+            "-" if entry["share"] is None else f"{entry['share']:.2%}",
+            f"{entry['small']}/{entry['medium']}/{entry['large']}",
+            "-" if mean is None else f"{mean:.0f} px",
+        )
+    more = len(totals["classes"]) - len(classes[:_SHOWN_CLASSES])
+    if more:
+        table.add_row(f"… {more} more: {STATISTICS_FILE}")
+    return table

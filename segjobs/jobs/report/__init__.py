@@ -1,0 +1,1 @@
+"""Manifests and scores in, an HTML page out."""

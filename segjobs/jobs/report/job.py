@@ -1,0 +1,232 @@
+"""The page of a run: an evaluation, or a manifest alone, in; one report.html out.
+
+    report.json, run.json × 2 → tasks: rank images, tally → pick → tasks: fetch, draw → render → put if absent
+
+Images are ranked from small columns by tasks that hand on only what could be shown. Then each picked image
+is one task, which reads its row's part, fetches the image where the cluster can, and gives back thumbnails:
+the driver never holds a mask or a photograph.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+
+from segjobs.config import ReportConfig, digest
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
+from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
+from segjobs.manifest.parts import Run, find_run, footer_of, open_run
+from segjobs.manifest.schema import Category, Task
+from segjobs.report.contents import Group, Page, Side
+from segjobs.report.page import about_of, render
+from segjobs.report.picks import Pick, Wanted, choose
+from segjobs.report.pictures import common_categories
+from segjobs.report.scores import categories_of, read_report
+from segjobs.stdout import write_result
+from segjobs.storage import Storage, join
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the page is made of. ``report`` is None for a manifest alone; a run is None where it cannot be opened."""
+
+    storage: Storage
+    about: dict[str, Any]
+    report: dict[str, Any] | None
+    truth: Run | None
+    predictions: Run | None
+    sides: tuple[Side, ...]
+    notes: tuple[str, ...]
+
+
+def report(config: ReportConfig) -> ExitCode:
+    """Write ``report.html`` under ``config.output.uri``; prints one JSON line.
+
+    Raises ConfigError, ManifestError, or ConflictError where a page of something else stands there.
+    """
+    progress = Progress("report")
+    storage = Storage(config.storage)
+    sources = open_sources(config, storage)
+    uri = join(config.output.uri, "report.html")
+    standing = _standing_page(storage, uri, sources.about)
+    if standing is not None:
+        progress.note(f"nothing to do: {uri} is there")
+        _print(uri, len(standing))
+        return ExitCode.DONE
+    progress.note("report: starting Ray")
+    connect(config.compute)
+    page = make_page(config, sources, progress)
+    data = render(page, max_bytes=config.max_bytes).encode()
+    if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
+        raise ConflictError(f"{uri} was written by somebody else meanwhile; choose a new output.uri")
+    for note in page.notes:
+        progress.note(f"report: {note}")
+    _print(uri, len(data))
+    return ExitCode.DONE
+
+
+def _print(uri: str, size_bytes: int) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"page: {uri}, {size_bytes / 1e6:.2f} MB", markup=False)
+    write_result(json.dumps({"page": uri, "bytes": size_bytes}) + "\n")
+
+
+# --- what there is -----------------------------------------------------------------------------
+
+
+def open_sources(config: ReportConfig, storage: Storage) -> Sources:
+    """Read report.json and both run.json. A run that an evaluation names and that is gone is a note, not an error."""
+    given = {"predictions": config.predictions.uri, "truth": config.truth.uri}
+    if config.evaluation.uri is None:
+        if given["predictions"] is None:
+            raise ConfigError("evaluation.uri, predictions.uri: give one: what evaluate wrote, or a run")
+        if given["truth"] is not None:
+            raise ConfigError("truth.uri: a page shows truth of an evaluation: give evaluation.uri")
+        run = open_run(storage, given["predictions"])
+        about = {"predictions": _parts_digest(run), **_settings(config)}
+        return Sources(storage, about, None, None, run, (_side("manifest", run),), ())
+    where = join(config.evaluation.uri, "report.json")
+    try:
+        data = storage.read(where)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ManifestError(f"{where}: not there; expected the folder that evaluate wrote") from None
+    raw = read_report(data, where=where)
+    runs: dict[str, Run | None] = {}
+    sides, notes = [], []
+    for name in ("predictions", "truth"):
+        uri = given[name] or str(raw[name].get("uri") or "")
+        run = _run_of(storage, uri, raw[name], required=given[name] is not None)
+        if run is None:
+            place = uri or "nowhere"
+            notes.append(f"{place}: no run is there any more, or another one: its masks ({name}) are not shown.")
+        runs[name] = run
+        # Without truth another model's masks are in its place.
+        shown = "baseline" if raw["agreement"] and name == "truth" else name
+        sides.append(_side(shown, run) if run else _side_without_run(shown, uri, raw[name]))
+    about = {
+        "evaluation": hashlib.sha256(data).hexdigest(),
+        **{name: _parts_digest(run) if run else None for name, run in runs.items()},
+        **_settings(config),
+    }
+    return Sources(storage, about, raw, runs["truth"], runs["predictions"], tuple(sides), tuple(notes))
+
+
+def _run_of(storage: Storage, uri: str, expected: Mapping[str, Any], *, required: bool) -> Run | None:
+    """The run that an evaluation scored, at ``uri``; None where it is gone or is another one.
+
+    Raises ManifestError for these where the config names the place (``required``).
+    """
+    try:
+        run = open_run(storage, uri) if required else find_run(storage, uri) if uri else None
+    except ConfigError:  # the report's own uri, of a scheme that this release does not open
+        run = None
+    same = run is not None and expected.get("parts_digest") in (None, _parts_digest(run))
+    if required and not same:
+        raise ManifestError(f"{uri}: not the run that was scored ({expected.get('run_id')}): its parts are others")
+    return run if same else None
+
+
+def _parts_digest(run: Run) -> str:
+    return digest([part.sha256 for part in run.parts])
+
+
+def _settings(config: ReportConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+
+
+def _side(name: str, run: Run) -> Side:
+    model = run.info["footer"].get("model") or {}
+    return Side(name, run.uri, model.get("label"), run.info, _parts_digest(run))
+
+
+def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> Side:
+    info = {
+        "run_id": raw.get("run_id"),
+        "footer": {"model": raw.get("model_card")},
+        "failures": raw.get("failures"),
+    }
+    return Side(name, uri, raw.get("model"), info, raw.get("parts_digest"))
+
+
+def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
+    try:
+        data = storage.read(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    other = about_of(data.decode(errors="replace"))
+    if other is None:
+        raise ConflictError(f"{uri} is there and is no page of segjobs: choose a new output.uri")
+    differing = sorted(key for key in {*about, *other} if about.get(key) != other.get(key))
+    if differing:
+        raise ConflictError(f"{uri} is the page of other {', '.join(differing)}: choose a new output.uri")
+    return data
+
+
+# --- the driver --------------------------------------------------------------------------------
+
+
+def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Page:
+    """Pick the images, have them drawn on the cluster, and put all together."""
+    images = config.images
+    wanted = Wanted(images.worst, images.best, images.random, images.seed)
+    categories, mapping, task = _categories(sources)
+    tally = None
+    if sources.report is None:
+        assert sources.predictions is not None  # noqa: S101
+        found, tally = tallied(sources.storage, sources.predictions, wanted)
+    else:
+        assert config.evaluation.uri is not None  # noqa: S101
+        found = ranked(sources.storage, config.evaluation.uri, wanted)
+    picked = choose(found, wanted)
+    if sources.report is not None:
+        scores = {pick.image_id: pick.score for pick in found}
+        disputed = list(dict.fromkeys(row["image_id"] for row in sources.report["disputes"] if "image_id" in row))
+        picked["disputes"] = [Pick(one, scores.get(one)) for one in disputed[: images.disputes]]
+    drawing = Drawing(
+        sources.storage,
+        sources.truth,
+        sources.predictions,
+        categories,
+        mapping,
+        task,
+        config.thumb_px,
+        config.decode.max_pixels,
+    )
+    image_ids = sorted({pick.image_id for group in picked.values() for pick in group})
+    progress.note(f"report: drawing {len(image_ids)} images")
+    cards = drawn(drawing, image_ids)
+    return Page(
+        title=config.title or _title(sources),
+        about=sources.about,
+        categories=categories,
+        task=task,
+        sides=sources.sides,
+        report=sources.report,
+        tally=tally,
+        groups=tuple(
+            Group(key, tuple(replace(cards[pick.image_id], score=pick.score) for pick in group))
+            for key, group in picked.items()
+            if group
+        ),
+        notes=sources.notes,
+    )
+
+
+def _title(sources: Sources) -> str:
+    side = sources.sides[0]
+    return side.model or side.uri
+
+
+def _categories(sources: Sources) -> tuple[tuple[Category, ...], dict[int, int], Task]:
+    """The classes of the page, predicted id → id among them, and the task."""
+    predicted = footer_of(sources.predictions).categories if sources.predictions else ()
+    if sources.report is None:
+        assert sources.predictions is not None  # noqa: S101
+        return predicted, {category.id: category.id for category in predicted}, footer_of(sources.predictions).task
+    task: Task = footer_of(sources.truth).task if sources.truth else sources.report["task"]
+    rename = sources.report["identity"].get("rename")
+    return *common_categories(categories_of(sources.report), predicted, rename=rename), task

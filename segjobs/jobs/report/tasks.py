@@ -1,0 +1,279 @@
+"""The report's work on the cluster: images ranked and tallied from small columns, picked ones drawn, a task each.
+
+    per_image.parquet, or scores/part-*.parquet → rank_scores → candidates of an evaluation
+    parts of a manifest → tally_parts → candidates and counts of a run
+    picked image_ids → draw_images → thumbnails
+
+What a task gives back is small and does not grow with the number of images.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segjobs.errors import ItemError, ManifestError
+from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.manifest.parts import PartInfo, Run, read_part
+from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.statistics import Counts, add_counts, count_rows
+from segjobs.report.contents import Card, Tally
+from segjobs.report.picks import Pick, Wanted, candidates
+from segjobs.report.pictures import Subject, draw_card, fetch, with_ids
+from segjobs.sources.decode import decode_image
+from segjobs.storage import Storage, join
+
+_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
+_PARTS_PER_TASK = 16
+_ROWS_AT_ONCE = 65_536
+_CONFIDENCE_BINS = 10
+_TALLIED = ("image_id", "status", "width", "height", "confidence", "segments")
+_ROW = ("image_id", "uri", "width", "height", "source", "status", "error", "segments")
+_CARD_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("pictures", pa.map_(pa.string(), pa.binary())),
+        ("absent", pa.map_(pa.string(), pa.string())),
+        ("remarks", pa.list_(pa.string())),
+        ("classes", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a task needs to draw any image: small, and the same for all. ``mapping``: id of a predicted class → of a
+    drawn one."""
+
+    storage: Storage
+    truth: Run | None
+    predictions: Run | None
+    categories: tuple[Category, ...]
+    mapping: Mapping[int, int]
+    task: Task
+    thumb_px: int
+    max_pixels: int
+
+
+def _mapped(rows: Sequence[Mapping[str, str]], task: Any) -> Iterator[dict[str, Any]]:
+    """One task for each of ``rows`` → the rows that they give back, in order."""
+    if not rows:
+        return
+    dataset = dataset_of([pa.Table.from_pylist([dict(row)]) for row in rows])
+    dataset.context.execution_options.preserve_order = True
+    yield from rows_of(map_blocks(dataset, task))
+
+
+# --- picking -----------------------------------------------------------------------------------
+
+
+def ranked(storage: Storage, uri: str, wanted: Wanted) -> list[Pick]:
+    """The images of an evaluation that could be shown: those scored, by their own mIoU."""
+    names = storage.list_names(uri)
+    if "per_image.parquet" in names:
+        files = [join(uri, "per_image.parquet")]
+    else:
+        parts = storage.list_names(join(uri, "scores"))
+        files = [join(uri, "scores", name) for name in sorted(parts) if name.endswith(".parquet")]
+    rank = partial(rank_scores, storage=storage, wanted=wanted)
+    found = _mapped([{"uri": file} for file in files], rank)
+    return [Pick(row["image_id"], row["score"]) for row in found]
+
+
+def rank_scores(block: pa.Table, *, storage: Storage, wanted: Wanted) -> pa.Table:
+    """Task: the URI of a table of scores → its candidates (image_id, score)."""
+    found: list[Pick] = []
+    for uri in block["uri"].to_pylist():
+        file = pq.ParquetFile(pa.BufferReader(storage.read(uri)))
+        columns = ["image_id", "status", "mean_iou"]
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
+            scored = _where(batch, "status", "ok")
+            ids, scores = scored["image_id"].to_pylist(), scored["mean_iou"].to_pylist()
+            found = _narrowed([*found, *candidates(ids, scores, wanted)], wanted)
+    return _picks_table(found)
+
+
+def _where(rows: _Rows, column: str, value: str) -> _Rows:
+    """The rows with this value in a column. Not by an Arrow expression: on slices of a file's batches its filter
+    crashed (pyarrow 26)."""
+    return rows.filter(pa.array([one == value for one in rows[column].to_pylist()], pa.bool_()))
+
+
+def _narrowed(found: Sequence[Pick], wanted: Wanted) -> list[Pick]:
+    return candidates([pick.image_id for pick in found], [pick.score for pick in found], wanted)
+
+
+def _picks_table(found: Sequence[Pick]) -> pa.Table:
+    schema = pa.schema([("image_id", pa.string()), ("score", pa.float64())])
+    return pa.Table.from_pylist([pick._asdict() for pick in found], schema=schema)
+
+
+def tallied(storage: Storage, run: Run, wanted: Wanted) -> tuple[list[Pick], Tally]:
+    """One pass over the small columns of a manifest: candidates by confidence, and what it holds."""
+    tasks = [
+        {"parts": json.dumps([asdict(part) for part in run.parts[start : start + _PARTS_PER_TASK]])}
+        for start in range(0, len(run.parts), _PARTS_PER_TASK)
+    ]
+    task = partial(tally_parts, storage=storage, run=_slim(run), wanted=wanted)
+    found: list[Pick] = []
+    counts: Counts = {}
+    confidence = np.zeros(_CONFIDENCE_BINS, np.int64)
+    for row in _mapped(tasks, task):
+        raw = json.loads(row["tally"])
+        found = _narrowed([*found, *(Pick(*pick) for pick in raw["picks"])], wanted)
+        counts = add_counts(counts, raw["counts"])
+        confidence += raw["confidence"]
+    return found, Tally(counts, tuple(confidence.tolist()))
+
+
+def tally_parts(block: pa.Table, *, storage: Storage, run: Run, wanted: Wanted) -> pa.Table:
+    """Task: parts of a manifest (JSON) → their tallies as JSON, one part in memory at a time."""
+    tallies = [
+        json.dumps(tally_rows(read_part(storage, run, PartInfo(**raw), columns=_TALLIED), wanted))
+        for texts in block["parts"].to_pylist()
+        for raw in json.loads(texts)
+    ]
+    return pa.table({"tally": tallies})
+
+
+def tally_rows(rows: pa.Table, wanted: Wanted) -> dict[str, Any]:
+    """Rows of a manifest → JSON: ``picks`` by confidence, ``counts`` (``manifest.statistics``), ``confidence``
+    (images that are ok, by bin)."""
+    ok = _where(rows, "status", "ok")
+    scores = ok["confidence"].to_pylist()
+    known = np.array([score for score in scores if score is not None], np.float64)
+    bins = np.clip((known * _CONFIDENCE_BINS).astype(int), 0, _CONFIDENCE_BINS - 1)
+    return {
+        "picks": candidates(ok["image_id"].to_pylist(), scores, wanted),
+        "counts": count_rows(rows),
+        "confidence": np.bincount(bins, minlength=_CONFIDENCE_BINS).tolist(),
+    }
+
+
+def _slim(run: Run) -> Run:
+    """The run without what its tasks do not read: it travels with each of them."""
+    return Run(run.uri, (), {})
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def drawn(drawing: Drawing, image_ids: Iterable[str]) -> dict[str, Card]:
+    """Cards by image_id, each drawn by a task of its own."""
+    sides = {"truth": drawing.truth, "prediction": drawing.predictions}
+    rows = [
+        {"image_id": image_id, **{name: json.dumps(_part_of(run, image_id)) for name, run in sides.items()}}
+        for image_id in image_ids
+    ]
+    slim = replace(
+        drawing,
+        truth=_slim(drawing.truth) if drawing.truth else None,
+        predictions=_slim(drawing.predictions) if drawing.predictions else None,
+    )
+    return {
+        row["image_id"]: Card(
+            row["image_id"],
+            row["uri"],
+            None,
+            dict(row["pictures"]),
+            dict(row["absent"]),
+            frozenset(row["classes"]),
+            tuple(row["remarks"]),
+        )
+        for row in _mapped(rows, partial(draw_images, drawing=slim))
+    }
+
+
+def _part_of(run: Run | None, image_id: str) -> dict[str, Any] | None:
+    """The part whose range of image_ids holds this one."""
+    if run is None:
+        return None
+    number = bisect_right(run.parts, image_id, key=lambda part: part.first_id) - 1
+    return asdict(run.parts[number]) if number >= 0 and image_id <= run.parts[number].last_id else None
+
+
+def draw_images(block: pa.Table, *, drawing: Drawing) -> pa.Table:
+    """Task: image_ids with the parts of their rows (JSON) → rows of ``_CARD_SCHEMA``."""
+    cards = []
+    for row in block.to_pylist():
+        truth = _row_of(drawing.storage, drawing.truth, row["truth"], row["image_id"])
+        prediction = _row_of(drawing.storage, drawing.predictions, row["prediction"], row["image_id"])
+        cards.append(draw_image(row["image_id"], truth, prediction, drawing=drawing))
+    return pa.Table.from_pylist(cards, schema=_CARD_SCHEMA)
+
+
+def _row_of(storage: Storage, run: Run | None, part: str, image_id: str) -> dict[str, Any] | None:
+    raw = json.loads(part)
+    if run is None or raw is None:
+        return None
+    rows = read_part(storage, run, PartInfo(**raw), columns=_ROW)
+    return next(iter(_where(rows, "image_id", image_id).to_pylist()), None)
+
+
+def draw_image(
+    image_id: str, truth: dict[str, Any] | None, prediction: dict[str, Any] | None, *, drawing: Drawing
+) -> dict[str, Any]:
+    """Rows of one image (None where a side has none) → a row of ``_CARD_SCHEMA``. Nothing about one image is an error:
+    what cannot be drawn says so."""
+    rows = {"truth": truth, "prediction": prediction}
+    absent, remarks = {}, []
+    masks: dict[str, Any] = dict.fromkeys(rows)
+    size_hw = None
+    for name, run in (("truth", drawing.truth), ("prediction", drawing.predictions)):
+        row = rows[name]
+        if run is None:
+            continue
+        if row is None:
+            absent[name] = f"no {name} for this image"
+        elif row["status"] != "ok":
+            absent[name] = f"{row['error']['code']}: {row['error']['message']}"
+        elif size_hw not in (None, (row["height"], row["width"])):
+            absent[name] = f"another size: {row['width']}×{row['height']} pixels"
+        else:
+            size_hw = (row["height"], row["width"])
+            try:
+                masks[name] = row["segments"] if name == "truth" else with_ids(row["segments"], drawing.mapping)
+            except ManifestError as error:
+                absent[name] = str(error)
+    source = next((row for row in rows.values() if row), None)
+    pictures: dict[str, bytes] = {}
+    if source is not None and size_hw is not None:
+        photo = None
+        try:
+            photo = _photo(source, size_hw, drawing)
+        except ItemError as error:
+            absent["image"] = f"{error.code}: {error.message}"
+        draw = partial(draw_card, categories=drawing.categories, thumb_px=drawing.thumb_px)
+        try:
+            pictures = draw(Subject(photo, masks["truth"], masks["prediction"], size_hw, drawing.task))
+        except ManifestError as error:
+            remarks.append(f"the masks cannot be drawn: {error}")
+            masks = dict.fromkeys(rows)
+            pictures = draw(Subject(photo, None, None, size_hw, drawing.task))
+    drawn = {segment["category_id"] for segments in masks.values() for segment in segments or ()}
+    return {
+        "image_id": image_id,
+        "uri": source["uri"] if source else "",
+        "pictures": list(pictures.items()),
+        "absent": list(absent.items()),
+        "remarks": remarks,
+        "classes": sorted(drawn),
+    }
+
+
+def _photo(row: Mapping[str, Any], size_hw: tuple[int, int], drawing: Drawing) -> np.ndarray:
+    """The image of a row, uint8 (H, W, 3). Raises ItemError where it is gone, changed or not of its masks' size."""
+    data = fetch(drawing.storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
+    photo = decode_image(data, max_pixels=drawing.max_pixels)
+    if photo.shape[:2] != size_hw:
+        raise ItemError(
+            "CHANGED", f"{photo.shape[1]}×{photo.shape[0]} pixels now, its masks are {size_hw[1]}×{size_hw[0]}"
+        )
+    return photo

@@ -1,0 +1,1 @@
+"""A truth manifest in, a model directory out."""

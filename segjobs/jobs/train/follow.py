@@ -1,0 +1,125 @@
+"""What a person sees of a training that runs elsewhere: messages of the workers in, progress lines out.
+
+    workers ─→ Mailbox (an actor) ─→ driver, twice a second ─→ Progress
+       ↑          ↓
+       └── stop? ─┴── driver, on a signal: rank 0 saves a checkpoint, then the signal has its usual effect
+
+The module is small, since the actor's process imports it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ray
+
+from segjobs.jobs.engine.graceful_stop import FirstSignal
+from segjobs.jobs.engine.progress import Progress, clock
+
+_POLL_S = 0.5
+
+
+class Mailbox:
+    """An actor: what the workers tell, until the driver asks, and whether they are to stop."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, Any]] = []
+        self._stopping = False
+
+    def put(self, message: dict[str, Any]) -> bool:
+        """Whether the training is being stopped."""
+        self._messages.append(message)
+        return self._stopping
+
+    def stop(self) -> None:
+        """Say so to whoever tells something from now on."""
+        self._stopping = True
+
+    def take(self) -> list[dict[str, Any]]:
+        """Everything since the last call."""
+        taken, self._messages = self._messages, []
+        return taken
+
+
+def open_mailbox() -> Any:
+    """The actor."""
+    return ray.remote(num_cpus=0)(Mailbox).remote()
+
+
+def follow(run: Callable[[], object], mailbox: Any, progress: Progress, *, steps: int, grace_s: float) -> None:
+    """Run the training on a thread of its own and tell what its workers say; raises what ``run`` raises.
+
+    A signal has its usual effect when the step in progress is saved, or after ``grace_s``.
+    """
+    outcome: list[BaseException] = []
+
+    def catch() -> None:
+        try:
+            run()
+        except BaseException as error:  # raised below, on the thread that waits
+            outcome.append(error)
+
+    # Not on this thread: Ray Train would take SIGINT over, and a stopped training would not end with 75.
+    thread = threading.Thread(target=catch, name="ray-train", daemon=True)
+    told = _Told(steps)
+    try:
+        with FirstSignal() as stop:
+            thread.start()
+            end = None
+            while thread.is_alive():
+                thread.join(_POLL_S)
+                told.tell(ray.get(mailbox.take.remote()), progress)
+                if stop.number is None:
+                    continue
+                if end is None:
+                    end = time.monotonic() + grace_s
+                    ray.get(mailbox.stop.remote())
+                # Before the first step there is nothing to save.
+                if told.saved or not told.started or time.monotonic() > end:
+                    stop.leave()
+        told.tell(ray.get(mailbox.take.remote()), progress)
+    finally:
+        progress.stop()
+    if outcome:
+        raise outcome[0]
+
+
+class _Told:
+    """What the workers said, as lines for a person."""
+
+    def __init__(self, steps: int) -> None:
+        self.started = self.saved = False
+        self._steps = steps
+        self._score = ""
+
+    def tell(self, messages: Iterable[Mapping[str, Any]], progress: Progress) -> None:
+        for message in messages:
+            if "note" in message:
+                progress.note(f"train: {message['note']}")
+            if "saved" in message:
+                self.saved = True
+                progress.note(f"train: stopping; the checkpoint of step {message['saved']} is written")
+            if "scores" in message:
+                self._tell_score(message["scores"], progress)
+            if "step" in message:
+                self._tell_step(message["step"], progress)
+
+    def _tell_score(self, scores: Mapping[str, Any], progress: Progress) -> None:
+        name = str(scores["name"]).replace("mean_iou", "mIoU")
+        value = "–" if scores["value"] is None else f"{scores['value']:.4f}"
+        self._score = f" · {name} {value}"
+        best = ", the best so far" if scores["better"] else ""
+        progress.note(f"train: epoch {scores['epoch']:.1f}, step {scores['step']}: validation {name} {value}{best}")
+
+    def _tell_step(self, step: Mapping[str, Any], progress: Progress) -> None:
+        if not self.started:
+            self.started = True
+            progress.start(total=self._steps, done=step["step"])
+        per_step = step["images_per_s"]
+        left = (self._steps - step["step"]) * step["step_size"] / per_step if per_step else 0.0
+        progress.show(
+            step["step"],
+            f"epoch {step['epoch']:.1f} · loss {step['loss']:.4f} · lr {step['lr']:.2g}{self._score} · "
+            f"{per_step:.1f} images/s · ETA {clock(left)}",
+        )

@@ -1,0 +1,354 @@
+"""Train: manifests of truth in, a model directory out that ``label``, ``evaluate`` and ``train`` take as weights.
+
+    open manifests → classes → index of rows → Ray Train: workers, fed by Ray Data ─→ checkpoints ─→ model directory
+                                                    └─ messages ─→ progress
+
+``output.uri/train.json`` is written first and names the training; with ``model.json`` it is finished. The same command
+in between goes on from the last checkpoint; other inputs or settings are refused.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
+
+from segjobs import __version__
+from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
+from segjobs.errors import ClusterError, ConfigError, ConflictError, ExitCode
+from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
+from segjobs.jobs.engine.progress import Progress, clock
+from segjobs.jobs.train.feed import Feed, Order
+from segjobs.jobs.train.follow import follow, open_mailbox
+from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
+from segjobs.manifest.parts import Run
+from segjobs.manifest.schema import Category
+from segjobs.stdout import write_result
+from segjobs.storage import Storage, is_remote, join, local_path, local_uri
+from segjobs.training.examples import Source
+
+if TYPE_CHECKING:
+    from segjobs.jobs.train.task import Task
+
+PLAN, DESCRIPTION = "train.json", "model.json"
+
+
+def train(config: TrainConfig) -> ExitCode:
+    """Train as ``config`` says, go on, or tell that it is done; prints the scores and one JSON line.
+
+    Raises a SegjobsError for what stops the training.
+    """
+    progress = Progress("train")
+    storage = Storage(config.storage)
+    config = _with_absolute_output(config)
+    with ThreadPoolExecutor(1) as background:
+        preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
+        have = None
+        if not storage.exists(join(config.output.uri, DESCRIPTION)):
+            progress.note("train: starting Ray")
+            have = connect(config.compute)
+        start = preparing.result()
+    if have is None:
+        _check_identity(storage, config, _identity(config, start, None))
+        progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")
+    else:
+        _run(config, storage, start, divide(config.compute, have), progress)
+    return _print(storage, config.output.uri)
+
+
+def _with_absolute_output(config: TrainConfig) -> TrainConfig:
+    """Workers of Ray Train have a working directory of their own."""
+    uri = config.output.uri
+    if not is_remote(uri):
+        uri = local_uri(local_path(uri).absolute())
+    return config.model_copy(update={"output": config.output.model_copy(update={"uri": uri})})
+
+
+# --- before the start ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the config names: the first of ``sources`` is ``data.uri``."""
+
+    categories: list[Category]
+    sources: list[Source]
+    validation: Source | None
+    card: Any
+    weights: Any
+
+
+def open_start(config: TrainConfig, storage: Storage) -> Start:
+    """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
+    from segjobs.models.registry import resolve_start
+    from segjobs.models.table import get_spec
+
+    task = get_spec(config.model.name).task
+    keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
+    validation = SourceConfig(uri=config.validation.uri) if config.validation.uri else None
+    runs: dict[str, tuple[SourceConfig, Run]] = {}
+    for key, source in {**keyed, **({"validation.uri": validation} if validation else {})}.items():
+        runs[key] = (source, open_source(key, source, storage, task))
+    categories = class_list(runs["data.uri"][1], config.classes, config.model.categories, task)
+    names = [category.name for category in categories]
+    sources = {
+        key: Source(key, source, run, class_index(key, run, config.classes, names, task))
+        for key, (source, run) in runs.items()
+    }
+    held = sources.pop("validation.uri", None)
+    card, weights = resolve_start(config.model, categories, storage)
+    return Start(categories, list(sources.values()), held, card, weights)
+
+
+def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, Any]:
+    """What makes two trainings the same, as JSON. The number of workers does not, the images of a step do."""
+    dumped = config.model_dump(mode="json")
+    identity = {
+        "data": [
+            {**source.config.model_dump(include={"weight", "min_confidence", "min_score"}), **_origin(source.run)}
+            for source in start.sources
+        ],
+        "validation": {
+            **{key: dumped["validation"][key] for key in ("share", "images", "every_epochs")},
+            **(_origin(start.validation.run) if start.validation else {}),
+        },
+        "categories": [category.name for category in start.categories],
+        "model": {
+            "name": start.card.name,
+            "options": dict(start.card.options),
+            "preprocessing": dict(start.card.preprocessing),
+            "weights": start.weights.sha256,
+            "seed": config.model.seed,
+        },
+        **{key: dumped[key] for key in ("classes", "augment", "loss", "optimiser", "schedule", "seed")},
+        "precision": config.compute.precision,
+    }
+    if step_size is not None:
+        identity["step_size"] = step_size
+    return identity
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    """A manifest by its content."""
+    return {"run_id": run.info["run_id"], "parts": digest([part.sha256 for part in run.parts])[:16]}
+
+
+def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, Any]) -> None:
+    """Raise ConflictError where another training stands at the output, with what differs."""
+    try:
+        standing = json.loads(storage.read(join(config.output.uri, PLAN)))["identity"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConflictError(
+            f"{config.output.uri} holds a model that no training of this project made there; choose a new output.uri"
+        ) from None
+    differing = list(_differences(standing, {**standing, **identity}))
+    if differing:
+        raise ConflictError(
+            f"{config.output.uri} holds another training; " + "; ".join(differing) + ". Choose a new output.uri to "
+            "start a new one, or restore the old inputs and settings to finish this one"
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterable[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{name} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}"
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a training lies on the cluster. ``threads``: torch threads of one worker on a CPU."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    threads: int
+
+
+def divide(compute: TrainComputeConfig, have: Resources) -> Division:
+    """Workers and what each has, leaving CPUs to the tasks that read. Raises ClusterError where it does not fit."""
+    gpus = compute.gpus_per_worker if compute.gpus_per_worker is not None else float(have.gpus >= 1)
+    workers = compute.workers
+    if workers == "auto":
+        workers = max(1, int(have.gpus // gpus)) if gpus else 1
+    reading = max(DECODE_CPUS, have.cpus / 8)
+    node = max((one["Resources"].get("CPU", 0.0) for one in ray.nodes() if one["Alive"]), default=have.cpus)
+    share = (have.cpus - reading) / workers
+    cpus = compute.cpus_per_worker or (min(1.0, share) if gpus else min(share, node))
+    if cpus <= 0 or workers * cpus + DECODE_CPUS > have.cpus or workers * gpus > have.gpus:
+        raise ClusterError(
+            f"compute.workers={workers} of {cpus:g} CPUs and {gpus:g} GPUs each, and {DECODE_CPUS:g} CPU "
+            f"to read, do not fit: the cluster has {have.cpus:g} CPUs and {have.gpus:g} GPUs; lower compute.workers or "
+            "compute.cpus_per_worker"
+        )
+    threads = compute.threads or max(1, int(min(have.cpus / workers, node)) if not gpus else int(cpus))
+    return Division(workers, cpus, gpus, threads)
+
+
+# --- the training -------------------------------------------------------------------------------
+
+
+def _run(config: TrainConfig, storage: Storage, start: Start, division: Division, progress: Progress) -> None:
+    from segjobs.jobs.train.worker import train_loop
+
+    mailbox = open_mailbox()
+    task = make_task(config, storage, start, division, (mailbox, progress))
+    plan = {"identity": task.identity, "version": __version__}
+    if not storage.put_if_absent(
+        join(config.output.uri, PLAN), json.dumps(plan, indent=1, ensure_ascii=False).encode()
+    ):
+        _check_identity(storage, config, task.identity)
+    gpus = {"GPU": division.gpus} if division.gpus else {}
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"task": task},
+        torch_config=TorchConfig(backend="nccl" if division.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=division.workers,
+            use_gpu=division.gpus > 0,
+            resources_per_worker={"CPU": division.cpus, **gpus},
+        ),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=0)),
+    )
+    try:
+        follow(trainer.fit, mailbox, progress, steps=task.feed.steps, grace_s=config.compute.grace_s)
+    except (TrainingFailedError, RayError) as error:
+        raise _cause(error) or error from error
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The error of this project in what a worker raised."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        found = own_error(getattr(failure, "_base_exc", failure))
+        if found:
+            return found
+    return own_error(error)
+
+
+def make_task(
+    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[Any, Progress]
+) -> "Task":
+    """Index the images and lay out the steps: all that a worker needs. ``tell``: whom workers and driver tell.
+
+    Raises ConfigError where there is nothing to learn or to score.
+    """
+    from segjobs.jobs.train.task import Task
+
+    mailbox, progress = tell
+    step_size = config.batch_size * config.accumulate * division.workers
+    learnt, held = _indexes(config, start, storage, progress)
+    order = Order(
+        tuple(int((learnt.rows[:, 0] == number).sum()) for number in range(len(start.sources))),
+        tuple(source.config.weight for source in start.sources),
+        config.seed,
+    )
+    if not order.epoch_size:
+        raise ConfigError(f"data.weight: {config.data.weight:g} shows none of {len(learnt.rows)} images in an epoch")
+    feed = Feed(
+        order=order,
+        rows=ray.put(learnt.rows),
+        sources=start.sources,
+        storage=storage,
+        task=start.card.task,
+        resize=start.card.preprocessing["resize"],
+        augment=config.augment,
+        step_size=step_size,
+        steps=config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size)),
+        max_pixels=config.decode.max_pixels,
+    )
+    identity = _identity(config, start, step_size)
+    progress.note(
+        f"train: {start.card.name} on {len(learnt.rows)} images, {len(held.rows)} to score on; {feed.steps} steps of "
+        f"{step_size}; {division.workers} worker(s) of "
+        + (f"{division.gpus:g} GPU" if division.gpus else f"{division.threads} CPU thread(s)")
+    )
+    return Task(
+        config=config,
+        identity=identity,
+        digest=digest(identity),
+        card=start.card,
+        weights=start.weights,
+        storage=storage,
+        feed=feed,
+        validation=(start.validation or start.sources[0]) if len(held.rows) else None,
+        places=ray.put(_places(held)) if len(held.rows) else None,
+        validation_steps=max(1, round(config.validation.every_epochs * order.epoch_size / step_size)),
+        amounts=tuple(learnt.amounts.tolist()),
+        threads=division.threads,
+        mailbox=mailbox,
+        facts={"images": len(learnt.rows), "validation_images": len(held.rows)},
+    )
+
+
+def _places(held: Index) -> np.ndarray:
+    """The validation has one source, number 0."""
+    places = held.rows.copy()
+    places[:, 0] = 0
+    return places
+
+
+def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
+    """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
+    classes, task = len(start.categories), start.card.task
+    share = 0.0 if start.validation else config.validation.share
+    learnt, held = make_index(start.sources, storage, task, classes=classes, share=share)
+    if start.validation:
+        held, _ = make_index([start.validation], storage, task, classes=classes, share=0.0)
+    for what, index in (("", learnt), (" to score on", held)):
+        for reason, (count, example) in index.left_out.items():
+            progress.note(f"train: {count} image(s){what} left out: {reason}, such as {example!r}")
+    if not len(learnt.rows) or not learnt.amounts.any():
+        raise ConfigError(f"data.uri: {config.data.uri}: nothing to learn from: {_why(learnt)}")
+    if (start.validation or share) and not len(held.rows):
+        where = f"validation.uri: {config.validation.uri}" if start.validation else f"validation.share={share:g}"
+        raise ConfigError(
+            f"{where}: no image to score on: {_why(held)}; give another validation.uri, a larger validation.share, "
+            "or validation.share=0 to train without"
+        )
+    absent = [c.name for c, amount in zip(start.categories, learnt.amounts.tolist(), strict=True) if not amount]
+    if absent:
+        progress.note(f"train: no image shows {', '.join(absent)}: the model cannot learn it")
+    limit = config.validation.images
+    return learnt, Index(held.rows[:limit], held.amounts, held.left_out)
+
+
+def _why(index: Index) -> str:
+    found = [f"{count} {reason} (such as {example!r})" for reason, (count, example) in index.left_out.items()]
+    return ", ".join(found) or f"{len(index.rows)} images without an object of the classes"
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def _print(storage: Storage, uri: str) -> ExitCode:
+    """The scores, on standard error for people and as JSON on standard output."""
+    description = json.loads(storage.read(join(uri, DESCRIPTION)))
+    training, figures = description["training"], description["validation"]
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    lines = [
+        f"{training['steps']} steps, {training['epochs']:g} epochs, {clock(training['seconds'])}; "
+        f"the weights are those of step {training['step_of_the_weights']}"
+    ]
+    if figures:
+        numbers = [(name, value) for name, value in figures.items() if isinstance(value, float)]
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in numbers if name not in ("score", "seconds"))
+        lines.append(f"validation: {shown}")
+        for name, value in figures.get("iou", {}).items():
+            lines.append(f"  {name}: IoU {'–' if value is None else f'{value:.4f}'}")
+    lines.append(f"model: {uri} (model.weights={uri})")
+    for line in lines:
+        console.print(line, markup=False)
+    score = figures["score"] if figures else None
+    record = {"output": uri, "steps": training["steps"], "seconds": training["seconds"], "score": score}
+    write_result(json.dumps({**record, "exit_code": int(ExitCode.DONE)}, ensure_ascii=False) + "\n")
+    return ExitCode.DONE

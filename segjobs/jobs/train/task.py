@@ -1,0 +1,46 @@
+"""What a training worker is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from segjobs.config import TrainConfig
+from segjobs.jobs.train.feed import Feed
+from segjobs.manifest.schema import ModelCard
+from segjobs.models.weights import Weights
+from segjobs.storage import Storage
+from segjobs.training.examples import Source
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs to know. ``places``: of the images to score, int32 (N, 3), in the object store.
+
+    ``validation_steps``: steps between two validations; ``amounts``: of each class, for weights of the loss.
+    """
+
+    config: TrainConfig
+    identity: Mapping[str, Any]
+    digest: str
+    card: ModelCard
+    weights: Weights
+    storage: Storage
+    feed: Feed
+    validation: Source | None
+    places: "ray.ObjectRef | None"
+    validation_steps: int
+    amounts: tuple[int, ...]
+    threads: int
+    mailbox: Any
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which worker this is, of how many, and its torch device."""
+
+    rank: int
+    world: int
+    device: str

@@ -1,0 +1,264 @@
+"""COCO instances JSON: bytes in, the annotations of each image and from them manifest segments out.
+
+    bytes → read_coco → CocoIndex → match_images → which entry belongs to which image
+    an entry + the image's size → masks_of → one segment per object
+
+``bbox`` and ``area`` are computed from the rasterised mask, the truth that is scored, and not copied:
+COCO's own ``area`` is the polygon's, which differs by up to a fifth on small objects.
+
+| in the JSON | becomes |
+|---|---|
+| polygons of several parts | their union: a part inside another changes nothing (a hole needs RLE) |
+| a polygon part of fewer than three points | nothing: it has no inside (pycocotools reads four numbers as a box) |
+| an annotation without any mask (no ``segmentation``, or an empty one) | no segment; listed in ``without_mask`` |
+| a mask that covers no pixel (thinner than the raster) | no segment |
+| counts as a list or a string, crowd or not | the same mask |
+| an image without annotations | zero segments: nothing is in it |
+| an annotation of an image that is not listed | nothing; listed in ``orphans`` |
+| a polygon that leaves the frame | its part inside |
+"""
+
+import hashlib
+import json
+import posixpath
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from segjobs.errors import ItemError, ManifestError
+from segjobs.labels.base import Finding, LabelRequest, Labels, Masks, Policy, leftover, policy_of, read_whole, resolve
+from segjobs.labels.match_files import Matches, match_paths
+from segjobs.labels.polygons import outside
+from segjobs.manifest.rle import encode_polygons, from_uncompressed, runs
+from segjobs.manifest.schema import Category, palette_color
+from segjobs.manifest.segments import segment
+from segjobs.text import first_few, size_text
+
+_LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
+
+
+@dataclass(frozen=True, slots=True)
+class CocoAnnotation:
+    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON."""
+
+    id: Any
+    category_id: int
+    iscrowd: bool
+    segmentation: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """One entry of ``images`` with its annotations. ``size_hw`` is None where the JSON has no size."""
+
+    size_hw: tuple[int, int] | None
+    annotations: tuple[CocoAnnotation, ...]
+
+
+@dataclass(frozen=True)
+class CocoIndex:
+    """A COCO file by image. ``images`` is keyed by ``file_name``; the rest of the JSON is not kept.
+
+    ``orphans``: ids of annotations whose image is not listed. ``without_mask``: ids of annotations
+    that have a box at most.
+    """
+
+    categories: tuple[Category, ...]
+    images: dict[str, CocoImage]
+    orphans: tuple[Any, ...] = ()
+    without_mask: tuple[Any, ...] = ()
+
+
+def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
+    """Read a COCO instances file; ``name`` stands for it in messages.
+
+    Categories keep the file's own ids, which may have gaps, in its order, with palette colours.
+    Raises ManifestError where it is no such file, naming the entries that are wrong.
+    """
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise ManifestError(f"{name}: not readable as JSON: {error}") from None
+    if isinstance(raw, list):
+        raise ManifestError(f"{name}: a list, as COCO results are; expected instances with images and annotations")
+    sections = [
+        _Section(key, raw.get(key) if isinstance(raw, dict) else None)
+        for key in ("categories", "images", "annotations")
+    ]
+    categories, images, annotations = sections
+    categories.check(name, {"id": int, "name": str}, unique=("id", "name"))
+    images.check(name, {"id": (int, str), "file_name": str}, unique=("id", "file_name"))
+    annotations.check(name, {"image_id": (int, str), "category_id": int}, unique=())
+
+    too_large = [str(entry["id"]) for entry in categories.entries if not 0 <= entry["id"] <= _LARGEST_ID]
+    if too_large:
+        raise ManifestError(f"{name}: category ids {', '.join(first_few(too_large))}: expected 0 to {_LARGEST_ID}")
+
+    by_image: dict[Any, list[CocoAnnotation]] = defaultdict(list)
+    known = {entry["id"] for entry in images.entries}
+    orphans, without_mask = [], []
+    for position, entry in enumerate(annotations.entries):
+        annotation_id = entry.get("id", f"annotations[{position}]")
+        if entry["image_id"] not in known:
+            orphans.append(annotation_id)
+        elif not entry.get("segmentation"):
+            without_mask.append(annotation_id)
+        else:
+            by_image[entry["image_id"]].append(
+                CocoAnnotation(
+                    annotation_id, entry["category_id"], bool(entry.get("iscrowd", 0)), entry["segmentation"]
+                )
+            )
+    return CocoIndex(
+        categories=tuple(
+            # From colour 1 on: colour 0 is black, the background's, which is no object.
+            Category(entry["id"], entry["name"], palette_color(position + 1))
+            for position, entry in enumerate(categories.entries)
+        ),
+        images={
+            entry["file_name"]: CocoImage(_size_hw(entry), tuple(by_image.get(entry["id"], ())))
+            for entry in images.entries
+        },
+        orphans=tuple(orphans),
+        without_mask=tuple(without_mask),
+    )
+
+
+def match_images(index: CocoIndex, image_ids: Sequence[str]) -> Matches:
+    """Match images (paths relative to their root) to the ``file_name`` of the JSON's entries.
+
+    Whole paths decide; where not one agrees, bare file names. Raises ConfigError where nothing
+    matches, or where a bare name is not unique.
+    """
+    return match_paths(image_ids, list(index.images), image_key=_normal, label_key=_normal)
+
+
+def segments_for(index: CocoIndex, file_name: str, size_hw: tuple[int, int]) -> list[dict[str, Any]]:
+    """The objects of one entry, on an image of ``size_hw`` pixels; raises as ``masks_of``, and NOT_FOUND."""
+    image = index.images.get(file_name)
+    if image is None:
+        raise ItemError("NOT_FOUND", f"no entry of the COCO file has the file_name {file_name!r}")
+    return masks_of(image, size_hw, index.categories).segments
+
+
+def masks_of(
+    image: CocoImage, size_hw: tuple[int, int], categories: Sequence[Category], policy: Policy | None = None
+) -> Masks:
+    """The objects of one entry, on an image of ``size_hw`` pixels → rows of the manifest's ``segments``.
+
+    In the file's order, with score 1, as of any human label. Raises ItemError LABEL_SHAPE where the
+    entry or a mask has another size, LABEL_VALUE where a category is unknown (and ``policy`` fails it)
+    or a mask is malformed.
+    """
+    if image.size_hw not in (None, size_hw):
+        turned = " (turned: has the image an EXIF orientation?)" if image.size_hw == size_hw[::-1] else ""
+        raise ItemError(
+            "LABEL_SHAPE",
+            f"the JSON says {size_text(image.size_hw)}, the image has {size_text(size_hw)} pixels{turned}",
+        )
+    known = {category.id: category for category in categories}
+    keys = [annotation.category_id for annotation in image.annotations]
+    resolved, findings = resolve(keys, known, policy or Policy(), what="category ids")
+    segments, empty, cut = [], [], []
+    for annotation, category in zip(image.annotations, resolved, strict=True):
+        if category is None:
+            continue
+        row = segment(category, _counts(annotation, size_hw), size_hw, iscrowd=annotation.iscrowd)
+        if row is None:
+            empty.append(annotation.id)
+        else:
+            segments.append(row)
+        if isinstance(annotation.segmentation, list) and any(outside(p, size_hw) for p in annotation.segmentation):
+            cut.append(annotation.id)
+    for check, ids in (("empty_masks", empty), ("outside_frame", cut)):
+        if ids:
+            findings += (Finding(check, len(ids), f"annotation {', '.join(first_few([str(one) for one in ids]))}"),)
+    return Masks(segments, findings)
+
+
+def coco_labels(request: LabelRequest) -> Labels:
+    """Adapter of ``coco``: the text of an image is the JSON of its entry, so that no task holds the whole file."""
+    data = read_whole(request.storage, request.config.uri)
+    index = read_coco(data, name=request.config.uri)
+    matches = match_images(index, request.image_ids)
+    names = [matches.label_of.get(image_id) for image_id in request.image_ids]
+    texts = [json.dumps(asdict(index.images[name])) if name is not None else None for name in names]
+    read = partial(_read, categories=index.categories, policy=policy_of(request.config, index.categories))
+    leftovers = (
+        *leftover("labels_without_image", matches.unused),
+        *leftover("orphans", index.orphans),
+        *leftover("without_mask", index.without_mask),
+    )
+    return Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+
+
+def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...], policy: Policy) -> Masks:
+    entry = json.loads(text)
+    annotations = tuple(CocoAnnotation(**annotation) for annotation in entry["annotations"])
+    image = CocoImage(tuple(entry["size_hw"]) if entry["size_hw"] else None, annotations)
+    return masks_of(image, size_hw, categories, policy)
+
+
+def _counts(annotation: CocoAnnotation, size_hw: tuple[int, int]) -> str:
+    """A checked counts string of an annotation in any of COCO's three notations."""
+    shape = annotation.segmentation
+    try:
+        if isinstance(shape, list):
+            return encode_polygons([part for part in shape if not _is_degenerate(part)], size_hw)
+        if not isinstance(shape, dict) or not isinstance(shape.get("counts"), list | str):
+            raise ManifestError("expected a list of polygons, or size and counts")
+        size = shape.get("size")
+        if size != list(size_hw):
+            expected = f"[h, w] = {list(size_hw)}, as the image has"
+            raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: mask of size {size}, expected {expected}")
+        counts = shape["counts"]
+        counts = counts if isinstance(counts, str) else from_uncompressed(counts)
+        covered = int(runs(counts).sum())
+    except ManifestError as error:
+        raise ItemError("LABEL_VALUE", f"annotation {annotation.id}: {error}") from None
+    # pycocotools does not check it, and takes area and box from whatever the runs say.
+    if covered != size_hw[0] * size_hw[1]:
+        raise ItemError(
+            "LABEL_SHAPE", f"annotation {annotation.id}: mask of {covered} pixels on an image of {size_text(size_hw)}"
+        )
+    return counts
+
+
+def _is_degenerate(part: Any) -> bool:
+    return isinstance(part, list) and len(part) in (0, 2, 4)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One of the JSON's three lists."""
+
+    key: str
+    entries: Any
+
+    def check(self, name: str, required: dict[str, Any], unique: Sequence[str]) -> None:
+        """Raise ManifestError unless every entry has the required keys, of their types and unique."""
+        if not isinstance(self.entries, list):
+            raise ManifestError(f"{name}: no list {self.key!r}; expected a COCO instances file")
+        problems = []
+        seen: dict[str, dict[Any, int]] = {key: {} for key in unique}
+        for position, entry in enumerate(self.entries):
+            for key, kind in required.items():
+                value = entry.get(key) if isinstance(entry, dict) else None
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+                    problems.append(f"{self.key}[{position}].{key}: {value!r}, expected {kinds}")
+                elif key in seen and seen[key].setdefault(value, position) != position:
+                    problems.append(f"{self.key}[{position}].{key}: {value!r} is {self.key}[{seen[key][value]}]'s too")
+        if problems:
+            raise ManifestError(f"{name}: {'; '.join(first_few(problems))}")
+
+
+def _size_hw(entry: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = entry.get("height"), entry.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(path.replace("\\", "/"))

@@ -1,0 +1,36 @@
+"""Names that are nearly right, and digests of what a config says."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known ones, else all."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"did you mean {' or '.join(repr(n) for n in near)}?"
+    return f"known: {', '.join(names)}"
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 (hex) of JSON-able values, independent of the order of dict keys."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_SHOWN = 5  # of a long list of findings
+
+
+def first_few(findings: list[str]) -> list[str]:
+    """The first findings of a list, and how many more there are."""
+    more = len(findings) - _SHOWN
+    return [*findings[:_SHOWN], f"and {more} more"] if more > 0 else findings
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """(height, width) as people write it: ``640x480``."""
+    return f"{shape[1]}x{shape[0]}"

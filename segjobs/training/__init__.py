@@ -1,0 +1,1 @@
+"""What training is, without Ray: examples, optimiser, checkpoints, validation."""

@@ -1,0 +1,142 @@
+"""The bench: its arithmetic by hand, and one small run of the command whose figures must fit together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segjobs.config import BenchConfig, load_config
+from segjobs.errors import ConfigError
+from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bottleneck
+from segjobs.jobs.bench.runs import Memory, Observed, Published, Window, steady_window
+from segjobs.jobs.engine.cluster import Layout, Resources
+from segjobs.sources.synthetic import write_photos
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_steady_state_of_one_actor_is_all_after_its_first_file() -> None:
+    files = [Published(10.0, 64), Published(12.0, 64), Published(14.0, 64), Published(15.0, 8)]
+    window = steady_window(files, actors=1, waiting=0)
+    assert window == Window(10.0, 15.0, 136)
+    assert window.images_per_s == 136 / 5
+
+
+def test_steady_state_of_two_actors_leaves_out_the_start_and_the_tail() -> None:
+    # One actor ends a file at 10, 12, 14, 16, the other at 11, 13, 15: 8 images a second together. From 11 on
+    # both have had one; after 15 only one is left.
+    files = [Published(float(at), 8) for at in (10, 11, 12, 13, 14, 15, 16)]
+    assert steady_window(reversed(files), actors=2, waiting=0) == Window(11.0, 15.0, 32)
+
+
+def test_files_that_waited_for_their_writer_are_no_steady_state() -> None:
+    files = [Published(at, 8) for at in (19.8, 19.9, 20.0, 21.0, 23.0, 25.0)]
+    assert steady_window(files, actors=1, waiting=3) == Window(21.0, 25.0, 16)
+
+
+def test_steady_state_of_actors_that_end_together() -> None:
+    files = [Published(at, 8) for at in (10.0, 10.0, 12.0, 12.0, 14.0, 14.0)]
+    assert steady_window(files, actors=2, waiting=0) == Window(10.0, 14.0, 24)
+
+
+def test_too_few_files_have_no_steady_state() -> None:
+    with pytest.raises(ValueError, match="6 files by 2 actors have no steady state; at least 7 have"):
+        steady_window([Published(float(at), 8) for at in range(6)], actors=2, waiting=3)
+
+
+def test_figures_of_one_run() -> None:
+    files = [Published(107.0, 10), Published(105.0, 30), Published(111.0, 10)]
+    run = Observed(100.0, files, Memory(), [(100.0, 0.0), (104.0, 8.0), (108.0, 12.0), (112.0, 20.0)])
+    assert (run.first_file_s, run.first_file_images) == (5.0, 30)
+    assert run.whole == Window(100.0, 111.0, 50)
+    # 9 CPU seconds were spent until 105, 18 until 111.
+    assert run.cpu_ms(Window(105.0, 111.0, 20)) == 450.0
+
+
+def test_a_job_that_writes_late_works_from_its_first_mask_on() -> None:
+    run = Observed(100.0, [Published(130.0, 10), Published(131.0, 30)], Memory(), [], first_mask_s=111.0)
+    assert run.working == Window(111.0, 131.0, 40)
+    assert run.working.images_per_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "stage"),
+    [
+        (2, 0, "forward"),  # shared CPUs: the most expensive stage
+        (4, 1, "decode"),  # 2.25 ms of the CPUs against 2 ms of the GPU
+        (8, 1, "forward"),  # 1.125 ms against 2
+    ],
+)
+def test_bottleneck(cpus: float, gpus: float, stage: str) -> None:
+    assert bottleneck({"decode": 5.0, "encode": 4.0, "forward": 20.0 if not gpus else 2.0}, cpus, gpus) == stage
+
+
+def config_of(*overrides: str) -> BenchConfig:
+    return load_config(BenchConfig, str(REPOSITORY / "conf" / "bench.yaml"), overrides)
+
+
+def test_a_run_too_short_for_a_steady_state_is_refused() -> None:
+    lay, have = Layout(2, 2, 0.75, 0, 1, "actor"), Resources(2, 0)
+    _check_shards(config_of("images=896"), lay, have)
+    with pytest.raises(ConfigError, match=r"images: 895 are 13 shards of 64; 2 actors .* with 14 or more"):
+        _check_shards(config_of("images=895"), lay, have)
+
+
+def test_what_the_plain_script_cannot_do_is_refused() -> None:
+    _check_plain(config_of("plain_script=false", "model.resize=short:520"))
+    for other in ("model.resize=null", "model.resize=short:520", "input.uri=s3://bucket/photos"):
+        with pytest.raises(ConfigError, match="plain_script=false"):
+            _check_plain(config_of(other))
+
+
+def test_images_are_repeated_by_links(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", count=2, seed=0, sizes_hw=((8, 9),))
+    inputs = _inputs(config_of(f"input.uri={tmp_path / 'photos'}"), tmp_path / "links", 5)
+    links = sorted(Path(inputs.uri).iterdir())
+    assert [link.name for link in links] == [f"{n:07d}_photo_{n % 2:05d}.jpg" for n in range(5)]
+    assert all(link.resolve().is_file() for link in links)
+
+
+def test_an_input_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no image matches"):
+        _inputs(config_of(f"input.uri={tmp_path}"), tmp_path / "links", 5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_figures_of_a_small_bench_fit_together(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", count=40, seed=0, sizes_hw=((48, 64), (64, 48)))
+    words = [f"input.uri={tmp_path / 'photos'}", f"output.uri={tmp_path / 'out'}", "images=40", "memory_images=60"]
+    words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=2", "compute.batch_size=4"]
+    command = [sys.executable, "flows/bench.py", "--config", "conf/bench.yaml", *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "bench.json").read_text() == done.stdout.rstrip("\n")
+    report = json.loads(done.stdout)
+
+    bare, pipeline, plain = report["bare"], report["pipeline"], report["plain_script"]
+    assert len(bare["predict"]["runs"]) == 2 and len(pipeline["images_per_s"]["runs"]) == 1
+    rate = pipeline["images_per_s"]["median"]
+    for kind in ("predict", "forward", "forward_split"):
+        ratio = report["ratios"][f"pipeline / bare {kind}"]["median"]
+        assert ratio == pytest.approx(rate / (sum(bare[kind]["runs"]) / 2), rel=0.01, abs=0.001)
+    ratio = report["ratios"]["pipeline / plain script"]["median"]
+    assert ratio == pytest.approx(rate / plain["images_per_s"]["median"], rel=0.01, abs=0.001)
+    for side in (pipeline, plain):
+        assert 0 < side["startup_s"]["median"] < side["first_file_s"]["median"]
+        assert side["cpu_ms_per_image"]["median"] > 0
+        assert side["whole_run_images_per_s"]["median"] < side["images_per_s"]["median"]
+
+    stages = report["stages_ms"]
+    assert list(stages) == ["read", "decode", "prepare", "forward", "restore", "encode", "write"]
+    assert stages[report["bottleneck"]]["median"] == max(stage["median"] for stage in stages.values())
+    assert [run["images"] for run in report["memory_mb"]] == [40, 60]
+    for run in report["memory_mb"]:
+        assert 100 < run["driver_uss"] <= run["driver_rss"] < 10_000
+        assert 100 < run["worker_uss"] <= run["worker_rss"] < 10_000
+    assert "images/s" in done.stderr and "bottleneck" in done.stderr
+
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "bench.json is there already" in again.stderr

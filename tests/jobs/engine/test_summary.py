@@ -1,0 +1,109 @@
+"""The end of a job: lines for people, one JSON line for machines, and the exit code by the failure budget."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from segjobs.config import ShardConfig
+from segjobs.errors import ExitCode
+from segjobs.jobs.engine.run import Summary
+from segjobs.jobs.engine.shards import Job
+from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.manifest.plan import make_plan
+from segjobs.manifest.schema import Footer
+from segjobs.storage import FileInfo
+
+
+def summary() -> Summary:
+    return Summary(
+        "out/run1",
+        "0123456789abcdef",
+        images=20,
+        ok=17,
+        segments=51,
+        failures=Counter({"UNREADABLE": 2, "CHANGED": 1}),
+        examples={"UNREADABLE": ("a[b].jpg", "no image:\n" + "x" * 200), "CHANGED": ("ü.jpg", "changed")},
+        already_done=4,
+        seconds=8.0,
+        first_shard_s=2.5,
+        stage_seconds={"read": 1.0, "decode": 2.0, "forward": 5.0, "encode": 0.0, "write": 0.0},
+    )
+
+
+def test_lines_by_failure_code_and_a_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_summary(summary(), 0.15) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "20 images: 17 ok, 3 failed, 51 segments",
+        "  CHANGED 1: 'ü.jpg': changed",
+        "  UNREADABLE 2: 'a[b].jpg': no image: " + "x" * 149 + "…",
+        "4 of them were done by an earlier attempt",
+        "8.0 s, 2.0 images/s (first shard after 2.5 s)",
+        "where the time went, over all threads: read 12%, decode 25%, forward 62%",
+        "manifest: out/run1/run.json and parts/",
+    ]
+    assert out.count("\n") == 1
+    assert json.loads(out) == {
+        "output": "out/run1",
+        "run_id": "0123456789abcdef",
+        "images": 20,
+        "ok": 17,
+        "failed": 3,
+        "failures": {"CHANGED": 1, "UNREADABLE": 2},
+        "segments": 51,
+        "already_done": 4,
+        "seconds": 8.0,
+        "stage_seconds": {"read": 1.0, "decode": 2.0, "forward": 5.0, "encode": 0.0, "write": 0.0},
+        "exit_code": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "ok", "fraction", "code"),
+    [
+        (100, 99, 0.01, ExitCode.DONE),  # exactly the budget is within it
+        (100, 98, 0.01, ExitCode.TOO_MANY_FAILED),
+        (20, 17, 0.15, ExitCode.DONE),
+        (3, 0, 1.0, ExitCode.DONE),
+        (3, 2, 0.0, ExitCode.TOO_MANY_FAILED),
+        (0, 0, 0.0, ExitCode.DONE),
+    ],
+)
+def test_the_exit_code_is_by_the_failure_budget(
+    images: int, ok: int, fraction: float, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = Counter({"TRUNCATED": images - ok}) if images > ok else Counter()
+    short = Summary("out", "id", images=images, ok=ok, failures=failures, examples={"TRUNCATED": ("a", "b")})
+    assert print_summary(short, fraction) == code
+    out, err = capsys.readouterr()
+    assert json.loads(out)["exit_code"] == int(code)
+    assert (f"more than max_failed_fraction={fraction:g} of the images failed" in err) == (code == 3)
+
+
+def test_a_finished_run_is_said_to_be_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Summary("out", "id7", images=2, ok=2, segments=3, already_done=2, complete_before=True)
+    assert print_summary(done, 0.0) == ExitCode.DONE
+    assert capsys.readouterr().err.splitlines() == [
+        "nothing to do: run id7 is complete",
+        "2 images: 2 ok, 0 failed, 3 segments",
+        "manifest: out/run.json and parts/",
+    ]
+
+
+def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [FileInfo(f"/d/{n}", f"{n}", 10, 0, "") for n in range(5)]
+    plan = make_plan(files, ShardConfig(images=2))
+    job = Job("label", "out", plan, {}, Footer("semantic", (), "digest"), {})
+    print_dry_run(job, "toy@1", "1 actor(s)", {0, 2})
+    assert capsys.readouterr().out.splitlines() == [
+        "output:       out",
+        f"run_id:       {job.run_id}",
+        "images:       5",
+        "bytes:        50",
+        "shards:       3",
+        "already done: 2 shards, 3 images",
+        "model:        toy@1",
+        "device:       1 actor(s)",
+        "dry run: nothing was written",
+    ]

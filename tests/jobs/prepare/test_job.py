@@ -1,0 +1,410 @@
+"""Labels of every format that there is, as truth: small sets drawn here, and real ones where they are at hand."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from segjobs.config import PrepareConfig
+from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.jobs.prepare.job import prepare
+from segjobs.manifest.parts import footer_of, open_run, read_rows
+from segjobs.manifest.rle import paint
+from segjobs.storage import Storage
+
+# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
+
+
+def config_of(tmp_path: Path, images: Path | str, labels: dict[str, Any], **settings: Any) -> PrepareConfig:
+    return PrepareConfig.model_validate(
+        {"input": {"uri": str(images)}, "labels": labels, "output": {"uri": str(tmp_path / "truth")}, **settings}
+    )
+
+
+def rows_of(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    rows = list(read_rows(Storage(), str(tmp_path / "truth")))
+    assert [row["image_id"] for row in rows] == sorted(row["image_id"] for row in rows)
+    return {row["image_id"]: row for row in rows}
+
+
+def ids_of(row: dict[str, Any], void: int) -> np.ndarray:
+    """The label map that a semantic row holds, by category id."""
+    pairs = [(segment["category_id"], segment["segmentation"]["counts"]) for segment in row["segments"]]
+    ids = paint(pairs, (row["height"], row["width"]))
+    return np.where(ids == 65535, void, ids)
+
+
+@pytest.fixture
+def png_set(tmp_path: Path) -> Path:
+    """Four images with label maps of ids 1 (cat), 2 (dog) and 255 (void), two of them faulty, and one without."""
+    for folder in ("images/x", "labels/x"):
+        (tmp_path / folder).mkdir(parents=True)
+    grey = Image.fromarray(np.zeros((2, 3, 3), np.uint8))
+    for name in ("x/a", "b", "shape", "value", "alone"):
+        grey.save(tmp_path / "images" / f"{name}.jpg")
+    maps = {
+        "x/a": [[1, 1, 2], [255, 2, 2]],
+        "b": [[255, 255, 255], [255, 255, 255]],
+        "shape": [[1, 1], [1, 1], [1, 1]],
+        "value": [[1, 1, 77], [1, 77, 9]],
+        "unused": [[1]],
+    }
+    for name, ids in maps.items():
+        Image.fromarray(np.array(ids, np.uint8)).save(tmp_path / "labels" / f"{name}.png")
+    return tmp_path
+
+
+PNG_LABELS = {"format": "png", "categories": ["cat", "dog"], "ids": [1, 2]}
+
+
+def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
+    config = config_of(png_set, png_set / "images", labels, shard={"images": 2})
+    assert prepare(config) == ExitCode.TOO_MANY_FAILED
+    rows = rows_of(png_set)
+    assert {name: (row["status"], (row["error"] or {}).get("code")) for name, row in rows.items()} == {
+        "alone.jpg": ("failed", "NOT_FOUND"),
+        "b.jpg": ("ok", None),
+        "shape.jpg": ("failed", "LABEL_SHAPE"),
+        "value.jpg": ("failed", "LABEL_VALUE"),
+        "x/a.jpg": ("ok", None),
+    }
+    assert rows["value.jpg"]["error"]["message"].startswith("ids 9 (1 px), 77 (2 px) are neither in labels.ids nor")
+    assert rows["alone.jpg"]["error"]["message"] == "alone.jpg: no label belongs to this image"
+    assert rows["b.jpg"]["segments"] == []
+    first = rows["x/a.jpg"]
+    assert (first["width"], first["height"], first["model"], first["confidence"]) == (3, 2, None, None)
+    found = [(s["category"], s["category_id"], s["area"], s["bbox"], s["score"]) for s in first["segments"]]
+    assert found == [("cat", 1, 2, [0.0, 0.0, 2.0, 1.0], 1.0), ("dog", 2, 3, [1.0, 0.0, 2.0, 2.0], 1.0)]
+    assert ids_of(first, 255).tolist() == [[1, 1, 2], [255, 2, 2]]
+
+    run = open_run(Storage(), str(png_set / "truth"))
+    footer = footer_of(run)
+    assert (footer.task, [(c.id, c.name) for c in footer.categories]) == ("semantic", [(1, "cat"), (2, "dog")])
+    assert (run.info["verb"], run.info["counts"]) == ("prepare", {"images": 5, "ok": 2, "failed": 3, "segments": 2})
+    out, err = capsys.readouterr()
+    assert json.loads(out)["failures"] == {"LABEL_SHAPE": 1, "LABEL_VALUE": 1, "NOT_FOUND": 1}
+    assert (
+        "check labels_without_image: 1 (labels whose image is not in the input; left out), such as 'unused.png'" in err
+    )
+
+    checks = json.loads((png_set / "truth/checks.json").read_text())["checks"]
+    assert {check: found["count"] for check, found in checks.items() if found["count"]} == {
+        "images_without_label": 1,
+        "labels_without_image": 1,
+        "size_mismatch": 1,
+        "unknown_ids": 1,
+        "duplicate_images": 1,  # all five are the same picture
+    }
+    assert checks["size_mismatch"]["examples"] == [
+        [
+            "shape.jpg",
+            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels (turned: has the image an EXIF orientation?)",
+        ]
+    ]
+    totals = json.loads((png_set / "truth/statistics.json").read_text())
+    assert totals["images"] == {"total": 5, "ok": 2, "failed": 3, "without_segments": 1}
+    assert (totals["pixels"], totals["unlabelled_px"]) == (12, 7)
+    assert [(entry["category"], entry["pixels"]) for entry in totals["classes"]] == [("cat", 2), ("dog", 3)]
+    with Image.open(png_set / "truth/contact_sheet.png") as sheet:
+        assert sheet.width > 800
+
+    assert prepare(config) == ExitCode.TOO_MANY_FAILED
+    err = capsys.readouterr().err
+    assert "nothing to do" in err and "check size_mismatch: 1" in err, "a finished run tells the same"
+    Image.fromarray(np.ones((2, 3), np.uint8)).save(png_set / "labels" / "b.png")
+    with pytest.raises(ConflictError, match=r"holds another run .*; labels was .*Choose a new output\.uri"):
+        prepare(config)
+    with pytest.raises(ConflictError, match="labels was"):
+        prepare(config_of(png_set, png_set / "images", {**labels, "void_ids": [255, 0]}))
+
+
+def test_unknown_ids_may_be_void(ray_session: None, png_set: Path) -> None:
+    labels = {**PNG_LABELS, "uri": str(png_set / "labels"), "unknown": "void"}
+    assert prepare(config_of(png_set, png_set / "images", labels, max_failed_fraction=0.4)) == ExitCode.DONE
+    assert ids_of(rows_of(png_set)["value.jpg"], 255).tolist() == [[1, 1, 255], [1, 255, 255]]
+
+
+def test_a_dry_run_writes_nothing(png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
+    assert prepare(config_of(png_set, png_set / "images", labels), dry_run=True) == ExitCode.DONE
+    assert "images:       5\n" in capsys.readouterr().out
+    assert not (png_set / "truth").exists()
+
+
+def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: Path) -> None:
+    images, labels = png_set / "images", str(png_set / "labels")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"format": "png", "uri": labels}, r"labels\.categories: missing"),
+        ({**PNG_LABELS, "ids": [1], "uri": labels}, r"labels\.ids: 1 ids for 2 labels\.categories"),
+        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png below it"),
+        ({**PNG_LABELS, "uri": labels, "suffix": "_gt"}, r"labels\.suffix: none of 5 files"),
+        ({**PNG_LABELS, "uri": labels, "missing": "empty"}, r"labels\.missing: an image without label is empty only"),
+        ({"format": "coco", "uri": str(tmp_path / "none.json")}, r"labels\.uri: .*none\.json: cannot be read: No such"),
+    ]
+    for settings, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            prepare(config_of(png_set, images, settings))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"no image matches input\.include \(fail_on_empty is set\)"):
+        prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}, fail_on_empty=True))
+
+
+def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    for name, (width, height) in {"a": (6, 4), "b": (6, 4), "turned": (4, 6), "alone": (2, 2)}.items():
+        Image.new("RGB", (width, height)).save(tmp_path / "images" / f"{name}.png")
+    square = [[1, 1, 4, 1, 4, 3, 1, 3]]
+    crowd = {"size": [4, 6], "counts": [0, 4, 20]}  # the whole first column
+    entries = [(0, "a.png"), (7, "b.png"), (8, "turned.png"), (9, "elsewhere.png")]
+    raw = {
+        "images": [{"id": i, "file_name": name, "height": 4, "width": 6} for i, name in entries],
+        "categories": [{"id": 5, "name": "nut"}, {"id": 0, "name": "bolt"}],
+        "annotations": [
+            {"id": 1, "image_id": 0, "category_id": 0, "segmentation": square, "area": 99.5, "iscrowd": 0},
+            {"id": 2, "image_id": 0, "category_id": 5, "segmentation": crowd, "iscrowd": 1},
+            {"id": 3, "image_id": 8, "category_id": 5, "segmentation": square},
+            {"id": 4, "image_id": 7, "category_id": 5, "bbox": [0, 0, 1, 1]},
+            {"id": 5, "image_id": 66, "category_id": 5, "segmentation": square},
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(tmp_path / "coco.json")}
+    assert prepare(config_of(tmp_path, tmp_path / "images", labels, max_failed_fraction=0.5)) == ExitCode.DONE
+    rows = rows_of(tmp_path)
+    assert {name: (row["error"] or {}).get("code") for name, row in rows.items()} == {
+        "a.png": None,
+        "alone.png": "NOT_FOUND",
+        "b.png": None,
+        "turned.png": "LABEL_SHAPE",
+    }
+    bolt, nut = rows["a.png"]["segments"]
+    assert (bolt["category_id"], bolt["category"], bolt["area"], bolt["iscrowd"]) == (0, "bolt", 6, False)
+    assert bolt["bbox"] == [1.0, 1.0, 3.0, 2.0]
+    assert (nut["category_id"], nut["category"], nut["area"], nut["iscrowd"]) == (5, "nut", 4, True)
+    assert coco_mask.decode(nut["segmentation"])[:, 0].tolist() == [1, 1, 1, 1]
+    assert rows["b.png"]["segments"] == []
+    footer = footer_of(open_run(Storage(), str(tmp_path / "truth")))
+    assert (footer.task, [(c.id, c.name) for c in footer.categories]) == ("instance", [(5, "nut"), (0, "bolt")])
+    notes = [line.split(" (")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("check ")]
+    assert notes == [
+        "check images_without_label: 1",
+        "check labels_without_image: 1",
+        "check size_mismatch: 1",
+        "check without_mask: 1",
+        "check orphans: 1",
+        "check duplicate_images: 1",
+    ]
+
+
+def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (6, 4)).save(tmp_path / "images" / f"{name}.png")
+    outline = [[1, 1, 4, 1, 4, 3, 1, 3]]
+    raw = {
+        "images": [{"id": 0, "file_name": "a.png", "height": 4, "width": 6}],
+        "categories": [{"id": 5, "name": "nut"}],
+        "annotations": [
+            {"id": 1, "image_id": 0, "category_id": 5, "segmentation": outline},
+            {"id": 2, "image_id": 0, "category_id": 6, "segmentation": outline},
+            {"id": 3, "image_id": 0, "category_id": 5, "segmentation": [[-3, 1, 4, 1, 4, 3, -3, 3]]},
+            {"id": 4, "image_id": 0, "category_id": 5, "segmentation": [[1, 1, 1.2, 1, 1.2, 1.2]]},
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(tmp_path / "coco.json"), "unknown": "ignore", "missing": "empty"}
+    assert prepare(config_of(tmp_path, tmp_path / "images", labels)) == ExitCode.DONE
+    rows = rows_of(tmp_path)
+    assert [(segment["area"], segment["bbox"]) for segment in rows["a.png"]["segments"]] == [
+        (6, [1.0, 1.0, 3.0, 2.0]),
+        (8, [0.0, 1.0, 4.0, 2.0]),
+    ]
+    assert rows["b.png"]["segments"] == []
+    checks = json.loads((tmp_path / "truth/checks.json").read_text())["checks"]
+    found = {check: (one["count"], one["examples"]) for check, one in checks.items() if one["count"]}
+    del found["duplicate_images"]
+    assert found == {
+        "unknown_ids": (1, [["a.png", "category ids 6 (1 annotations): left out"]]),
+        "empty_masks": (1, [["a.png", "annotation 4"]]),
+        "outside_frame": (1, [["a.png", "annotation 3"]]),
+    }
+    assert json.loads((tmp_path / "truth/statistics.json").read_text())["left_out"] == {"empty_masks": 1}
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """30 images in 10 folders, their classes 0 to 2 in bands; two of different folders are the same bytes."""
+    rng = np.random.default_rng(0)
+    for clip in range(10):
+        for kind in ("images", "labels"):
+            (tmp_path / kind / f"clip{clip}").mkdir(parents=True)
+        for number in range(3):
+            name = f"clip{clip}/{number}.png"
+            noise = rng.integers(0, 255, (6, 4, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "images" / name)
+            Image.fromarray(np.repeat(np.array([0, 0, 1, 1, 2, 2], np.uint8)[:, None], 4, 1)).save(
+                tmp_path / "labels" / name
+            )
+    return tmp_path
+
+
+def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
+    settings = {
+        "splits": {"train": 0.5, "val": 0.5},
+        "group": "folder",
+        "classes": {"car": "vehicle", "truck": "vehicle", "sky": None},
+        "shard": {"images": 5},
+    }
+    train_only = next(clip for clip in range(10) if hashlib.sha256(f"clip{clip}".encode()).digest()[0] < 128)
+    val_only = next(clip for clip in range(10) if hashlib.sha256(f"clip{clip}".encode()).digest()[0] >= 128)
+    one, other = (clips / f"images/clip{clip}/0.png" for clip in (train_only, val_only))
+    other.write_bytes(one.read_bytes())
+    config = config_of(clips, clips / "images", labels, **settings)
+    assert prepare(config) == ExitCode.DONE
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["output"] for record in records] == [str(clips / "truth" / name) for name in ("train", "val")]
+    found = {}
+    for name in ("train", "val"):
+        rows = list(read_rows(Storage(), str(clips / "truth" / name)))
+        found[name] = {row["image_id"] for row in rows}
+        for row in rows:
+            assert [(s["category"], s["category_id"], s["area"]) for s in row["segments"]] == [("vehicle", 1, 16)]
+    assert len(found["train"]) + len(found["val"]) == len(found["train"] | found["val"]) == 30
+    folders = [{image_id.split("/")[0] for image_id in ids} for ids in found.values()]
+    assert not folders[0] & folders[1] and all(folders)
+    totals = json.loads((clips / "truth/train/statistics.json").read_text())
+    assert totals["left_out"] == {"dropped_classes": len(found["train"])}
+    assert totals["unlabelled_px"] == 8 * len(found["train"])
+    checks = json.loads((clips / "truth/checks.json").read_text())
+    assert checks["splits"] == {name: len(ids) for name, ids in found.items()}
+    (example, _), *_ = checks["checks"]["in_two_splits"]["examples"]
+    assert checks["checks"]["in_two_splits"]["count"] == 1
+    assert example == f"train: clip{train_only}/0.png = val: clip{val_only}/0.png"
+
+    assert prepare(config) == ExitCode.DONE
+    err = capsys.readouterr().err
+    assert err.count("nothing to do") == 2 and "check in_two_splits: 1" in err
+
+
+def test_splits_by_lists(ray_session: None, clips: Path) -> None:
+    (clips / "train.txt").write_text("clip0/0\nclip0/1.png\n")
+    (clips / "val.txt").write_text("clip1/0\nclip0/1\nnone/0\n")
+    labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
+    splits = {name: str(clips / f"{name}.txt") for name in ("train", "val")}
+    assert prepare(config_of(clips, clips / "images", labels, splits=splits, contact_sheet=0)) == ExitCode.DONE
+    assert [row["image_id"] for row in read_rows(Storage(), str(clips / "truth/val"))] == ["clip0/1.png", "clip1/0.png"]
+    checks = json.loads((clips / "truth/checks.json").read_text())["checks"]
+    assert (checks["in_two_splits"]["count"], checks["in_two_splits"]["examples"]) == (1, [["clip0/1.png", ""]])
+    assert (checks["in_no_split"]["count"], checks["listed_without_image"]["count"]) == (27, 1)
+    assert not (clips / "truth/val/contact_sheet.png").exists()
+    with pytest.raises(ConfigError, match=r"splits\.a: 'train': expected a list of names \(\.txt\)"):
+        prepare(config_of(clips, clips / "images", labels, splits={"a": "train"}))
+
+
+def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) -> None:
+    labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
+    config = config_of(clips, clips / "images", labels, shard={"images": 6})
+    assert prepare(config) == ExitCode.DONE
+    names = ("checks.json", "statistics.json", "contact_sheet.png")
+    before = [(clips / "truth" / name).read_bytes() for name in names]
+    # As a kill leaves it: some parts stand, nothing that comes last does.
+    for name in (*names, "run.json", "parts/part-00001.parquet", "parts/part-00003.parquet"):
+        (clips / "truth" / name).unlink()
+    assert prepare(config) == ExitCode.DONE
+    assert [(clips / "truth" / name).read_bytes() for name in names] == before
+    assert json.loads(before[1])["images"]["ok"] == 30
+
+
+CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+
+
+def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+    labels = {"format": "png", "uri": str(shared_data / "camvid/labels/val"), "categories": CAMVID, "void_ids": [11]}
+    config = config_of(tmp_path, shared_data / "camvid/images/val", labels, shard={"images": 40})
+    assert prepare(config) == ExitCode.DONE
+    rows = rows_of(tmp_path)
+    assert len(rows) == 101
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    for name, row in list(rows.items())[::25]:
+        truth = np.array(Image.open(shared_data / "camvid/labels/val" / f"{Path(name).stem}.png"))
+        assert np.array_equal(ids_of(row, 11), truth)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "count"),
+    [("coco_mini/train2017", "coco_mini/instances_train2017.json", 80), ("nuts_coco", "nuts_coco/trainval.json", 18)],
+)
+def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
+    settings = {"format": "coco", "uri": str(shared_data / labels)}
+    assert prepare(config_of(tmp_path, shared_data / images, settings)) == ExitCode.DONE
+    rows = {Path(name).name: row for name, row in rows_of(tmp_path).items()}
+    assert len(rows) == count
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    reference = COCO(str(shared_data / labels))
+    checked = 0
+    for image in reference.loadImgs(reference.getImgIds()):
+        annotations = reference.loadAnns(reference.getAnnIds(image["id"]))
+        masks = [reference.annToMask(annotation) for annotation in annotations if annotation.get("segmentation")]
+        masks = [mask for mask in masks if mask.any()]
+        segments = rows[Path(image["file_name"]).name]["segments"]
+        assert [segment["area"] for segment in segments] == [int(mask.sum()) for mask in masks]
+        for segment, mask in list(zip(segments, masks, strict=True))[:2]:
+            assert np.array_equal(coco_mask.decode(segment["segmentation"]), mask)
+            checked += 1
+    assert checked >= math.ceil(count / 2)
+
+
+def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "panoptic_sample"
+    labels = {"format": "coco_panoptic", "uri": str(folder / "panoptic_examples.json")}
+    classes = {"person": "rider", "horse": "horse", "tree-merged": "plants", "grass-merged": "plants", "*": None}
+    config = config_of(tmp_path, folder / "input_images", labels, classes=classes)
+    assert prepare(config) == ExitCode.DONE
+    footer = footer_of(open_run(Storage(), str(tmp_path / "truth")))
+    kinds = {category.name: category.isthing for category in footer.categories}
+    assert (footer.task, kinds) == ("panoptic", {"rider": True, "horse": True, "plants": False})
+    original = json.loads((folder / "panoptic_examples.json").read_text())
+    named = {category["id"]: category["name"] for category in original["categories"]}
+    by_image = {f"{entry['image_id']:012d}.jpg": entry["segments_info"] for entry in original["annotations"]}
+    for image_id, row in rows_of(tmp_path).items():
+        infos = [(named[info["category_id"]], info["area"]) for info in by_image[image_id]]
+        assert [s["area"] for s in row["segments"] if s["category"] == "rider"] == [
+            a for n, a in infos if n == "person"
+        ]
+        plants = [s["area"] for s in row["segments"] if s["category"] == "plants"]
+        assert plants == [sum(a for n, a in infos if n in ("tree-merged", "grass-merged"))]
+        paint([(number, s["segmentation"]["counts"]) for number, s in enumerate(row["segments"])],
+              (row["height"], row["width"]))  # fmt: skip  # raises where two overlap
+
+
+def test_voc_splits_of_its_own(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+    real = shared_data / "labelme_examples/semantic_segmentation/data_dataset_voc"
+    for name in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / name).symlink_to(real / name)
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("2011_000003\n")
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("2011_000025\n")
+    config = config_of(
+        tmp_path,
+        tmp_path / "JPEGImages",
+        {"format": "voc", "uri": str(tmp_path)},
+        splits={"train": "train", "val": "val"},
+    )
+    assert prepare(config) == ExitCode.DONE
+    (row,) = read_rows(Storage(), str(tmp_path / "truth/val"))
+    assert (row["image_id"], [s["category"] for s in row["segments"]]) == (
+        "2011_000025.jpg",
+        ["background", "bus", "car"],
+    )
+    checks = json.loads((tmp_path / "truth/checks.json").read_text())["checks"]
+    assert checks["not_listed"]["examples"] == [["2011_000006.jpg", ""]]
