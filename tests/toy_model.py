@@ -39,7 +39,7 @@ class ToySegmenter:
         self.card = ModelCard("toy", "semantic", CATEGORIES, digest=f"{seed:064d}", weights="none")
         self.module = torch.nn.Identity()
 
-    def prepare(self, image: np.ndarray) -> torch.Tensor:
+    def preprocess(self, image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -58,7 +58,7 @@ class ToySegmenter:
                 output[0] = torch.nan
         return list(outputs)
 
-    def restore(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
         red, green, _ = output.numpy()
         if not np.isfinite(red).all():
             raise ItemError("NON_FINITE", "toy gave NaN")
@@ -66,7 +66,7 @@ class ToySegmenter:
         return LabelMap((red // 86).astype(np.uint16), green / np.float32(255))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        return [self.restore(self.forward([self.prepare(image)])[0], image.shape[:2]) for image in images]
+        return [self.postprocess(self.forward([self.preprocess(image)])[0], image.shape[:2]) for image in images]
 
     def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
         raise NotImplementedError("the toy is not trained")

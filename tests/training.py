@@ -126,11 +126,11 @@ def trainer_of(config: TrainConfig) -> tuple[Any, Ear]:
     """The trainer of ``config`` in this process, on one thread, and what listens to it."""
     import torch
 
-    from segjobs.jobs.train.task import Place
+    from segjobs.jobs.train.task import WorkerRank
     from segjobs.jobs.train.worker import Trainer
 
     torch.set_num_threads(1)
     storage, ear = Storage(config.storage), Ear()
     start = open_start(config, storage)
     task = make_task(config, storage, start, Division(1, 1.0, 0.0, 1), (ear, Progress("train")))
-    return Trainer(task, Place(0, 1, "cpu")), ear
+    return Trainer(task, WorkerRank(0, 1, "cpu")), ear

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from segjobs.config import LabelsConfig
 
-Finding = tuple[str, str]
+Contradiction = tuple[str, str]
 
 # A key that means something to these values of ``format`` only, and would have no effect with the others.
 _OF_LABELS = {
@@ -35,7 +35,7 @@ _OF_EXPORT = {"png": ("png",), "yolo": ("yolo",), "label_studio": ("label_studio
 _OF_EXPORT |= {"ids_from": ("coco_instances", "coco_results", "coco_panoptic")}
 
 
-def contradictions(config: Any) -> Iterator[Finding]:
+def contradictions(config: Any) -> Iterator[Contradiction]:
     """Every contradiction of a job's config."""
     yield from _of_storage(config)
     if hasattr(config, "labels"):
@@ -49,7 +49,7 @@ def contradictions(config: Any) -> Iterator[Finding]:
         yield from _without_effect(config, _OF_EXPORT, "")
 
 
-def _without_effect(section: Any, of: Mapping[str, tuple[str, ...]], prefix: str) -> Iterator[Finding]:
+def _without_effect(section: Any, of: Mapping[str, tuple[str, ...]], prefix: str) -> Iterator[Contradiction]:
     defaults = type(section).model_fields
     for key, formats in of.items():
         given = getattr(section, key) != defaults[key].get_default(call_default_factory=True)
@@ -60,13 +60,13 @@ def _without_effect(section: Any, of: Mapping[str, tuple[str, ...]], prefix: str
             )
 
 
-def _of_storage(config: BaseModel) -> Iterator[Finding]:
+def _of_storage(config: BaseModel) -> Iterator[Contradiction]:
     storage: Any = getattr(config, "storage", None)
     if storage and storage.s3.anonymous and storage.s3.profile is not None:
         yield "storage.s3.profile", "storage.s3.anonymous=true sends no credentials; drop one"
 
 
-def _of_labels(labels: "LabelsConfig") -> Iterator[Finding]:
+def _of_labels(labels: "LabelsConfig") -> Iterator[Contradiction]:
     if (labels.unknown == "map") != (labels.unknown_class is not None):
         yield "labels.unknown_class", "labels.unknown=map needs it, and nothing else takes it"
     if labels.class_file is not None and (labels.categories is not None or labels.table is not None):
@@ -76,7 +76,7 @@ def _of_labels(labels: "LabelsConfig") -> Iterator[Finding]:
             yield f"labels.{key}", f"labels.table={labels.table} says it already; drop one"
 
 
-def _of_evaluate(config: Any) -> Iterator[Finding]:
+def _of_evaluate(config: Any) -> Iterator[Contradiction]:
     if config.truth is None and config.baseline is None:
         yield "truth.uri", "missing; name a manifest of truth, or baseline.uri to compare two models without"
     if config.predictions.format == "coco_results" and config.predictions.images is None:
@@ -87,7 +87,7 @@ def _of_evaluate(config: Any) -> Iterator[Finding]:
     yield from _without_effect(config.predictions, _OF_PREDICTIONS, "predictions.")
 
 
-def _of_report(config: Any) -> Iterator[Finding]:
+def _of_report(config: Any) -> Iterator[Contradiction]:
     if config.evaluation.uri is None and config.predictions.uri is None:
         yield "evaluation.uri, predictions.uri", "give one: what evaluate wrote, or a run"
     if config.evaluation.uri is None and config.truth.uri is not None:

@@ -20,7 +20,7 @@ from segjobs.evaluation.scores import (
     confusion_matrix,
     panoptic_blocks,
 )
-from segjobs.metrics.average_precision import Matches
+from segjobs.metrics.average_precision import DetectionMatches
 from segjobs.metrics.bootstrap import Estimates, Resampling, divide, estimate, semantic_figures
 from segjobs.metrics.boundary import boundary_figures
 from segjobs.metrics.conventions import PairTally, ignore, per_image
@@ -34,7 +34,7 @@ _RESAMPLED_IMAGES = 10_000_000  # images times resamples
 
 
 @dataclass(frozen=True)
-class Figures:
+class Aggregates:
     """What the images that take part add up to.
 
     ``counts``: (correct, truth, predicted) pixels by image and class; ``matrix``: the full confusion
@@ -47,7 +47,7 @@ class Figures:
     tally: PairTally
 
 
-def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Figures:
+def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Aggregates:
     """Every figure that the two sides allow."""
     tally = PairTally()
 
@@ -67,7 +67,7 @@ def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Fig
         resampling = replace(resampling, resamples=min(resampling.resamples, instance_resamples(scores)))
         found += [_average_precision(all_matches(scores, f"{kind}_matches"), resampling, kind) for kind in KINDS]
     matrix = None if pairing.overlapping else ignore(confusion_matrix(scores), scores.ignored)
-    return Figures(_merge(found), counts, matrix, tally)
+    return Aggregates(_merge(found), counts, matrix, tally)
 
 
 def instance_resamples(scores: Scores) -> int:
@@ -100,7 +100,7 @@ def _merge(estimates: Sequence[Estimates]) -> Estimates:
     )
 
 
-def _average_precision(matches: Matches, resampling: Resampling, kind: str) -> Estimates:
+def _average_precision(matches: DetectionMatches, resampling: Resampling, kind: str) -> Estimates:
     """COCO's numbers under the kind's name: AP → mask_AP, class_AP → class_mask_AP."""
     found = estimate_average_precision(matches, resampling)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError, ManifestError
-from segjobs.evaluation.pairing import Pairing, Range, Side, ranges
+from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.labels.base import prints_of
 from segjobs.labels.class_tables import ClassTable
 from segjobs.labels.coco import CocoAnnotation, CocoImage, CocoIndex, read_coco, segments_for
@@ -45,12 +45,12 @@ def open_pairing(
     footer = footer_of(truth_run)
     categories = footer.categories
     own = {category.id: number for number, category in enumerate(categories)}
-    truth = Side("truth", footer.task, own, truth_run)
+    truth = ScoredSide("truth", footer.task, own, truth_run)
     if predictions.format == "manifest":
         run = open_run(storage, predictions.uri)
         theirs = footer_of(run)
         index = match_categories(theirs.categories, categories, config.rename)
-        side = Side("predictions", theirs.task, index, run)
+        side = ScoredSide("predictions", theirs.task, index, run)
         spans = ranges(truth_run.parts, run.parts)
         about = _about_run(run)
     else:
@@ -147,7 +147,7 @@ def _image_ids(storage: Storage, run: Run) -> list[str]:
 
 def _open_png(
     config: EvaluateConfig, predictions: PredictionsConfig, storage: Storage, truth: Run
-) -> tuple[Side, dict[str, str], str]:
+) -> tuple[ScoredSide, dict[str, str], str]:
     """Label PNGs: the text of an image is the URI of its mask; the digest is of all files' sizes and times."""
     categories = footer_of(truth).categories
     ids = [category.id for category in categories] if predictions.ids is None else predictions.ids
@@ -167,7 +167,7 @@ def _open_png(
     read = partial(_png_segments, storage=storage, table=table, max_pixels=config.max_pixels)
     texts = {image_id: files[path].uri for image_id, path in matches.label_of.items()}
     texts |= {path: files[path].uri for path in matches.unused}
-    return Side("predictions", "semantic", index, foreign=read), texts, digest(prints_of(files.values()))
+    return ScoredSide("predictions", "semantic", index, foreign=read), texts, digest(prints_of(files.values()))
 
 
 def _png_segments(
@@ -182,7 +182,7 @@ def _png_segments(
 
 def _open_coco_results(
     config: EvaluateConfig, predictions: PredictionsConfig, storage: Storage, truth: Run
-) -> tuple[Side, dict[str, str], str]:
+) -> tuple[ScoredSide, dict[str, str], str]:
     """COCO results: the text of an image is the JSON list of its detections; the digest is of all texts."""
     if predictions.images is None:
         raise ConfigError(
@@ -212,7 +212,7 @@ def _open_coco_results(
     texts = {key: json.dumps(by_image.get(numbers[name], [])) for key, name in keys.items()}
     read = partial(_result_segments, categories=index.categories)
     own = match_categories(index.categories, footer_of(truth).categories, config.rename)
-    return Side("predictions", "instance", own, foreign=read), texts, digest(sorted(texts.items()))
+    return ScoredSide("predictions", "instance", own, foreign=read), texts, digest(sorted(texts.items()))
 
 
 def _result_segments(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ _RANGE_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Side:
+class ScoredSide:
     """One of the two manifests: ``index`` maps its category ids to class indices of the evaluation, None to none.
 
     ``foreign`` reads what other tools wrote: one JSON text of an image and its size (h, w) → segments;
@@ -85,8 +85,8 @@ class Pairing:
     """The two sides of one evaluation, its classes, and what is counted besides pixels."""
 
     storage: Storage
-    truth: Side
-    predictions: Side
+    truth: ScoredSide
+    predictions: ScoredSide
     categories: tuple[Category, ...]
     boundary: BoundaryConfig
     dispute_score: float

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segjobs.evaluation.estimates import KINDS, Figures
+from segjobs.evaluation.estimates import KINDS, Aggregates
 from segjobs.evaluation.scores import Census, Scores, column_of, flatten
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import FIGURES as COCO_FIGURES
@@ -31,12 +31,12 @@ PER_CLASS_SCHEMA = pa.schema(
     ]
 )
 
-Found = Mapping[str, Any]
-"""Figures by name (``bootstrap.with_intervals``): a dict of the set, a list of dicts by class."""
+FigureTable = Mapping[str, Any]
+"""Aggregates by name (``bootstrap.with_intervals``): a dict of the set, a list of dicts by class."""
 
 
 def semantic(
-    found: Found, categories: Sequence[Category], figures: Figures, census: Census, images: pa.Table
+    found: FigureTable, categories: Sequence[Category], figures: Aggregates, census: Census, images: pa.Table
 ) -> dict[str, Any]:
     """Headline, classes, conventions, confusion, calibration and histogram."""
     partition = figures.matrix is not None
@@ -81,7 +81,7 @@ def _histogram(scores: Iterable[float | None]) -> dict[str, Any]:
     return {"edges": edges.round(3).tolist(), "counts": counts.tolist()}
 
 
-def instance(found: Found, categories: Sequence[Category], census: Census) -> dict[str, Any]:
+def instance(found: FigureTable, categories: Sequence[Category], census: Census) -> dict[str, Any]:
     """COCO's twelve numbers for masks and boxes, and each class's."""
     per_class = [
         {
@@ -98,7 +98,7 @@ def instance(found: Found, categories: Sequence[Category], census: Census) -> di
     return {**kinds, "per_class": per_class}
 
 
-def panoptic(found: Found, categories: Sequence[Category]) -> dict[str, Any]:
+def panoptic(found: FigureTable, categories: Sequence[Category]) -> dict[str, Any]:
     """Panoptic, segmentation and recognition quality, of the set and by class."""
     names = ("pq", "sq", "rq")
     return {
@@ -110,7 +110,7 @@ def panoptic(found: Found, categories: Sequence[Category]) -> dict[str, Any]:
     }
 
 
-def drift(shares: Found, categories: Sequence[Category], census: Census) -> list[dict[str, Any]]:
+def drift(shares: FigureTable, categories: Sequence[Category], census: Census) -> list[dict[str, Any]]:
     """By class: its share of the pixels, its objects and images, in the predictions and in the baseline."""
     return [
         {
@@ -125,7 +125,7 @@ def drift(shares: Found, categories: Sequence[Category], census: Census) -> list
     ]
 
 
-def comparison(differences: Found, categories: Sequence[Category]) -> dict[str, Any]:
+def comparison(differences: FigureTable, categories: Sequence[Category]) -> dict[str, Any]:
     """Differences to the baseline with interval and p-value, of the set and by class."""
     figure = "class_mask_AP" if "class_mask_AP" in differences else "iou"
     return {

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segjobs.errors import ItemError, ManifestError
-from segjobs.evaluation.pairing import UNION_COUNTS, Pairing, Side
+from segjobs.evaluation.pairing import UNION_COUNTS, Pairing, ScoredSide
 from segjobs.manifest.rle import label_runs
 from segjobs.metrics.boundary import boundary_counts
 from segjobs.metrics.confusion import VOID, dense, image_confusion, summarise
@@ -87,7 +87,9 @@ def _pair_counts(
     return {**counts, "disputes": disputes}
 
 
-def _segments(row: dict[str, Any], side: Side, size_hw: tuple[int, int], pairing: Pairing) -> list[dict[str, Any]]:
+def _segments(
+    row: dict[str, Any], side: ScoredSide, size_hw: tuple[int, int], pairing: Pairing
+) -> list[dict[str, Any]]:
     """The row's segments under their class in the evaluation: its ``index`` and id. Raises ManifestError."""
     unknown = {segment["category_id"] for segment in row["segments"]} - side.index.keys()
     if unknown:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from segjobs.evaluation.pairing import UNION_COUNTS
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.schema import Category
-from segjobs.metrics.average_precision import Matches, join
+from segjobs.metrics.average_precision import DetectionMatches, join
 from segjobs.metrics.boundary import BOUNDARY_FIELDS
 from segjobs.metrics.confusion import VOID
 from segjobs.metrics.conventions import full_matrix
@@ -178,10 +178,10 @@ def panoptic_blocks(scores: Scores) -> Iterator[ClassCounts]:
     return _blocks(scores, "panoptic", lambda entries: panoptic_values(entries.to_pylist()))
 
 
-def all_matches(scores: Scores, column: str) -> Matches:
+def all_matches(scores: Scores, column: str) -> DetectionMatches:
     """Every detection and object of the images that take part."""
     ids = [category.id for category in scores.categories]
-    matches = join([Matches.from_column(table[column], ids) for table in scores.tables(column)])
+    matches = join([DetectionMatches.from_column(table[column], ids) for table in scores.tables(column)])
     ignored = list(scores.ignored)
     found, truth = (~np.isin(side, ignored) for side in (matches.category, matches.truth_category))
     return replace(

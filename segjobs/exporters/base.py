@@ -2,7 +2,7 @@
 
     row of a manifest → segments.py → Labelled → Target.write → Written → parts → the format's documents
 
-A ``Target`` is pure: it neither reads nor writes files. ``jobs/export`` runs it on the cluster, publishes the file
+A ``Exporter`` is pure: it neither reads nor writes files. ``jobs/export`` runs it on the cluster, publishes the file
 of each image and joins the lines of all images, in the manifest's order, into the documents that the format has.
 """
 
@@ -68,7 +68,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One image with labels. ``number``: its integer id in documents. ``name``: its file's path in the target's
+    """One image with labels. ``number``: its integer id in documents. ``name``: its file's path in the format's
     folder, without suffix. ``shares_name``: another image has the same path without extension."""
 
     number: int
@@ -86,7 +86,7 @@ class Labelled:
 class Written:
     """What became of one image. ``data``: its file. ``image``, ``records``: its texts in the documents' series.
 
-    ``segments``: how many of them the target holds.
+    ``segments``: how many of them the format holds.
     """
 
     segments: int
@@ -118,7 +118,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Target:
+class Exporter:
     """A format. ``folder`` and ``suffix``: of the files that each image has, if any.
 
     ``by_stem``: its reader tells images apart by their path without extension. ``check``: every reason why this

@@ -9,7 +9,7 @@ for none. ``score`` is added where a model made the labels; pycocotools ignores 
 
 from typing import Any
 
-from segjobs.exporters.base import Document, Labelled, Segment, Series, Setting, Target, Written, exact, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Segment, Series, Setting, Written, exact, to_json
 
 
 def write(image: Labelled, setting: Setting) -> Written:
@@ -76,4 +76,4 @@ def category_entries(setting: Setting, *, things: bool = False) -> list[dict[str
     return entries
 
 
-TARGET = Target(write, lambda setting: [document("instances.json", setting)])
+EXPORTER = Exporter(write, lambda setting: [document("instances.json", setting)])

@@ -9,7 +9,7 @@ others lose is counted, and areas and boxes are those of the visible pixels.
 
 import numpy as np
 
-from segjobs.exporters.base import Labelled, Setting, Target, Written, to_json
+from segjobs.exporters.base import Exporter, Labelled, Setting, Written, to_json
 from segjobs.exporters.coco_instances import document, image_entry
 from segjobs.exporters.flatten import covering_losses, regions_of, top_segments
 from segjobs.exporters.png import png_of
@@ -52,4 +52,6 @@ def _notes(setting: Setting) -> list[str]:
     return [f"{len(unknown)} classes, such as {unknown[0]!r}, do not say whether they are things: written as things"]
 
 
-TARGET = Target(write, lambda setting: [document("panoptic.json", setting, things=True)], FOLDER, SUFFIX, notes=_notes)
+EXPORTER = Exporter(
+    write, lambda setting: [document("panoptic.json", setting, things=True)], FOLDER, SUFFIX, notes=_notes
+)

@@ -6,7 +6,7 @@ The list holds no images and no names, so its integer ids only mean something be
 scored against: ``ids_from`` takes that file's ids, by file_name and category name.
 """
 
-from segjobs.exporters.base import Document, Labelled, Series, Setting, Target, Written, exact, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
 from segjobs.exporters.coco_instances import whole
 from segjobs.exporters.flatten import losses_of
 
@@ -38,7 +38,7 @@ def _notes(setting: Setting) -> list[str]:
     ]
 
 
-TARGET = Target(
+EXPORTER = Exporter(
     write,
     lambda setting: [Document("results.json", "", (Series("records", "[\n", ",\n", "\n]\n"),))],
     notes=_notes,

@@ -7,7 +7,7 @@ extension*: ``a.jpg`` and ``a.png`` are one frame to it, which is counted as a l
 ``attributes`` that a label may or may not declare; ``occluded`` is the shape's own flag.
 """
 
-from segjobs.exporters.base import Labelled, Loss, Setting, Target, Written, exact, to_json
+from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written, exact, to_json
 from segjobs.exporters.coco_instances import annotation, document, image_entry
 
 
@@ -23,4 +23,4 @@ def write(image: Labelled, setting: Setting) -> Written:
     return Written(len(image.segments), image=to_json(image_entry(image)), records=tuple(records), losses=losses)
 
 
-TARGET = Target(write, lambda setting: [document("annotations/instances_default.json", setting)], by_stem=True)
+EXPORTER = Exporter(write, lambda setting: [document("annotations/instances_default.json", setting)], by_stem=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from segjobs.errors import ItemError
-from segjobs.exporters.base import Document, Labelled, Segment, Series, Setting, Target, Written, exact, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Segment, Series, Setting, Written, exact, to_json
 from segjobs.exporters.label_studio_rle import encode_mask
 from segjobs.manifest.rle import decode
 
@@ -86,4 +86,4 @@ def _documents(setting: Setting) -> list[Document]:
     return [Document("label_config.xml", _config_xml(setting)), tasks]
 
 
-TARGET = Target(write, _documents, check=_check)
+EXPORTER = Exporter(write, _documents, check=_check)

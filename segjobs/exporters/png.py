@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from segjobs.exporters.base import Document, Labelled, Loss, Setting, Target, Written
+from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Setting, Written
 from segjobs.exporters.flatten import NOTHING, covering_losses, top_segments
 
 FOLDER, SUFFIX = "labels", ".png"
@@ -117,4 +117,4 @@ def _classes(setting: Setting) -> str:
     return json.dumps({"info": setting.about, **about}, indent=1, ensure_ascii=False) + "\n"
 
 
-TARGET = Target(write, lambda setting: [Document("classes.json", _classes(setting))], FOLDER, SUFFIX, check=_check)
+EXPORTER = Exporter(write, lambda setting: [Document("classes.json", _classes(setting))], FOLDER, SUFFIX, check=_check)

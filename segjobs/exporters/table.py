@@ -1,14 +1,14 @@
 """Every format that a manifest can be exported to, by the name that ``format`` takes."""
 
 from segjobs.exporters import coco_instances, coco_panoptic, coco_results, cvat, label_studio, png, yolo
-from segjobs.exporters.base import Target
+from segjobs.exporters.base import Exporter
 
-TARGETS: dict[str, Target] = {
-    "coco_instances": coco_instances.TARGET,
-    "coco_results": coco_results.TARGET,
-    "coco_panoptic": coco_panoptic.TARGET,
-    "cvat": cvat.TARGET,
-    "label_studio": label_studio.TARGET,
-    "png": png.TARGET,
-    "yolo": yolo.TARGET,
+EXPORTERS: dict[str, Exporter] = {
+    "coco_instances": coco_instances.EXPORTER,
+    "coco_results": coco_results.EXPORTER,
+    "coco_panoptic": coco_panoptic.EXPORTER,
+    "cvat": cvat.EXPORTER,
+    "label_studio": label_studio.EXPORTER,
+    "png": png.EXPORTER,
+    "yolo": yolo.EXPORTER,
 }

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segjobs.exporters.base import Document, Labelled, Loss, Segment, Series, Setting, Target, Written, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Segment, Series, Setting, Written, to_json
 from segjobs.exporters.flatten import losses_of
 from segjobs.exporters.outline import joined, rings_of, signed_area, simplified
 from segjobs.manifest.rle import decode
@@ -105,4 +105,4 @@ def _documents(setting: Setting) -> list[Document]:
     return [Document("data.yaml", _data_yaml(setting)), images]
 
 
-TARGET = Target(write, _documents, FOLDER, SUFFIX)
+EXPORTER = Exporter(write, _documents, FOLDER, SUFFIX)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from segjobs.config import LabelsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemCode, ItemError
-from segjobs.labels.match_files import Matches, match_labels
+from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
 from segjobs.storage import FileInfo, Storage
 from segjobs.text import first_few, size_text
@@ -67,7 +67,7 @@ class Masks:
     findings: tuple[Finding, ...] = ()
 
 
-Reader = Callable[[str, tuple[int, int]], Masks]
+LabelReader = Callable[[str, tuple[int, int]], Masks]
 """(text, size_hw of the image in pixels) → Masks. Raises ItemError. Pickles small."""
 
 
@@ -101,7 +101,7 @@ class Labels:
     task: Task
     categories: tuple[Category, ...]
     texts: list[str | None]
-    read: Reader
+    read: LabelReader
     digest: str
     leftovers: tuple[Leftover, ...] = ()
     listed: frozenset[str] | None = None
@@ -144,7 +144,7 @@ def match_files(request: LabelRequest, suffixes: Sequence[str], *, folder: str |
     return files_of(request, files, match_labels(request.image_ids, sorted(files), suffix=request.config.suffix))
 
 
-def files_of(request: LabelRequest, files: Mapping[str, FileInfo], matches: Matches) -> Files:
+def files_of(request: LabelRequest, files: Mapping[str, FileInfo], matches: FileMatches) -> Files:
     """Matched label files → ``Files``."""
     used = [matches.label_of.get(image_id) for image_id in request.image_ids]
     return Files(

@@ -29,7 +29,7 @@ from typing import Any
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.labels.base import Finding, LabelRequest, Labels, Masks, Policy, leftover, policy_of, read_whole, resolve
-from segjobs.labels.match_files import Matches, match_paths
+from segjobs.labels.match_files import FileMatches, match_paths
 from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import encode_polygons, from_uncompressed, runs
 from segjobs.manifest.schema import Category, palette_color
@@ -126,7 +126,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
     )
 
 
-def match_images(index: CocoIndex, image_ids: Sequence[str]) -> Matches:
+def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
     """Match images (paths relative to their root) to the ``file_name`` of the JSON's entries.
 
     Whole paths decide; where not one agrees, bare file names. Raises ConfigError where nothing

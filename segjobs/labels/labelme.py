@@ -202,15 +202,15 @@ def masks_of(shapes: Sequence[Shape], size_hw: tuple[int, int], rules: Rules) ->
     return Masks(segments, findings)
 
 
-Window = tuple[tuple[int, int], np.ndarray]
+MaskWindow = tuple[tuple[int, int], np.ndarray]
 """A mask, bool (h, w), and where its top left corner lies: (x, y) in pixels."""
 
 
 def _objects(
-    drawn: Sequence[tuple[Shape, Window]], category_of: Mapping[int, Category | None], size_hw: tuple[int, int]
+    drawn: Sequence[tuple[Shape, MaskWindow]], category_of: Mapping[int, Category | None], size_hw: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """One segment per shape or group."""
-    groups: dict[Any, list[Window]] = defaultdict(list)
+    groups: dict[Any, list[MaskWindow]] = defaultdict(list)
     categories = {}
     for shape, window in drawn:
         key = (shape.name, repr(shape.group)) if shape.group is not None else shape.number
@@ -224,7 +224,7 @@ def _objects(
     return segments
 
 
-def _joined(windows: Sequence[Window]) -> Window:
+def _joined(windows: Sequence[MaskWindow]) -> MaskWindow:
     """The union of windows."""
     left, top = (min(corner[axis] for corner, _ in windows) for axis in (0, 1))
     right = max(corner[0] + mask.shape[1] for corner, mask in windows)
@@ -236,7 +236,7 @@ def _joined(windows: Sequence[Window]) -> Window:
 
 
 def _painted(
-    drawn: Sequence[tuple[Shape, Window]],
+    drawn: Sequence[tuple[Shape, MaskWindow]],
     category_of: Mapping[int, Category | None],
     size_hw: tuple[int, int],
     rules: Rules,
@@ -263,7 +263,7 @@ def _painted(
 # --- drawing ------------------------------------------------------------------------------------
 
 
-def rasterise(shape: Shape, size_hw: tuple[int, int], *, line_width_px: int | None) -> Window | None:
+def rasterise(shape: Shape, size_hw: tuple[int, int], *, line_width_px: int | None) -> MaskWindow | None:
     """A shape's mask in the window of the image that it covers; None where it is no area.
 
     Raises ItemError LABEL_VALUE where the shape has too few points, or is of an unknown kind.
@@ -323,7 +323,7 @@ def _leaves(shape: Shape, size_hw: tuple[int, int]) -> bool:
     return bool((low < -TOLERANCE_PX).any() or (high > np.array(size_hw[::-1]) + TOLERANCE_PX).any())
 
 
-def _bitmap(shape: Shape, size_hw: tuple[int, int]) -> Window:
+def _bitmap(shape: Shape, size_hw: tuple[int, int]) -> MaskWindow:
     """A ``mask`` shape: a base64 PNG, pasted with its corner at the first point and cut at the frame."""
     try:
         data = base64.b64decode(shape.bitmap or "", validate=True)

@@ -12,7 +12,7 @@ _CITYSCAPES_IMAGE = "_leftImg8bit"  # Cityscapes' images have a suffix of their 
 
 
 @dataclass(frozen=True)
-class Matches:
+class FileMatches:
     """Which label belongs to which image.
 
     ``label_of``: image id → label id, in the order of the images. ``unlabelled``: images without a
@@ -30,7 +30,7 @@ def match_paths(
     *,
     image_key: Callable[[str], str],
     label_key: Callable[[str], str],
-) -> Matches:
+) -> FileMatches:
     """Match images and labels whose keys (relative paths) are equal; if none are, by the keys' file names.
 
     Raises ConfigError where nothing matches, or where an image has two labels or a label two images.
@@ -54,14 +54,14 @@ def match_paths(
     ]
     if problems:
         raise ConfigError(*first_few(problems))
-    return Matches(
+    return FileMatches(
         label_of={images[key][0]: labels[key][0] for key in shared},
         unlabelled=tuple(image_id for key, image_id in keyed_images if key not in labels),
         unused=tuple(label_id for key, label_id in keyed_labels if key not in images),
     )
 
 
-def match_labels(image_ids: Sequence[str], label_ids: Sequence[str], *, suffix: str = "") -> Matches:
+def match_labels(image_ids: Sequence[str], label_ids: Sequence[str], *, suffix: str = "") -> FileMatches:
     """Match images to label files by their path without extension, ``train/0001.jpg`` to ``train/0001.png``.
 
     Both are paths relative to their own root. Where not one path agrees, bare file names decide. A

@@ -29,7 +29,7 @@ _A, _T = BITS.shape
 
 
 @dataclass(frozen=True)
-class Matches:
+class DetectionMatches:
     """Detections and objects of many images as columns; ``image`` and ``category`` are indices.
 
     ``image``, ``category``, ``score``, ``matched``, ``ignored``: (D,), images ascending. ``truth_image``,
@@ -48,7 +48,7 @@ class Matches:
     classes: int
 
     @staticmethod
-    def from_column(column: pa.Array | pa.ChunkedArray, category_ids: Sequence[int]) -> "Matches":
+    def from_column(column: pa.Array | pa.ChunkedArray, category_ids: Sequence[int]) -> "DetectionMatches":
         """A column of ``MATCHES_TYPE``, a row per image; a null row is an image that does not take part.
 
         Raises ManifestError for a category that is not in ``category_ids``.
@@ -57,7 +57,7 @@ class Matches:
         array = pa.concat_arrays(chunks) if chunks else pa.array([], MATCHES_TYPE)
         image, found = _flat(array, "detections")
         truth_image, truth = _flat(array, "truth")
-        return Matches(
+        return DetectionMatches(
             image=image,
             category=_index(found["category_id"], category_ids),
             score=found["score"],
@@ -70,10 +70,10 @@ class Matches:
             classes=len(category_ids),
         )
 
-    def select(self, kept: np.ndarray) -> "Matches":
+    def select(self, kept: np.ndarray) -> "DetectionMatches":
         """The images where ``kept``, bool (images,), is True, numbered anew in their order."""
         rows, truths, number = kept[self.image], kept[self.truth_image], np.cumsum(kept) - 1
-        return Matches(
+        return DetectionMatches(
             image=number[self.image[rows]],
             category=self.category[rows],
             score=self.score[rows],
@@ -87,7 +87,7 @@ class Matches:
         )
 
 
-def join(blocks: Sequence[Matches]) -> Matches:
+def join(blocks: Sequence[DetectionMatches]) -> DetectionMatches:
     """Blocks of images behind each other. Raises ValueError where there is none, or their classes differ."""
     classes = {block.classes for block in blocks}
     if len(classes) != 1:
@@ -99,7 +99,7 @@ def join(blocks: Sequence[Matches]) -> Matches:
             [getattr(block, name) + (offset if numbered else 0) for block, offset in zip(blocks, offsets, strict=False)]
         )
 
-    return Matches(
+    return DetectionMatches(
         image=column("image", numbered=True),
         category=column("category"),
         score=column("score"),
@@ -125,7 +125,7 @@ class Ranked:
     rank: np.ndarray
 
 
-def ranked_classes(matches: Matches) -> Iterator[Ranked]:
+def ranked_classes(matches: DetectionMatches) -> Iterator[Ranked]:
     """Each class's detections, in the order of the classes."""
     order = np.lexsort((-matches.score, matches.image, matches.category))
     rank = np.empty(order.size, np.int64)
@@ -169,7 +169,7 @@ class AveragePrecision:
     detections: tuple[int, ...]
 
 
-def accumulate(matches: Matches) -> AveragePrecision:
+def accumulate(matches: DetectionMatches) -> AveragePrecision:
     """The average precision of all images, as pycocotools' ``accumulate`` and ``summarize`` give it."""
     objects = np.zeros((matches.classes, _A), np.int64)
     np.add.at(objects, matches.truth_category, matches.objects)

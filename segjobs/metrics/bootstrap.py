@@ -21,8 +21,8 @@ import numpy as np
 
 from segjobs.metrics.counts import ClassCounts
 
-Figures = Mapping[str, np.ndarray]
-"""Figures by name: float64, NaN where undefined; (…,) of the set, (…, C) by class."""
+NamedFigures = Mapping[str, np.ndarray]
+"""NamedFigures by name: float64, NaN where undefined; (…,) of the set, (…, C) by class."""
 
 _CHUNK_BYTES = 1 << 25
 _EXACT = 2**53
@@ -128,7 +128,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def interval(samples: np.ndarray, *, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Figures of the resamples, (B, …) → the ends of their percentile interval, each (…,).
+    """NamedFigures of the resamples, (B, …) → the ends of their percentile interval, each (…,).
 
     NaN where the figure is undefined in more than one resample of twenty: it rests on too few images.
     """
@@ -169,10 +169,10 @@ def p_value(differences: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Figures of one evaluation: of all images, and of each resample (one more axis in front)."""
+    """NamedFigures of one evaluation: of all images, and of each resample (one more axis in front)."""
 
-    values: Figures
-    samples: Figures
+    values: NamedFigures
+    samples: NamedFigures
 
 
 def estimate(
@@ -192,7 +192,7 @@ def with_intervals(estimates: Estimates, *, confidence: float = 0.95) -> dict[st
 
 
 def paired(ours: Estimates, baseline: Estimates, *, confidence: float = 0.95) -> dict[str, Any]:
-    """Figures of two models on the same images → by name (as lists where by class) ``value``, ``baseline``,
+    """NamedFigures of two models on the same images → by name (as lists where by class) ``value``, ``baseline``,
     ``difference`` (ours minus the baseline's), its interval ``low``, ``high``, and ``p_value``; None where undefined.
 
     Both must come from the same images in the same order and one ``Resampling``: a resample then draws the

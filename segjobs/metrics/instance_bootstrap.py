@@ -23,14 +23,14 @@ import numpy as np
 from segjobs.metrics.average_precision import (
     LIMITS,
     RECALLS,
-    Matches,
+    DetectionMatches,
     Ranked,
     accumulate,
     coco_figures,
     means,
     ranked_classes,
 )
-from segjobs.metrics.bootstrap import Estimates, Figures, Resampling, divide, weights
+from segjobs.metrics.bootstrap import Estimates, NamedFigures, Resampling, divide, weights
 from segjobs.metrics.counts import MOST_UNITS
 from segjobs.metrics.matching import BITS
 
@@ -41,7 +41,7 @@ _LATE = np.arange(RECALLS.size) / 100 < RECALLS
 """Recalls that ``linspace`` puts a bit above the hundredth, so that a recall of just that does not reach it."""
 
 
-def estimate_average_precision(matches: Matches, resampling: Resampling) -> Estimates:
+def estimate_average_precision(matches: DetectionMatches, resampling: Resampling) -> Estimates:
     """COCO's numbers by name, of the set, and by class as ``class_AP``, …, with those of every resample.
 
     More than ``MOST_UNITS`` images are dealt round robin into as many groups, as ``counts.gather`` does.
@@ -56,7 +56,7 @@ def estimate_average_precision(matches: Matches, resampling: Resampling) -> Esti
     return Estimates(values, {name: _centred(sample, values[name]) for name, sample in samples.items()})
 
 
-def resample_average_precision(matches: Matches, resampling: Resampling) -> Figures:
+def resample_average_precision(matches: DetectionMatches, resampling: Resampling) -> NamedFigures:
     """The figures of every resample by name, (B,), and by class as ``class_AP``, …, (B, C), as they come out."""
     units = min(matches.images, MOST_UNITS)
     # A weight is at most the number of units, 16384; in float64 they would take four times the memory.

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from segjobs.errors import ManifestError
 from segjobs.manifest.rle import runs
 
-Kind = Literal["mask", "box"]
+MatchKind = Literal["mask", "box"]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Area ranges in pixels, both ends included; an object outside is ignored, not wrong."""
@@ -53,7 +53,9 @@ BITS = (np.int64(1) << np.arange(len(AREAS) * IOU_THRESHOLDS.size)).reshape(len(
 """The bit of each area range and IoU threshold, int64 (A, T)."""
 
 
-def match_image(truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], *, kind: Kind) -> dict[str, Any]:
+def match_image(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], *, kind: MatchKind
+) -> dict[str, Any]:
     """The segments of one image on both sides → what they add, one value of ``MATCHES_TYPE``.
 
     Segments are as in the manifest; both sides' ``category_id`` are the truth's. A truth's ``area``
@@ -106,7 +108,7 @@ def _outside(areas: np.ndarray) -> np.ndarray:
     return (areas < _RANGES[:, :1]) | (areas > _RANGES[:, 1:])
 
 
-def _overlaps(truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], kind: Kind) -> np.ndarray:
+def _overlaps(truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], kind: MatchKind) -> np.ndarray:
     """IoU of every detection and object of one category, float64 (D, G); of a crowd: its share of the detection."""
     overlaps = np.zeros((len(predicted), len(truth)))
     sides = [truth, predicted]
@@ -120,7 +122,7 @@ def _overlaps(truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any
     return overlaps
 
 
-def _shapes(segments: Sequence[dict[str, Any]], kind: Kind) -> Any:
+def _shapes(segments: Sequence[dict[str, Any]], kind: MatchKind) -> Any:
     if kind == "mask":
         return [segment["segmentation"] for segment in segments]
     return [[float(value) for value in segment["bbox"]] for segment in segments]

@@ -23,7 +23,7 @@ _VOID_BYTE = 255  # of label maps with at most 255 classes, which torch resizes 
 
 
 @dataclass(frozen=True)
-class Window:
+class CropWindow:
     """A part of the image, in whole pixels, and the size that it is scaled to."""
 
     top: int
@@ -53,7 +53,7 @@ def augment(
     return _as_image(pixels), _as_target(masks, target)
 
 
-def draw_window(size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Window:
+def draw_window(size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> CropWindow:
     """Scale (uniform in its logarithm) and place of a crop; every place within the image is as likely."""
     low, high = config.scale
     scale = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -66,10 +66,10 @@ def draw_window(size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.
         starts.append(int(rng.integers(0, side - length + 1)))
         lengths.append(length)
         to.append(shown)
-    return Window(starts[0], starts[1], lengths[0], lengths[1], (to[0], to[1]))
+    return CropWindow(starts[0], starts[1], lengths[0], lengths[1], (to[0], to[1]))
 
 
-def cut_out(image: np.ndarray, target: Prediction, window: Window) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+def cut_out(image: np.ndarray, target: Prediction, window: CropWindow) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
     """The window's pixels, uint8 (3, h, w), and its masks: label map (1, h, w), or an object each (N, h, w)."""
     place = window.top, window.left, window.height, window.width
     pixels = v2.resize(v2.crop(tv_tensors.Image(to_tensor(image)), *place), list(window.to_hw), antialias=True)
@@ -94,7 +94,7 @@ def change_colors(pixels: torch.Tensor, config: AugmentConfig, rng: np.random.Ge
     return pixels
 
 
-def _label_map(target: LabelMap, window: Window) -> torch.Tensor:
+def _label_map(target: LabelMap, window: CropWindow) -> torch.Tensor:
     """(1, h, w): uint8 with VOID as 255 where that is no class, else float32, which holds any id."""
     ids = target.ids[window.top : window.top + window.height, window.left : window.left + window.width]
     known = ids[ids != VOID]
@@ -103,7 +103,7 @@ def _label_map(target: LabelMap, window: Window) -> torch.Tensor:
     return torch.from_numpy(np.minimum(ids, _VOID_BYTE).astype(np.uint8))[None]
 
 
-def _object_masks(target: Instances, window: Window) -> torch.Tensor:
+def _object_masks(target: Instances, window: CropWindow) -> torch.Tensor:
     """uint8 (N, h, w), 1 where the object is."""
     masks = np.zeros((len(target.classes), window.height, window.width), np.uint8)
     for mask, crop, (left, top) in zip(masks, target.crops, target.corners_xy.tolist(), strict=True):

@@ -3,7 +3,7 @@
 A ``Segmenter`` owns its preprocessing and its way back to the original size. Inference is three
 steps, so that the pipeline can run them on different threads:
 
-    prepare (any thread) → forward (the one thread that owns the device) → restore (any thread)
+    preprocess (any thread) → forward (the one thread that owns the device) → postprocess (any thread)
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Segmenter(Protocol):
     same_size_batches: bool
     """True: ``forward`` takes tensors of one shape only. False: any mix."""
 
-    def prepare(self, image: np.ndarray) -> "torch.Tensor":
+    def preprocess(self, image: np.ndarray) -> "torch.Tensor":
         """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe."""
         ...
 
@@ -75,7 +75,7 @@ class Segmenter(Protocol):
         """
         ...
 
-    def restore(self, output: Any, size_hw: tuple[int, int]) -> Prediction:
+    def postprocess(self, output: Any, size_hw: tuple[int, int]) -> Prediction:
         """Raw output of one image → its prediction at the original ``size_hw``. Thread-safe.
 
         Raises ItemError NON_FINITE where the output holds NaN or infinity.

@@ -85,13 +85,13 @@ def same_size_runs(tensors: Sequence[torch.Tensor], batch_size: int, *, same_siz
 
 
 def predict(segmenter: Segmenter, images: Sequence[np.ndarray], *, batch_size: int = 8) -> list[Prediction]:
-    """prepare → forward → restore for images uint8 (H, W, 3) RGB of any sizes. Raises the first ItemError."""
-    tensors = [segmenter.prepare(image) for image in images]
+    """preprocess → forward → postprocess for images uint8 (H, W, 3) RGB of any sizes. Raises the first ItemError."""
+    tensors = [segmenter.preprocess(image) for image in images]
     predictions: list[Prediction] = []
     for run in same_size_runs(tensors, batch_size, same_size=segmenter.same_size_batches):
         outputs = segmenter.forward(tensors[run])
         predictions += [
-            segmenter.restore(output, (image.shape[0], image.shape[1]))
+            segmenter.postprocess(output, (image.shape[0], image.shape[1]))
             for output, image in zip(outputs, images[run], strict=True)
         ]
     return predictions

@@ -124,7 +124,7 @@ class InstanceSegmenter:
         self._rule: str = card.preprocessing["resize"]
         self._set_transform()
 
-    def prepare(self, image: np.ndarray) -> torch.Tensor:
+    def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, H, W): the resize is the network's own. Raises ItemError TOO_LARGE."""
         height, width = image.shape[:2]
         transform: Any = self.module.transform
@@ -148,7 +148,7 @@ class InstanceSegmenter:
             return self._detect(features, proposals, images.image_sizes)
 
     @torch.inference_mode()
-    def restore(self, output: Detections, size_hw: tuple[int, int]) -> Instances:
+    def postprocess(self, output: Detections, size_hw: tuple[int, int]) -> Instances:
         """Raw output of one image → its instances, best first. Raises ItemError NON_FINITE."""
         if not torch.isfinite(output.checksum):
             raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")

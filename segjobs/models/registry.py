@@ -308,7 +308,7 @@ def _call_factory(config: ModelConfig) -> Segmenter:
         segmenter = factory(**config.options)
     except TypeError as error:
         raise ConfigError(f"model.name {config.name!r}: cannot be called with model.options: {error}") from error
-    methods = ("prepare", "forward", "restore", "predict", "loss")
+    methods = ("preprocess", "forward", "postprocess", "predict", "loss")
     lacking = [name for name in methods if not callable(getattr(segmenter, name, None))]
     lacking += [name for name in ("module", "same_size_batches") if not hasattr(segmenter, name)]
     if lacking or not isinstance(getattr(segmenter, "card", None), ModelCard):

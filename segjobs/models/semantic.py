@@ -31,7 +31,7 @@ _DEVICE_BYTES = 2**30  # larger upsampled logits go the CPU's way, plane by plan
 class StrideLogits(nn.Module):
     """A torchvision segmentation network without its last step, the upsampling to the input's size.
 
-    That step costs 61 million interpolated values for a batch of 8 at 520x693 and 21 classes; ``restore`` takes it
+    That step costs 61 million interpolated values for a batch of 8 at 520x693 and 21 classes; ``postprocess`` takes it
     for the classes that can win, which are few. The state dict is torchvision's, key by key.
     """
 
@@ -70,7 +70,7 @@ class SemanticSegmenter:
         self._fill = torch.tensor(card.preprocessing["mean"]).mul(255).round().to(torch.uint8)[:, None, None]
         self.set_loss(LossConfig())
 
-    def prepare(self, image: np.ndarray) -> torch.Tensor:
+    def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
         size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
         return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
@@ -81,7 +81,7 @@ class SemanticSegmenter:
         return list(self._logits(batch)["out"])
 
     @torch.inference_mode()
-    def restore(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
         """Logits (C, h', w') of one image → its label map. Raises ItemError NON_FINITE."""
         inner = target_size(self._rule, size_hw)
         if self._divisor > 1:

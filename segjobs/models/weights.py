@@ -26,7 +26,7 @@ from segjobs.storage import Storage, is_remote, join, local_path
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
-Found = tuple[Path, Mapping[str, Any] | None]
+WeightsFile = tuple[Path, Mapping[str, Any] | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
 
 
@@ -83,7 +83,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _checked(uri: str, found: Found, expected: str | None) -> Weights:
+def _checked(uri: str, found: WeightsFile, expected: str | None) -> Weights:
     """With the digest of the file's bytes; raises WeightsError if another one was expected."""
     path, description = found
     with path.open("rb") as file:
@@ -119,7 +119,7 @@ def _fetch_published(url: str) -> Path:
         ) from error
 
 
-def _fetch_hub(uri: str) -> Found:
+def _fetch_hub(uri: str) -> WeightsFile:
     """``hf://org/repo@revision[/file]`` through huggingface_hub and its own cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
@@ -142,7 +142,7 @@ def _fetch_hub(uri: str) -> Found:
     return Path(path), description
 
 
-def _fetch_stored(uri: str, storage: Storage) -> Found:
+def _fetch_stored(uri: str, storage: Storage) -> WeightsFile:
     """A model directory or one file, local or remote."""
     if uri.endswith(_SUFFIXES):
         return _local_copy(uri, storage), None

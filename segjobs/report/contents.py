@@ -30,7 +30,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Side:
+class ManifestSummary:
     """One manifest. ``info``: its run.json without the parts, empty where it could not be read."""
 
     name: str
@@ -41,7 +41,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ManifestTally:
     """What a manifest holds, without any truth: ``counts`` of ``manifest.statistics``, and ``confidence``:
     images that are ok by their confidence, in equal bins from 0 to 1."""
 
@@ -58,8 +58,8 @@ class Page:
     about: Mapping[str, Any]
     categories: tuple[Category, ...]
     task: Task
-    sides: tuple[Side, ...]
+    sides: tuple[ManifestSummary, ...]
     report: Mapping[str, Any] | None = None
-    tally: Tally | None = None
+    tally: ManifestTally | None = None
     groups: tuple[Group, ...] = ()
     notes: tuple[str, ...] = ()

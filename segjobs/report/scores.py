@@ -14,7 +14,7 @@ import numpy as np
 from segjobs.errors import ManifestError
 from segjobs.manifest.schema import Category, categories_from_json
 
-Figure = dict[str, float | None]
+FigureJson = dict[str, float | None]
 """``value``, ``low`` and ``high`` in [0, 1]; null where undefined, low and high null without a bootstrap."""
 
 _SECTIONS: dict[str, Any] = {
@@ -103,7 +103,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "semantic": {"headline": headline, "per_class": per_class, "confusion": matrix}}
 
 
-def _figure(value: float | None) -> Figure:
+def _figure(value: float | None) -> FigureJson:
     return {"value": value, "low": None, "high": None}
 
 

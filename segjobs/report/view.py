@@ -13,7 +13,7 @@ from PIL import Image
 from segjobs import __version__
 from segjobs.manifest.statistics import statistics
 from segjobs.report import text, wording
-from segjobs.report.contents import Card, Page, Side
+from segjobs.report.contents import Card, ManifestSummary, Page
 from segjobs.report.overlay import display_colors
 from segjobs.report.pictures import EXTRA, KINDS, data_uri, kind_swatch
 from segjobs.report.scores import UNLABELLED, HeatMap, heat_map, top_confusions
@@ -304,7 +304,7 @@ def _statuses(report: Mapping[str, Any]) -> _Columns:
     ]
 
 
-def _failures(sides: Sequence[Side]) -> _Columns:
+def _failures(sides: Sequence[ManifestSummary]) -> _Columns:
     """Failed rows of every manifest by code, most first."""
     rows = [
         {
@@ -403,7 +403,7 @@ def _card(card: Card, score: str, names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _side(side: Side) -> dict[str, Any]:
+def _side(side: ManifestSummary) -> dict[str, Any]:
     info = side.info
     footer = info.get("footer") or {}
     model, counts, timings = footer.get("model") or {}, info.get("counts") or {}, info.get("timings") or {}

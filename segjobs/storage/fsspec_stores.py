@@ -30,7 +30,7 @@ from segjobs.storage.retry import wait_s
 from segjobs.storage.uris import FileInfo, microseconds
 
 Reply = TypeVar("Reply")
-Kind = Literal["transient", "slow", "busy", "denied", "refused"]
+FaultKind = Literal["transient", "slow", "busy", "denied", "refused"]
 
 _CHUNK_BYTES = 2**20
 _EMPTY_RANGE = 416  # the reply to a range of an empty object
@@ -41,7 +41,7 @@ _PLAIN = {"Accept-Encoding": "identity"}  # so that a length is the file's own
 class _Failure(Exception):
     """What a request ended with, for a file of ``uri``."""
 
-    kind: Kind
+    kind: FaultKind
     text: str
     uri: str
     status: int | None
@@ -278,7 +278,7 @@ def _status(error: Exception) -> int | None:
     return 403 if isinstance(error, OSError) and str(error).startswith("Forbidden") else None  # gcsfs
 
 
-def _kind(error: Exception, status: int | None) -> Kind:
+def _kind(error: Exception, status: int | None) -> FaultKind:
     if status in (401, 403):
         return "denied"
     if status in (429, 503):

@@ -48,7 +48,7 @@ from segjobs.errors import StorageError
 from segjobs.storage.retry import LONGEST_WAIT_S, wait_s
 
 Reply = TypeVar("Reply")
-Kind = Literal[
+FaultKind = Literal[
     "transient", "slow", "busy", "unreachable", "expired", "denied", "missing", "exists", "large", "item", "refused"
 ]
 
@@ -77,7 +77,7 @@ _SLOWEST_BYTES_PER_S = 2**20  # large objects have their deadline extended to th
 class Fault:
     """What went wrong with one request: what to do about it, and one line about it."""
 
-    kind: Kind
+    kind: FaultKind
     text: str
     least_wait_s: float = 0.0  # the store's own Retry-After
 

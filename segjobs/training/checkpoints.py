@@ -25,7 +25,7 @@ _BEST = re.compile(r"best-(\d{8,})\.pt")
 
 
 @dataclass
-class Record:
+class TrainingState:
     """How far a training is.
 
     ``stale``: validations since the best one; ``lines``: of metrics.jsonl; ``losses``: of the steps since the last one.
@@ -48,7 +48,7 @@ class Checkpoints:
     storage: Storage
     identity: str
 
-    def save(self, record: Record, tensors: Mapping[str, Any]) -> None:
+    def save(self, record: TrainingState, tensors: Mapping[str, Any]) -> None:
         """Publish the state after ``record.step`` steps; earlier ones, and best weights that it replaces, go."""
         self._put(f"step-{record.step:08d}.pt", {"record": asdict(record), "identity": self.identity, **tensors})
         self._delete(_STEP, kept=record.step)
@@ -58,14 +58,14 @@ class Checkpoints:
         """Publish the weights after ``step`` steps. The next ``save`` must name it, or a restart drops it."""
         self._put(f"best-{step:08d}.pt", dict(weights))
 
-    def load(self) -> tuple[Record, dict[str, Any]] | None:
+    def load(self) -> tuple[TrainingState, dict[str, Any]] | None:
         """The last state, or None at the beginning. Best weights that it does not name are dropped."""
         steps = self._steps(_STEP)
         if not steps:
             self._delete(_BEST, kept=None)
             return None
         content = self._read(f"step-{max(steps):08d}.pt")
-        record = Record(**content.pop("record"))
+        record = TrainingState(**content.pop("record"))
         if content.pop("identity") != self.identity:
             raise ManifestError(f"{join(self.uri, FOLDER)}: a checkpoint of another training; choose a new output.uri")
         self._delete(_BEST, kept=record.best_step)

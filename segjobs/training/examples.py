@@ -23,7 +23,7 @@ _CACHE_BYTES = 256 * 2**20  # of one process: parts that were read
 
 
 @dataclass(frozen=True)
-class Source:
+class ExampleSource:
     """A manifest as the model sees it. ``key``: of the config, for messages. ``index``: category id → class.
 
     The class is the model's. A category without one (None) is not learnt: its pixels are unlabelled, its objects
@@ -46,7 +46,7 @@ class Example:
     segments: Sequence[dict[str, Any]]
 
 
-def _used(segments: Iterable[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
+def _used(segments: Iterable[dict[str, Any]], source: ExampleSource) -> list[dict[str, Any]]:
     """The same of one row."""
     least = source.config.min_score
     return [
@@ -56,10 +56,10 @@ def _used(segments: Iterable[dict[str, Any]], source: Source) -> list[dict[str, 
     ]
 
 
-class Reader:
+class ExampleReader:
     """Reads examples by their place in an index; keeps the parts that it read last. Not thread-safe."""
 
-    def __init__(self, sources: Sequence[Source], storage: Storage, *, max_pixels: int) -> None:
+    def __init__(self, sources: Sequence[ExampleSource], storage: Storage, *, max_pixels: int) -> None:
         self._sources = sources
         self._storage = storage
         self._max_pixels = max_pixels

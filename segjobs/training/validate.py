@@ -20,15 +20,15 @@ import torch.distributed as dist
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.rle import label_runs
 from segjobs.manifest.schema import Category
-from segjobs.metrics.average_precision import Matches, accumulate
+from segjobs.metrics.average_precision import DetectionMatches, accumulate
 from segjobs.metrics.confusion import dense, image_confusion, summarise
 from segjobs.metrics.matching import MATCHES_TYPE, match_image
 from segjobs.models.base import Segmenter
 from segjobs.models.batching import predict
 from segjobs.models.postprocess import to_segments
-from segjobs.training.examples import Example, Reader
+from segjobs.training.examples import Example, ExampleReader
 
-Figures = dict[str, Any]
+ValidationScores = dict[str, Any]
 """JSON values: ``score``, by which models are compared, and what it is made of."""
 HEADLINES = {"semantic": "mean_iou", "instance": "AP"}
 
@@ -42,7 +42,7 @@ class Scored:
 
 
 def predictions(
-    segmenter: Segmenter, reader: Reader, places: Sequence[np.ndarray], batch_size: int
+    segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray], batch_size: int
 ) -> Iterator[Scored]:
     """The model on each image at its own size, in order; one batch is read while another is predicted.
 
@@ -66,8 +66,8 @@ def truth_segments(example: Example, categories: Sequence[Category]) -> list[dic
 
 
 def score(
-    segmenter: Segmenter, reader: Reader, places: Sequence[np.ndarray], *, batch_size: int, device: str
-) -> Figures:
+    segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray], *, batch_size: int, device: str
+) -> ValidationScores:
     """This worker's images and, where there are several workers, all the others': the same figures on each."""
     categories = segmenter.card.categories
     found = predictions(segmenter, reader, places, batch_size)
@@ -96,7 +96,7 @@ def _confusion(one: Scored, categories: Sequence[Category]) -> np.ndarray:
     return image_confusion(label_runs(truth, size_hw), label_runs(predicted, size_hw), len(categories))
 
 
-def _mean_iou(total: np.ndarray, categories: Sequence[Category]) -> Figures:
+def _mean_iou(total: np.ndarray, categories: Sequence[Category]) -> ValidationScores:
     scores = summarise(total)
     names = [category.name for category in categories]
     return {
@@ -123,7 +123,7 @@ def _gathered(matches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
 
 
-def _average_precision(matches: Sequence[Mapping[str, Any]], categories: Sequence[Category]) -> Figures:
+def _average_precision(matches: Sequence[Mapping[str, Any]], categories: Sequence[Category]) -> ValidationScores:
     column = pa.array(matches, MATCHES_TYPE)
-    found = accumulate(Matches.from_column(column, [category.id for category in categories]))
+    found = accumulate(DetectionMatches.from_column(column, [category.id for category in categories]))
     return {"score": found.figures["AP"], **found.figures}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segjobs.exporters.base import Loss, Segment, Setting
-from segjobs.exporters.coco_panoptic import TARGET, write
+from segjobs.exporters.coco_panoptic import EXPORTER, write
 from segjobs.labels.coco_panoptic import masks_of, read_panoptic
 from tests.exporters.samples import CAT, CATEGORIES, DOG, LABEL_MAPS, labelled, mask_of, overlapping, setting
 from tests.manifests import segment_of
@@ -74,7 +74,7 @@ def test_an_annotation_by_hand() -> None:
 
 def test_categories_say_whether_they_are_things() -> None:
     def things(base: Setting) -> list[int]:
-        (document,) = TARGET.documents(base)
+        (document,) = EXPORTER.documents(base)
         ends = [series.before + series.after for series in document.series]
         categories, _ = read_panoptic((document.text + "".join(ends)).encode())
         return [int(category.isthing or False) for category in categories]
@@ -82,7 +82,7 @@ def test_categories_say_whether_they_are_things() -> None:
     assert things(setting("coco_panoptic", "instance")) == [1, 1, 1]
     assert things(setting("coco_panoptic", "semantic")) == [0, 0, 0]
     known = setting("coco_panoptic", "panoptic")
-    assert TARGET.notes(known) == ["3 classes, such as 'cat', do not say whether they are things: written as things"]
+    assert EXPORTER.notes(known) == ["3 classes, such as 'cat', do not say whether they are things: written as things"]
     told = tuple(type(c)(c.id, c.name, c.color, c is DOG) for c in CATEGORIES)
     known = Setting(**{**vars(known), "categories": told})
-    assert (things(known), TARGET.notes(known)) == ([0, 1, 0], [])
+    assert (things(known), EXPORTER.notes(known)) == ([0, 1, 0], [])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segjobs.exporters.base import Loss, Setting
-from segjobs.exporters.png import TARGET, Values, values_of, write
+from segjobs.exporters.png import EXPORTER, Values, values_of, write
 from segjobs.manifest.schema import Category
 from segjobs.sources.decode import decode_label_png
 from tests.exporters.samples import CATEGORIES, DOG, LABEL_MAPS, SKY, labelled, segments_of_map, setting
@@ -36,11 +36,11 @@ def with_ids(ids: list[int], **png: Any) -> Setting:
 )
 def test_bits_and_void_follow_the_largest_id(ids: list[int], png: dict[str, int], values: Values) -> None:
     assert values_of(with_ids(ids, **png)) == values
-    assert TARGET.check(with_ids(ids, **png)) == []
+    assert EXPORTER.check(with_ids(ids, **png)) == []
 
 
 def test_ids_that_clash_are_named() -> None:
-    assert TARGET.check(with_ids([1, 70000], void_id=1, background_id=1)) == [
+    assert EXPORTER.check(with_ids([1, 70000], void_id=1, background_id=1)) == [
         "class 'c70000' has the id 70000: a PNG holds 0 to 65535; leave it out by naming the others in `categories`",
         "png.void_id: 1 is the id of class 'c1' too; give one that no class has",
         "png.background_id: 1 is the id of class 'c1' too; give one that no class has",
@@ -82,7 +82,7 @@ def test_objects_are_merged_and_counted() -> None:
 
 
 def test_classes_json_says_what_the_values_mean() -> None:
-    (document,) = TARGET.documents(setting("png", png={"background_id": 0}))
+    (document,) = EXPORTER.documents(setting("png", png={"background_id": 0}))
     about = json.loads(document.text)
     assert document.path == "classes.json"
     assert (about["void_id"], about["background_id"], about["bits"]) == (255, 0, 8)

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 
 from segjobs.exporters.base import Loss, Segment
-from segjobs.exporters.yolo import TARGET, write
+from segjobs.exporters.yolo import EXPORTER, write
 from segjobs.labels.yolo import masks_of
 from tests.exporters.samples import CATEGORIES, DOG, MASKS, labelled, mask_of, overlapping, setting
 from tests.manifests import segment_of
@@ -95,7 +95,7 @@ def test_a_tolerance_makes_lines_short_and_says_what_it_costs() -> None:
 
 
 def test_data_yaml_and_the_list_of_images() -> None:
-    data, images = TARGET.documents(setting("yolo"))
+    data, images = EXPORTER.documents(setting("yolo"))
     read = yaml.safe_load(data.text)
     assert read == {
         "path": ".",

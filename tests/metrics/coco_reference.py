@@ -9,14 +9,14 @@ import pyarrow as pa
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segjobs.metrics.average_precision import FIGURES, Matches
-from segjobs.metrics.matching import MATCHES_TYPE, Kind, match_image
+from segjobs.metrics.average_precision import FIGURES, DetectionMatches
+from segjobs.metrics.matching import MATCHES_TYPE, MatchKind, match_image
 
 Images = list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 """(truth, predicted) segments of each image."""
 
 
-def reference(images: Images, category_ids: list[int], kind: Kind) -> tuple[list[float], dict[str, np.ndarray]]:
+def reference(images: Images, category_ids: list[int], kind: MatchKind) -> tuple[list[float], dict[str, np.ndarray]]:
     """The twelve numbers (-1 where undefined), and AP, AP50 and AR100 of each class (NaN where undefined)."""
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for number, pair in enumerate(images):
@@ -56,9 +56,9 @@ def reference(images: Images, category_ids: list[int], kind: Kind) -> tuple[list
     return list(evaluation.stats), classes
 
 
-def matches_of(images: Images, category_ids: list[int], kind: Kind) -> Matches:
+def matches_of(images: Images, category_ids: list[int], kind: MatchKind) -> DetectionMatches:
     rows = [match_image(truth, predicted, kind=kind) for truth, predicted in images]
-    return Matches.from_column(pa.array(rows, MATCHES_TYPE), category_ids)
+    return DetectionMatches.from_column(pa.array(rows, MATCHES_TYPE), category_ids)
 
 
 def assert_equal(result: Any, expected: tuple[list[float], dict[str, np.ndarray]], *, within: float = 1e-9) -> None:

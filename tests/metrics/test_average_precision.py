@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from segjobs.errors import ManifestError
 from segjobs.manifest.rle import decode, encode_crop, encode_label_map
-from segjobs.metrics.average_precision import FIGURES, Matches, accumulate, interpolated, join
+from segjobs.metrics.average_precision import FIGURES, DetectionMatches, accumulate, interpolated, join
 from segjobs.metrics.matching import MATCHES_TYPE
 from tests.metrics.coco_reference import Images, assert_equal, matches_of, reference
 
@@ -42,7 +42,7 @@ def test_a_case_by_hand():
             "truth": [{"category_id": 7, "all": 1, "small": 0, "medium": 0, "large": 1}],
         },
     ]
-    result = accumulate(Matches.from_column(pa.array(rows, MATCHES_TYPE), [3, 7]))
+    result = accumulate(DetectionMatches.from_column(pa.array(rows, MATCHES_TYPE), [3, 7]))
     # Recalls 0 to .33 (34 of 101) at precision 1, .34 to .66 (33) at 2/3, none beyond.
     ap50 = (34 + 33 * 2 / 3) / 101
     assert result.figures["AP50"] == pytest.approx(ap50)
@@ -200,21 +200,21 @@ def test_columns_may_be_chunked_sliced_and_null():
     }
     array = pa.array([None, row, {"detections": [], "truth": []}, row, None], MATCHES_TYPE)
     for column in (array, pa.chunked_array([array.slice(0, 2), array.slice(2)])):
-        matches = Matches.from_column(column, [1, 2])
+        matches = DetectionMatches.from_column(column, [1, 2])
         assert matches.image.tolist() == matches.truth_image.tolist() == [1, 3]
         assert matches.category.tolist() == [1, 1]
         assert matches.images == 5
-    assert Matches.from_column(array.slice(2, 2), [2]).image.tolist() == [1]
-    assert accumulate(Matches.from_column(pa.chunked_array([], MATCHES_TYPE), [])).figures["AP"] is None
+    assert DetectionMatches.from_column(array.slice(2, 2), [2]).image.tolist() == [1]
+    assert accumulate(DetectionMatches.from_column(pa.chunked_array([], MATCHES_TYPE), [])).figures["AP"] is None
 
 
 def test_unknown_categories_are_refused():
     row = {"detections": [{"category_id": 9, "score": 0.5, "matched": 0, "ignored": 0}], "truth": []}
     with pytest.raises(ManifestError, match=r"category ids \[9\]"):
-        Matches.from_column(pa.array([row], MATCHES_TYPE), [1, 2])
+        DetectionMatches.from_column(pa.array([row], MATCHES_TYPE), [1, 2])
 
 
 def test_blocks_of_other_classes_do_not_join():
     empty = pa.array([], MATCHES_TYPE)
     with pytest.raises(ValueError, match="one number of classes"):
-        join([Matches.from_column(empty, [1]), Matches.from_column(empty, [1, 2])])
+        join([DetectionMatches.from_column(empty, [1]), DetectionMatches.from_column(empty, [1, 2])])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjobs.metrics import instance_bootstrap
-from segjobs.metrics.average_precision import FIGURES, Matches, accumulate, join
+from segjobs.metrics.average_precision import FIGURES, DetectionMatches, accumulate, join
 from segjobs.metrics.bootstrap import Resampling, interval, paired, weights, with_intervals
 from segjobs.metrics.instance_bootstrap import estimate_average_precision, resample_average_precision
 from segjobs.metrics.matching import BITS, MATCHES_TYPE
@@ -17,7 +17,7 @@ from tests.metrics.coco_reference import matches_of
 from tests.metrics.test_average_precision import CATEGORIES, random_images
 
 
-def random_matches(seed: int) -> Matches:
+def random_matches(seed: int) -> DetectionMatches:
     """Real matchings, with scores that differ: copies of an image are then neighbours in the ranking."""
     matches = matches_of(random_images(seed) + random_images(seed + 1), CATEGORIES, "mask")
     return replace(matches, score=np.random.default_rng(seed).permutation(matches.score.size) / 1000)
@@ -75,13 +75,13 @@ def test_many_images_are_dealt_into_groups(monkeypatch):
 
 
 def test_nothing_to_find_has_no_figures():
-    empty = Matches.from_column(pa.array([], MATCHES_TYPE), [1, 2])
+    empty = DetectionMatches.from_column(pa.array([], MATCHES_TYPE), [1, 2])
     scores = with_intervals(estimate_average_precision(empty, Resampling(resamples=3)))
     assert scores["AP"] == {"value": None, "low": None, "high": None}
     assert scores["class_AP"] == [{"value": None, "low": None, "high": None}] * 2
 
 
-def simulated(rng: np.random.Generator, images: int) -> Matches:
+def simulated(rng: np.random.Generator, images: int) -> DetectionMatches:
     """One class; each image has five objects and as many detections, of one quality per image."""
     quality = rng.beta(4, 3, images).repeat(5)
     right = rng.random(quality.size) < quality
@@ -91,7 +91,7 @@ def simulated(rng: np.random.Generator, images: int) -> Matches:
     objects = np.tile([1, 1, 0, 0], (quality.size, 1))
     score = np.clip(0.5 * right + rng.random(quality.size), 0, None)
     zeros = np.zeros(quality.size, np.int64)
-    return Matches(image, zeros, score, matched, zeros, image, zeros, objects, images, 1)
+    return DetectionMatches(image, zeros, score, matched, zeros, image, zeros, objects, images, 1)
 
 
 def test_intervals_hold_the_expected_figure_about_95_times_of_100():

@@ -17,7 +17,7 @@ class Limited:
         self.pixels = pixels
         self.same_size_batches = True
 
-    def prepare(self, image):
+    def preprocess(self, image):
         return torch.from_numpy(image).permute(2, 0, 1)
 
     def forward(self, batch):
@@ -25,7 +25,7 @@ class Limited:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …")
         return [int(tensor.sum()) for tensor in batch]
 
-    def restore(self, output, size_hw):
+    def postprocess(self, output, size_hw):
         return SimpleNamespace(total=output, size_hw=size_hw)
 
 

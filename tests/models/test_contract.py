@@ -90,18 +90,18 @@ def test_way_back_to_the_original_size(model, size_hw):
 
 
 def test_prepared_tensors(model):
-    tensor = model.prepare(draw(50, 70))
+    tensor = model.preprocess(draw(50, 70))
     assert tensor.dtype == torch.uint8
     assert tensor.shape == ((3, 64, 64) if model.same_size_batches else (3, 50, 70))
 
 
 def test_batch_of_one_equals_batch_of_three(model):
     images = [draw(50, 70, seed) for seed in range(3)]
-    tensors = [model.prepare(image) for image in images]
+    tensors = [model.preprocess(image) for image in images]
     together = model.forward(tensors)
     for tensor, output in zip(tensors, together, strict=True):
         (alone,) = model.forward([tensor])
-        one, many = model.restore(alone, (50, 70)), model.restore(output, (50, 70))
+        one, many = model.postprocess(alone, (50, 70)), model.postprocess(output, (50, 70))
         # Convolutions of another batch size sum in another order: values agree to 1e-3, labels but for near ties.
         if isinstance(one, LabelMap):
             torch.testing.assert_close(alone, output, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
@@ -129,7 +129,7 @@ def test_random_weights_come_from_the_seed_alone(model):
 
 
 def test_nan_is_a_failed_item(model):
-    tensors = [model.prepare(draw(50, 70))]
+    tensors = [model.preprocess(draw(50, 70))]
     parameter = next(iter(model.module.parameters()))
     kept = parameter.detach().clone()
     try:
@@ -137,7 +137,7 @@ def test_nan_is_a_failed_item(model):
             parameter.fill_(float("nan"))
         (output,) = model.forward(tensors)
         with pytest.raises(ItemError) as caught:
-            model.restore(output, (50, 70))
+            model.postprocess(output, (50, 70))
         assert caught.value.code == "NON_FINITE"
     finally:
         with torch.no_grad():

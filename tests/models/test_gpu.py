@@ -61,15 +61,15 @@ def test_a_gpu_labels_as_the_cpu_does(name, monkeypatch):
 @pytest.mark.parametrize("name", ["unet", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large"])
 def test_precision(name, precision, most):
     exact, rounded = on("cpu", name), on("cuda", name, precision)
-    tensors = [exact.prepare(image) for image in scenes(4)]
+    tensors = [exact.preprocess(image) for image in scenes(4)]
     for ours, reference in zip(rounded.forward(tensors), exact.forward(tensors), strict=True):
         assert 0 < error(ours, reference) < most
 
 
 def test_restored_on_the_gpu_and_on_the_cpu():
     model = on("cuda")
-    (output,) = model.forward([model.prepare(scenes(1)[0])])
-    ours, theirs = model.restore(output, SIZE_HW), model.restore(output.cpu(), SIZE_HW)
+    (output,) = model.forward([model.preprocess(scenes(1)[0])])
+    ours, theirs = model.postprocess(output, SIZE_HW), model.postprocess(output.cpu(), SIZE_HW)
     assert (ours.ids == theirs.ids).mean() > 0.9999, "but for ties"
     np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
 
@@ -78,21 +78,21 @@ def test_outputs_beside_the_next_batch_are_those_of_one_after_the_other():
     model = on("cuda", "fcn_resnet50")
     images = scenes(24)
     expected = predict(model, images, batch_size=8)
-    batches = [[model.prepare(image) for image in images[start : start + 8]] for start in (0, 8, 16)] * 10
+    batches = [[model.preprocess(image) for image in images[start : start + 8]] for start in (0, 8, 16)] * 10
     flights = [launch(model, batches[0])]
     for number, batch in enumerate([*batches[1:], None]):
         if batch:
             flights.append(launch(model, batch))
         flights[number].wait()
         with beside_the_network(model):
-            found = [model.restore(output, SIZE_HW) for output in flights[number].outputs]
+            found = [model.postprocess(output, SIZE_HW) for output in flights[number].outputs]
         for ours, theirs in zip(found, expected[number % 3 * 8 :], strict=False):
             np.testing.assert_array_equal(ours.ids, theirs.ids)
 
 
 def test_a_batch_that_does_not_fit_is_halved(little_memory):
     model = on("cuda", resize="512x512")
-    tensors = [model.prepare(image) for image in scenes(32)]
+    tensors = [model.preprocess(image) for image in scenes(32)]
     with pytest.raises(torch.OutOfMemoryError):
         model.forward(tensors)
     for output, tensor in zip(forward_in_halves(model, tensors), tensors, strict=True):
@@ -103,21 +103,21 @@ def test_a_batch_that_does_not_fit_is_halved(little_memory):
 def test_an_image_that_does_not_fit_alone_is_named_and_the_others_go_on(little_memory):
     model = on("cuda", resize="native")
     small, large = scenes(1)[0], np.zeros((6016, 8000, 3), np.uint8)
-    (failed,) = forward_in_halves(model, [model.prepare(large)])
+    (failed,) = forward_in_halves(model, [model.preprocess(large)])
     assert isinstance(failed, ItemError)
     assert failed.code == "GPU_OOM"
     assert "8000x6016 pixels do not fit on the device alone: CUDA out of memory. Tried" in failed.message
-    (output,) = forward_in_halves(model, [model.prepare(small)])
+    (output,) = forward_in_halves(model, [model.preprocess(small)])
     assert isinstance(output, torch.Tensor)
 
 
 def test_logits_that_do_not_fit_upsampled_go_the_cpu_s_way(little_memory):
     model = on("cuda", categories=[str(number) for number in range(40)])
-    (output,) = model.forward([model.prepare(scenes(1)[0])])
+    (output,) = model.forward([model.preprocess(scenes(1)[0])])
     taken = torch.empty(500 * MB, dtype=torch.uint8, device="cuda")
-    label_map = model.restore(output, (1500, 2000))
+    label_map = model.postprocess(output, (1500, 2000))
     del taken
-    assert (label_map.ids == model.restore(output, (1500, 2000)).ids).mean() > 0.999
+    assert (label_map.ids == model.postprocess(output, (1500, 2000)).ids).mean() > 0.999
 
 
 def test_a_model_set_aside_leaves_the_memory_to_others():

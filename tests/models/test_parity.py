@@ -51,8 +51,8 @@ def test_semantic_masks(name, tmp_path):
         # The way back of a user of torchvision: its output, at the input's size, interpolated to the image's.
         logits = torch.nn.functional.interpolate(inner, size_hw, mode="bilinear", align_corners=False)
         expected = logits[0].numpy()
-        (output,) = ours.forward([ours.prepare(image)])
-        ids = ours.restore(output, size_hw).ids
+        (output,) = ours.forward([ours.preprocess(image)])
+        ids = ours.postprocess(output, size_hw).ids
         check_labels(ids, expected)
 
 
@@ -90,10 +90,10 @@ def test_instances(name, resize, tmp_path):
     reference.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = reference([torch.from_numpy(image).permute(2, 0, 1) / 255 for image in images])
-    outputs = ours.forward([ours.prepare(image) for image in images])
+    outputs = ours.forward([ours.preprocess(image) for image in images])
     channels = np.array([category.id for category in ours.card.categories])
     for image, output, truth in zip(images, outputs, expected, strict=True):
-        got = ours.restore(output, image.shape[:2])
+        got = ours.postprocess(output, image.shape[:2])
         real = np.isin(truth["labels"].numpy(), channels)
         assert len(got.scores) == real.sum() > 0
         np.testing.assert_array_equal(channels[got.classes], truth["labels"].numpy()[real])
@@ -109,11 +109,11 @@ def test_native_size_and_a_side_that_vanishes():
     heads = {"box_score_thresh": 0.0, "box_detections_per_img": 3}
     config = ModelConfig(name="maskrcnn_resnet50_fpn", weights="none", options=heads, resize="native")
     model = build(config, STORAGE, device="cpu")
-    (output,) = model.forward([model.prepare(draw(64, 96))])
+    (output,) = model.forward([model.preprocess(draw(64, 96))])
     assert tuple(output.size_hw) == (64, 96)
     config = config.model_copy(update={"resize": "short:800"})
     with pytest.raises(ItemError, match=r"2x3000 pixels: model\.resize=short:800 leaves no pixel"):
-        build(config, STORAGE, device="cpu").prepare(draw(3000, 2))
+        build(config, STORAGE, device="cpu").preprocess(draw(3000, 2))
 
 
 edge = st.floats(-4, 44, width=32)

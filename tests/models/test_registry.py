@@ -170,7 +170,7 @@ def test_a_factory_of_the_users():
         ({"name": "segjobs.models:factory"}, "cannot be imported: .*no attribute 'factory'"),
         ({"name": ":factory"}, "cannot be imported"),
         ({"name": f"{__name__}:own_model", "options": {"clases": 2}}, "unexpected keyword argument 'clases'"),
-        ({"name": "builtins:dict"}, "gave a dict, no Segmenter .*lacks prepare, forward"),
+        ({"name": "builtins:dict"}, "gave a dict, no Segmenter .*lacks preprocess, forward"),
         ({"name": f"{__name__}:own_model", "weights": "none"}, "model.weights: not passed on"),
     ],
 )
@@ -182,13 +182,13 @@ def test_a_factory_that_is_none(settings, message):
 def test_padding_to_the_divisor_is_cropped_away_again():
     model = build(ModelConfig(name="unet", weights="none", options={"encoder": "resnet18"}), STORAGE, device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
-    tensor = model.prepare(image)
+    tensor = model.preprocess(image)
     assert tensor.shape == (3, 64, 96)
     assert torch.equal(tensor[:, :40, :70], torch.from_numpy(image).permute(2, 0, 1))
     assert tensor[:, 50, 80].tolist() == [124, 116, 104]
     (output,) = model.forward([tensor])
     expected = output[:, :40, :70].argmax(0).numpy()
-    np.testing.assert_array_equal(model.restore(output, (40, 70)).ids, expected)
+    np.testing.assert_array_equal(model.postprocess(output, (40, 70)).ids, expected)
 
 
 def test_unlabelled_pixels_carry_no_loss():

@@ -72,13 +72,13 @@ def test_a_saved_model_is_bit_identical_in_a_fresh_process(random_model, image, 
         "from segjobs.storage import Storage\n"
         "model = build(ModelConfig.model_validate_json(sys.argv[1]), Storage(), device='cpu')\n"
         "image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)\n"
-        "out = model.forward([model.prepare(image)])[0].numpy().tobytes()\n"
+        "out = model.forward([model.preprocess(image)])[0].numpy().tobytes()\n"
         "print(hashlib.sha256(out).hexdigest(), model.card.digest)\n"
     )
     fresh = subprocess.run(
         [sys.executable, "-c", script, config.model_dump_json()], capture_output=True, text=True, check=True
     )
-    logits = random_model.forward([random_model.prepare(image)])[0].numpy().tobytes()
+    logits = random_model.forward([random_model.preprocess(image)])[0].numpy().tobytes()
     card = resolve(config, STORAGE)
     assert fresh.stdout.split() == [hashlib.sha256(logits).hexdigest(), card.digest]
     assert card.categories == random_model.card.categories

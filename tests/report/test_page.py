@@ -16,7 +16,7 @@ from PIL import Image
 
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.manifest.schema import make_categories
-from segjobs.report.contents import Card, Group, Page, Side, Tally
+from segjobs.report.contents import Card, Group, ManifestSummary, ManifestTally, Page
 from segjobs.report.page import about_of, render
 from segjobs.report.scores import read_report
 from tests.report.sample import HOSTILE, STREET, make_report
@@ -68,10 +68,10 @@ def page_of(raw: dict[str, Any], **change: Any) -> Page:
     report = read_report(json.dumps(raw).encode(), where="report.json")
     names = [category["name"] for category in raw["categories"]]
     sides = (
-        Side(
+        ManifestSummary(
             "predictions", "s3://bucket/run", "unet@12", {"failures": {"TRUNCATED": 3}, "config": {"a": 1}}, "ab" * 32
         ),
-        Side("truth", "out/truth", None),
+        ManifestSummary("truth", "out/truth", None),
     )
     page = Page("unet@12", ABOUT, make_categories(names), "semantic", sides, report)
     return replace(page, **change)
@@ -182,7 +182,7 @@ def hostile_page() -> Page:
         card(name, uri=name, remarks=(name,), absent={"truth": name}, classes=frozenset(range(len(HOSTILE))))
         for name in HOSTILE
     )
-    sides = tuple(Side(name, name, name, info, name) for name in HOSTILE[:4])
+    sides = tuple(ManifestSummary(name, name, name, info, name) for name in HOSTILE[:4])
     return page_of(raw, title=HOSTILE[0], sides=sides, groups=(Group("worst", cards),), notes=HOSTILE)
 
 
@@ -318,7 +318,7 @@ def test_a_manifest_alone() -> None:
         "height": side,
         "classes": classes,
     }
-    tally = Tally(counts, (0,) * 8 + (1, 1))
+    tally = ManifestTally(counts, (0,) * 8 + (1, 1))
     shown = Card("a.jpg", "a.jpg", 0.25, {"image": webp(0), "prediction": webp(1)}, classes=frozenset({0}))
     page = Page(
         "unet",
@@ -326,7 +326,7 @@ def test_a_manifest_alone() -> None:
         make_categories(STREET[:3]),
         "semantic",
         (
-            Side(
+            ManifestSummary(
                 "manifest",
                 "out/run",
                 "unet",
@@ -349,8 +349,8 @@ def test_a_manifest_alone() -> None:
 
 
 def test_documents_are_shown_whole_or_cut() -> None:
-    side = Side("truth", "t", None, {"config": {"key": "x" * 30_000, "rtl": "\u202e"}})
+    side = ManifestSummary("truth", "t", None, {"config": {"key": "x" * 30_000, "rtl": "\u202e"}})
     page = html.unescape(render(page_of(make_report(), sides=(side,)), max_bytes=MB))
     assert "x" * 19_000 in page and "x" * 21_000 not in page
-    small = Side("truth", "t", None, {"config": {"a": [1, "\u202e"]}})
+    small = ManifestSummary("truth", "t", None, {"config": {"a": [1, "\u202e"]}})
     assert '"‹U+202E›"' in html.unescape(render(page_of(make_report(), sides=(small,)), max_bytes=MB))

@@ -10,7 +10,7 @@ from torch import nn
 from segjobs.config import OptimiserConfig, ScheduleConfig
 from segjobs.errors import ManifestError
 from segjobs.storage import Storage
-from segjobs.training.checkpoints import Checkpoints, Record
+from segjobs.training.checkpoints import Checkpoints, TrainingState
 from segjobs.training.optim import RunningMean, freeze, learning_rate, make_optimiser, to_train_mode
 
 
@@ -74,10 +74,10 @@ def test_best_and_last_are_kept(tmp_path: Path) -> None:
     kept = Checkpoints(str(tmp_path), Storage(), "one")
     assert kept.load() is None
     weights = {"w": torch.arange(3.0)}
-    kept.save(Record(step=1), {"module": weights})
+    kept.save(TrainingState(step=1), {"module": weights})
     kept.save_best(2, weights)
-    kept.save(Record(step=2, best_step=2, best_score=0.5, lines=["{}"]), {"module": weights})
-    kept.save(Record(step=3, best_step=2, best_score=0.5), {"module": {"w": torch.ones(3)}})
+    kept.save(TrainingState(step=2, best_step=2, best_score=0.5, lines=["{}"]), {"module": weights})
+    kept.save(TrainingState(step=3, best_step=2, best_score=0.5), {"module": {"w": torch.ones(3)}})
     assert names(tmp_path) == ["best-00000002.pt", "step-00000003.pt"]
     # Killed between the new best weights and the state that names them: as if they had not been written.
     kept.save_best(4, weights)
@@ -87,12 +87,12 @@ def test_best_and_last_are_kept(tmp_path: Path) -> None:
     assert kept.load_best(2)["w"].tolist() == [0, 1, 2]
     assert names(tmp_path) == ["best-00000002.pt", "step-00000003.pt"]
     kept.save_best(4, weights)
-    kept.save(Record(step=4, best_step=4), {})
+    kept.save(TrainingState(step=4, best_step=4), {})
     assert names(tmp_path) == ["best-00000004.pt", "step-00000004.pt"]
 
 
 def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
-    Checkpoints(str(tmp_path), Storage(), "one").save(Record(step=1), {})
+    Checkpoints(str(tmp_path), Storage(), "one").save(TrainingState(step=1), {})
     with pytest.raises(ManifestError, match="a checkpoint of another training"):
         Checkpoints(str(tmp_path), Storage(), "two").load()
     (tmp_path / "checkpoints" / "step-00000002.pt").write_bytes(b"half a fi")

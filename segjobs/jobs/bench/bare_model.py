@@ -36,7 +36,7 @@ Step = Literal["predict", "forward"]
 class Bare:
     """Images per second of the bare model on all the devices or CPUs that the pipeline's actors take.
 
-    ``predict``: a user's own loop in one process: decoded images in memory → prepare, forward, restore
+    ``predict``: a user's own loop in one process: decoded images in memory → preprocess, forward, postprocess
     to their size, batch by batch. ``forward``: the network alone on prepared tensors, in one process.
     ``forward_split``: the same in as many processes, of as many threads, as the pipeline has actors; on
     a CPU the hardest to reach, since there nothing but the network computes on any core.
@@ -108,7 +108,7 @@ class BareModel:
             config.model, self._storage, device=device, precision=config.compute.precision, threads=threads
         )
         self._images = [self._decode(read_item(self._storage, file)) for file in files]
-        self._tensors = [self._segmenter.prepare(image) for image in self._images]
+        self._tensors = [self._segmenter.preprocess(image) for image in self._images]
 
     def ready(self) -> None:
         """Answers once the images are in memory."""
@@ -144,9 +144,9 @@ class BareModel:
         self._predict(batches[:_WARM_UP_BATCHES])
         data = stage("read", lambda: [read_item(self._storage, file) for file in files])
         images = stage("decode", lambda: [self._decode(one) for one in data])
-        stage("prepare", lambda: [self._segmenter.prepare(image) for image in images])
+        stage("prepare", lambda: [self._segmenter.preprocess(image) for image in images])
         outputs = stage("forward", lambda: self._forward_all(batches))
-        predictions = stage("restore", lambda: list(map(self._segmenter.restore, outputs, sizes_hw)))
+        predictions = stage("restore", lambda: list(map(self._segmenter.postprocess, outputs, sizes_hw)))
         masks = stage(
             "encode", lambda: [to_segments(p, card.categories, self._config.postprocess) for p in predictions]
         )
@@ -188,5 +188,5 @@ class BareModel:
         for batch in batches:
             outputs += self._segmenter.forward([self._tensors[number] for number in batch])
         # A GPU computes behind the caller's back: this one restored image waits until it is done.
-        self._segmenter.restore(outputs[-1], self._size_hw(batches[-1][-1]))
+        self._segmenter.postprocess(outputs[-1], self._size_hw(batches[-1][-1]))
         return outputs

@@ -22,7 +22,7 @@ from rich.table import Table
 from segjobs.config import BenchConfig, InputConfig, LabelConfig, OutputConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
-from segjobs.jobs.bench.runs import Observed, PlainArguments, Window, run_label, run_plain, steady_window
+from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan
@@ -240,12 +240,12 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
     }
 
 
-def _startup_s(run: Observed, window: Window, actors: int) -> float:
+def _startup_s(run: Observed, window: SteadyWindow, actors: int) -> float:
     """Seconds to the first file less what its images take at the steady rate."""
     return run.first_file_s - actors * run.first_file_images / window.images_per_s
 
 
-def _side(runs: Sequence[Observed], windows: Sequence[Window], startups_s: Iterable[float]) -> dict[str, Any]:
+def _side(runs: Sequence[Observed], windows: Sequence[SteadyWindow], startups_s: Iterable[float]) -> dict[str, Any]:
     """One side's figures."""
     return {
         "images_per_s": _spread(window.images_per_s for window in windows),

@@ -43,7 +43,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Window:
+class SteadyWindow:
     """``images`` were completed after ``begin_s`` and until ``end_s`` (Unix time in seconds)."""
 
     begin_s: float
@@ -55,7 +55,7 @@ class Window:
         return self.images / (self.end_s - self.begin_s)
 
 
-def steady_window(published: Iterable[Published], actors: int, *, waiting: int) -> Window:
+def steady_window(published: Iterable[Published], actors: int, *, waiting: int) -> SteadyWindow:
     """The longest stretch between two alike moments: one actor has just finished a file, the others are under way.
 
     That is from the file number ``actors + waiting`` to the file number ``n - actors + 1`` of n: before, an actor
@@ -69,7 +69,7 @@ def steady_window(published: Iterable[Published], actors: int, *, waiting: int) 
         raise ValueError(
             f"{len(files)} files by {actors} actors have no steady state; at least {2 * actors + waiting} have"
         )
-    return Window(files[first].at_s, files[last].at_s, sum(one.images for one in files[first + 1 : last + 1]))
+    return SteadyWindow(files[first].at_s, files[last].at_s, sum(one.images for one in files[first + 1 : last + 1]))
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,20 @@ class Observed:
         return min(self.published, key=lambda one: one.at_s).images
 
     @property
-    def whole(self) -> Window:
+    def whole(self) -> SteadyWindow:
         """From the command to its last file."""
-        return Window(self.started_s, max(one.at_s for one in self.published), sum(p.images for p in self.published))
+        return SteadyWindow(
+            self.started_s, max(one.at_s for one in self.published), sum(p.images for p in self.published)
+        )
 
     @property
-    def working(self) -> Window:
+    def working(self) -> SteadyWindow:
         """From the first mask to the last file, for a job that writes late and in bursts."""
         assert self.first_mask_s is not None  # noqa: S101
         whole = self.whole
-        return Window(self.first_mask_s, whole.end_s, whole.images)
+        return SteadyWindow(self.first_mask_s, whole.end_s, whole.images)
 
-    def cpu_ms(self, window: Window) -> float:
+    def cpu_ms(self, window: SteadyWindow) -> float:
         """CPU milliseconds per image within a window: independent of what else the machine does."""
         at_s, spent_s = zip(*self.cpu_s, strict=True)
         begin, end = np.interp([window.begin_s, window.end_s], at_s, spent_s)

@@ -1,6 +1,6 @@
 """Attempts at shards, on the record: an actor of one run that counts deaths, and what workers ask it.
 
-    worker: begin(shard) → do the work │ do it apart │ leave it;  end(shard)
+    worker: begin(shard) → do the work │ do it in isolation │ leave it;  end(shard)
     driver: what the workers have to say;  no more shards from now on
 
 Ray starts a worker that died anew and gives it the same shard again, without end. A shard that was
@@ -23,7 +23,7 @@ from segjobs.manifest.parts import part_uri
 from segjobs.storage import Storage
 
 DEATHS = 3
-"""So many workers may die on a shard; then it is worked on apart."""
+"""So many workers may die on a shard; then it is worked on in isolation."""
 
 Work = Callable[[pa.Table], pa.Table]
 """What a stage does with the planned items of one shard."""
@@ -37,7 +37,7 @@ class Begun:
     stopping: bool
 
 
-class Record:
+class AttemptLog:
     """The actor's state; one thread, calls of microseconds."""
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Attempts:
     uri: str
     record: Any  # a Ray actor of Record
 
-    def at(self, stage: str, items: pa.Table, work: Work, apart: Work) -> pa.Table:
-        """One attempt of ``stage`` at a shard: ``work(items)``, or ``apart(items)`` after too many deaths.
+    def run(self, stage: str, items: pa.Table, work: Work, isolated: Work) -> pa.Table:
+        """One attempt of ``stage`` at a shard: ``work(items)``, or ``isolated(items)`` after too many deaths.
 
         Where the run is being stopped, or another run has published the shard's part meanwhile, the
         items come back as they are, without a column ``status``: the writer sees that nothing was done.
@@ -95,7 +95,7 @@ class Attempts:
         try:
             if self.storage.exists(part_uri(self.uri, number)):
                 return items
-            return apart(items) if begun.deaths >= DEATHS else work(items)
+            return isolated(items) if begun.deaths >= DEATHS else work(items)
         except MemoryError as error:
             raise ClusterError(
                 f"{shard}: out of memory on its node ({error or 'no more to be had'}); "
@@ -112,5 +112,5 @@ class Attempts:
 def open_attempts(storage: Storage, uri: str) -> Attempts:
     """Start the record of a run on the driver's own node: it takes no CPU and ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(Record).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+    actor = ray.remote(AttemptLog).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
     return Attempts(storage, uri, actor.remote())

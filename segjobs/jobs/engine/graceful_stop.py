@@ -56,7 +56,7 @@ class FirstSignal:
         self._before = {}
 
 
-class Drain:
+class GracefulStop:
     """While it is entered, a first signal stops the run gently, and the workers' lines are passed on."""
 
     def __init__(self, attempts: Attempts, progress: Progress, grace_s: float) -> None:

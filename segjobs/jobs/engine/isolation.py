@@ -1,4 +1,4 @@
-"""A shard that kills its workers, worked on apart: planned items in, the same rows out, each killer a failure.
+"""A shard that kills its workers, worked on in isolation: planned items in, the same rows out, each killer a failure.
 
     whole shard in a child process ── lives ──→ rows
           │ dies
@@ -31,8 +31,8 @@ from segjobs.errors import ClusterError, ItemCode, ItemError
 from segjobs.jobs.engine.watchdog import HUNG_STATUS
 
 Work = Callable[[pa.Table], pa.Table]
-Report = Callable[[list[str]], None]
-Maker = Callable[[Report], Work]
+OnStuck = Callable[[list[str]], None]
+Maker = Callable[[OnStuck], Work]
 """Run in the child, once: makes its work. The report is for the work's own watchdog."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -52,7 +52,7 @@ class Death:
     held: tuple[str, ...] = ()
 
 
-def work_apart(
+def work_isolated(
     items: pa.Table, make: Maker, fail: Callable[[pa.Table, ItemError], pa.Table], *, imports: Sequence[str] = ()
 ) -> pa.Table:
     """Rows of all ``items``, in their order, whichever of them kill the process that works on them.

@@ -18,7 +18,7 @@ import pyarrow as pa
 from segjobs import __version__
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.engine.attempts import open_attempts
-from segjobs.jobs.engine.graceful_stop import Drain
+from segjobs.jobs.engine.graceful_stop import GracefulStop
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import STAGES, Job, Stages, publish, shards_of, verify
 from segjobs.manifest.parts import (
@@ -65,7 +65,7 @@ class Summary:
             self.examples[code] = min(example, self.examples.get(code, example))
 
 
-class Aside(Protocol):
+class TallySink(Protocol):
     """What a job makes of its shards' tallies: files beside run.json, published before it."""
 
     def add(self, shard: int, tally: dict[str, Any]) -> None:
@@ -102,7 +102,9 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
     return job, run, list_parts(storage, job.uri) & set(range(standing.num_shards))
 
 
-def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, aside: Aside | None = None) -> Summary:
+def run_job(
+    storage: Storage, job: Job, stages: Stages, progress: Progress, *, tallies: TallySink | None = None
+) -> Summary:
     """Run the job to its end, or continue it; the manifest stands complete at ``job.uri`` after it.
 
     A signal stops it between shards, within ``job.grace_s``, and then has its usual effect. Raises the
@@ -126,18 +128,18 @@ def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, a
         for done_shard in verify(storage, job, [shard for shard in shards if shard[0] in done]):
             receipts[done_shard.number] = done_shard.receipt
             summary.add(done_shard.receipt)
-            if aside:
-                aside.add(done_shard.number, done_shard.tally)
+            if tallies:
+                tallies.add(done_shard.number, done_shard.tally)
         progress.begin()
-        with Drain(attempts, progress, job.grace_s) as drain:
+        with GracefulStop(attempts, progress, job.grace_s) as drain:
             for done_shard in publish(attempts, job, pending, stages):
                 if not summary.first_shard_s:
                     summary.first_shard_s = time.monotonic() - start
                 receipt = receipts[done_shard.number] = done_shard.receipt
                 summary.add(receipt)
                 times.update(done_shard.spent)
-                if aside:
-                    aside.add(done_shard.number, done_shard.tally)
+                if tallies:
+                    tallies.add(done_shard.number, done_shard.tally)
                 progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok)
                 if not done_shard.ours:
                     others += 1
@@ -150,17 +152,17 @@ def run_job(storage: Storage, job: Job, stages: Stages, progress: Progress, *, a
     assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
-    if aside:
-        aside.publish()
+    if tallies:
+        tallies.publish()
     if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
         progress.note(f"{job.verb}: another run of the same job finished {job.uri} first; its run.json stands")
     return summary
 
 
-def gather(storage: Storage, job: Job, aside: Aside) -> None:
-    """Hand the tallies of a finished run's parts to ``aside``; nothing is published."""
+def gather(storage: Storage, job: Job, tallies: TallySink) -> None:
+    """Hand the tallies of a finished run's parts to ``tallies``; nothing is published."""
     for done_shard in verify(storage, job, shards_of(job)):
-        aside.add(done_shard.number, done_shard.tally)
+        tallies.add(done_shard.number, done_shard.tally)
 
 
 def _plan_uri(uri: str) -> str:

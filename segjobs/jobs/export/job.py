@@ -28,14 +28,14 @@ import pyarrow.parquet as pq
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ManifestError
-from segjobs.exporters.table import TARGETS
+from segjobs.exporters.table import EXPORTERS
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
 from segjobs.jobs.export.plan import adopt, image_ids_of, make_plan, make_setting, make_spans, numbering
-from segjobs.jobs.export.summary import Tally, print_dry_run, print_summary
+from segjobs.jobs.export.summary import ExportTally, print_dry_run, print_summary
 from segjobs.manifest.parts import footer_of, list_parts, open_run, part_uri
 from segjobs.storage import Storage, join
 
@@ -51,22 +51,22 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExitCode:
     storage = Storage(config.storage)
     run = open_run(storage, config.manifest.uri)
     setting = make_setting(config, run)
-    target = TARGETS[config.format]
+    exporter = EXPORTERS[config.format]
     image_ids = image_ids_of(storage, run)
     numbers = None
     if config.ids_from is not None:
         numbers, ids = numbering(storage, config.ids_from, image_ids, setting)
         setting = replace(setting, ids=ids)
-    if problems := target.check(setting):
+    if problems := exporter.check(setting):
         raise ConfigError(*problems)
-    for note in target.notes(setting):
+    for note in exporter.notes(setting):
         progress.note(f"export: {note}")
     plan = make_plan(config, run, setting, numbers)
     report = adopt(storage, config.output.uri, plan)
-    spans = make_spans(run, image_ids, target, numbers)
+    spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:
-        print_dry_run(config, run, target, setting, len(done))
+        print_dry_run(config, run, exporter, setting, len(done))
         return ExitCode.DONE
     if report is not None:
         progress.note(f"nothing to do: {join(config.output.uri, 'export.json')} is there")
@@ -96,8 +96,8 @@ def _run(
             progress.advance(ok=ok, failed=failed)
     finally:
         progress.stop()
-    tally = Tally()
-    with Documents(exporting.storage, exporting.uri, exporting.target.documents(exporting.setting)) as documents:
+    tally = ExportTally()
+    with Documents(exporting.storage, exporting.uri, exporting.exporter.documents(exporting.setting)) as documents:
         for rows in _parts(exporting, spans):
             tally.add(rows)
             documents.add(rows)

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from segjobs.errors import ConflictError, ItemError
-from segjobs.exporters.base import Labelled, Loss, Setting, Target, Written
+from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written
 from segjobs.exporters.file_names import plain_name
 from segjobs.exporters.flatten import exported_segments
-from segjobs.exporters.table import TARGETS
+from segjobs.exporters.table import EXPORTERS
 from segjobs.manifest.parts import PartInfo, Run, part_bytes, publish_part, read_part
 from segjobs.manifest.schema import Footer
 from segjobs.storage import Storage, join
@@ -74,8 +74,8 @@ class Exporting:
     known: tuple[int, ...]
 
     @property
-    def target(self) -> Target:
-        return TARGETS[self.setting.config.format]
+    def exporter(self) -> Exporter:
+        return EXPORTERS[self.setting.config.format]
 
 
 def export_part(block: pa.Table, *, exporting: Exporting) -> pa.Table:
@@ -115,7 +115,7 @@ def _export_row(exporting: Exporting, span: Span, place: int, row: dict[str, Any
             model=row["model"],
             shares_name=row["image_id"] in span.shared,
         )
-        written = exporting.target.write(image, exporting.setting)
+        written = exporting.exporter.write(image, exporting.setting)
     except ItemError as error:
         return {**base, "status": "failed", "error": {"code": error.code, "message": error.message}}
     file = _publish_file(exporting, image.name, written)
@@ -139,10 +139,10 @@ def _number(span: Span, place: int, image_id: str) -> int:
 
 
 def _publish_file(exporting: Exporting, name: str, written: Written) -> str | None:
-    target = exporting.target
-    if written.data is None or target.folder is None:
+    exporter = exporting.target
+    if written.data is None or exporter.folder is None:
         return None
-    path = f"{target.folder}/{name}{target.suffix}"
+    path = f"{exporter.folder}/{name}{exporter.suffix}"
     uri = join(exporting.uri, path)
     if not exporting.storage.put_if_absent(uri, written.data) and exporting.storage.read(uri) != written.data:
         raise ConflictError(f"{uri} is there and differs: it belongs to something else; choose a new output.uri")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest, nearest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
-from segjobs.exporters.base import Setting, Target, to_json
+from segjobs.exporters.base import Exporter, Setting, to_json
 from segjobs.exporters.file_names import same_stem, unusual_names
 from segjobs.jobs.export.parts import Span
 from segjobs.manifest.parts import Run, footer_of, list_parts
@@ -88,10 +88,10 @@ def image_ids_of(storage: Storage, run: Run) -> list[str]:
     return image_ids
 
 
-def make_spans(run: Run, image_ids: Sequence[str], target: Target, numbers: dict[str, int] | None) -> list[Span]:
+def make_spans(run: Run, image_ids: Sequence[str], exporter: Exporter, numbers: dict[str, int] | None) -> list[Span]:
     """The tasks of an export, one per part of the manifest."""
-    unusual = unusual_names(image_ids, suffix=target.suffix) if target.folder else {}
-    shared = same_stem(image_ids) if target.by_stem else set()
+    unusual = unusual_names(image_ids, suffix=exporter.suffix) if exporter.folder else {}
+    shared = same_stem(image_ids) if exporter.by_stem else set()
     starts = accumulate((part.rows for part in run.parts), initial=0)
     spans = []
     for index, (part, start) in enumerate(zip(run.parts, starts, strict=False)):

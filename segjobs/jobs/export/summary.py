@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segjobs.config import ExportConfig
 from segjobs.errors import ExitCode
-from segjobs.exporters.base import LOSSES, LossKind, Setting, Target
+from segjobs.exporters.base import LOSSES, Exporter, LossKind, Setting
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Footer
 from segjobs.stdout import write_result
@@ -22,7 +22,7 @@ _SHOWN = 5
 
 
 @dataclass
-class Tally:
+class ExportTally:
     """What an export holds, over all images. ``losses``: kind and class → count and pixels."""
 
     images: int = 0
@@ -60,15 +60,15 @@ class Tally:
         ]
 
 
-def print_dry_run(config: ExportConfig, run: Run, target: Target, setting: Setting, done: int) -> None:
-    files = [document.path for document in target.documents(setting)]
+def print_dry_run(config: ExportConfig, run: Run, exporter: Exporter, setting: Setting, done: int) -> None:
+    files = [document.path for document in exporter.documents(setting)]
     rows = {
         "output": config.output.uri,
         "format": config.format,
         "manifest": f"{run.uri} ({setting.task}, run {run.info['run_id']})",
         "images": run.info["counts"]["images"],
         "classes": len(setting.categories),
-        "files": ", ".join(files + ([f"{target.folder}/*{target.suffix}"] if target.folder else [])),
+        "files": ", ".join(files + ([f"{exporter.folder}/*{exporter.suffix}"] if exporter.folder else [])),
         "already done": f"{done} of {len(run.parts)} parts",
     }
     for name, value in rows.items():

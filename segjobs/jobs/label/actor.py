@@ -1,6 +1,6 @@
 """The stages of a label job: a shard's planned items → its manifest rows.
 
-    [decode tasks] ─→ actors: read, decode, prepare │ forward │ restore, RLE
+    [decode tasks] ─→ actors: read, decode, preprocess │ forward │ postprocess, RLE
 
 Inside an actor three kinds of threads overlap, over two shards at a time: some decode ahead, one owns
 the device and does nothing but forward passes (a GPU's next batch is queued while it computes), some
@@ -23,7 +23,7 @@ import pyarrow as pa
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ItemError, SegjobsError
 from segjobs.jobs.engine.attempts import Attempts, Work
-from segjobs.jobs.engine.isolation import Report, work_apart
+from segjobs.jobs.engine.isolation import OnStuck, work_isolated
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding, Loaded, load, tell_hung, unpack
@@ -97,7 +97,7 @@ class _Shard:
 class Labeller:
     """One model on one device; called with shards, by several threads at a time."""
 
-    def __init__(self, settings: Settings, attempts: Attempts | None = None, report: Report | None = None) -> None:
+    def __init__(self, settings: Settings, attempts: Attempts | None = None, report: OnStuck | None = None) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
@@ -123,9 +123,9 @@ class Labeller:
         if self._broken:
             raise self._broken
         assert self._attempts is not None  # noqa: S101
-        return self._attempts.at("labelling", items, self.label, self._label_apart)
+        return self._attempts.run("labelling", items, self.label, self._label_isolated)
 
-    def _label_apart(self, items: pa.Table) -> pa.Table:
+    def _label_isolated(self, items: pa.Table) -> pa.Table:
         """``label`` in child processes; the device is theirs meanwhile."""
         from segjobs.models.batching import set_aside
 
@@ -134,7 +134,7 @@ class Labeller:
             return rows_table([self._failed(loaded)], TIMES_SCHEMA, item)
 
         with self._turn, set_aside(self._segmenter, self._device):
-            return work_apart(items, partial(_child_of, self._settings), fail, imports=_CHILD_IMPORTS)
+            return work_isolated(items, partial(_child_of, self._settings), fail, imports=_CHILD_IMPORTS)
 
     def label(self, items: pa.Table) -> pa.Table:
         """``__call__`` without a record of the attempt."""
@@ -181,7 +181,7 @@ class Labeller:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
-                prepared.tensor = self._segmenter.prepare(loaded.image)
+                prepared.tensor = self._segmenter.preprocess(loaded.image)
             except ItemError as error:
                 loaded.error = error
             loaded.image = None
@@ -253,7 +253,7 @@ class Labeller:
             if isinstance(output, ItemError):
                 raise output
             with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
-                prediction = self._segmenter.restore(output, one.size_hw)
+                prediction = self._segmenter.postprocess(output, one.size_hw)
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )
@@ -277,7 +277,7 @@ class Labeller:
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}
 
 
-def _child_of(settings: Settings, report: Report) -> Work:
+def _child_of(settings: Settings, report: OnStuck) -> Work:
     """In a child process: a labeller of its own."""
     return Labeller(settings, report=report).label
 

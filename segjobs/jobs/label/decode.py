@@ -18,7 +18,7 @@ import ray
 
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.attempts import Attempts, Work
-from segjobs.jobs.engine.isolation import Report, work_apart
+from segjobs.jobs.engine.isolation import OnStuck, work_isolated
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.manifest.rows import planned_items
 from segjobs.sources.decode import decode_image
@@ -81,15 +81,15 @@ _PIXELS_SCHEMA = pa.schema(
 
 def decode_shard(items: pa.Table, *, decoding: Decoding, attempts: Attempts) -> pa.Table:
     """Decoding task: planned items → the same with their pixels, or the error that each met."""
-    return attempts.at(
+    return attempts.run(
         "decoding",
         items,
         _decoder(decoding, partial(tell_hung, attempts)),
-        partial(work_apart, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__]),
+        partial(work_isolated, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__]),
     )
 
 
-def _decoder(decoding: Decoding, report: Report) -> Work:
+def _decoder(decoding: Decoding, report: OnStuck) -> Work:
     def decode(items: pa.Table) -> pa.Table:
         with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
             return _packed(items, threads.map(lambda item: load(item, decoding, watchdog), planned_items(items)))

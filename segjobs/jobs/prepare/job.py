@@ -23,7 +23,7 @@ from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ExitCode, ItemError
 from segjobs.jobs.engine.attempts import Attempts, Work
 from segjobs.jobs.engine.cluster import connect
-from segjobs.jobs.engine.isolation import work_apart
+from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import map_blocks
 from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
@@ -32,8 +32,8 @@ from segjobs.jobs.engine.summary import print_dry_run, print_summary
 from segjobs.jobs.prepare.label_checks import (
     CHECKS_FILE,
     FINDINGS,
+    Destination,
     Gathered,
-    Place,
     checks_of,
     described,
     finding_of,
@@ -42,7 +42,7 @@ from segjobs.jobs.prepare.label_checks import (
     publish_splits,
     shard_tally,
 )
-from segjobs.labels.base import LabelRequest, Labels, Leftover, Masks, Reader, leftover, read_whole
+from segjobs.labels.base import LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
@@ -198,14 +198,14 @@ def _run(
             job,
             partial(_stages, read=read, author=Author(job.run_id)),
             progress,
-            aside=_gathered(config, storage, job, run.leftovers),
+            tallies=_gathered(config, storage, job, run.leftovers),
         )
     print_found(storage, job.uri)
     return print_summary(summary, config.max_failed_fraction)
 
 
 def _gathered(config: PrepareConfig, storage: Storage, job: Job, leftovers: Sequence[Leftover]) -> Gathered:
-    return Gathered(Place(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
+    return Gathered(Destination(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
 
 
 def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run], leftovers: Sequence[Leftover]) -> None:
@@ -229,7 +229,7 @@ def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run],
 class ReadSettings:
     """How a label becomes the masks of its image."""
 
-    read: Reader
+    read: LabelReader
     classes: ClassMap | None
     empty_where_missing: bool
     max_pixels: int
@@ -243,8 +243,8 @@ def _stages(items: "ray.data.Dataset", attempts: Attempts, *, read: Work, author
         row = failed_row(planned_items(item)[0], author, error)
         return rows_table([{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0), FINDINGS.name: findings}], _EXTRA, item)
 
-    apart = partial(work_apart, make=lambda _: read, fail=fail)
-    attempt = partial(attempts.at, "reading", work=read, apart=apart)
+    isolated = partial(work_isolated, make=lambda _: read, fail=fail)
+    attempt = partial(attempts.run, "reading", work=read, isolated=isolated)
     return map_blocks(items, attempt)
 
 

@@ -102,7 +102,7 @@ def _add_check(one: dict[str, Any] | None, two: dict[str, Any]) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where the files of a run go and what they need: its job, its storage, and the sheet's limits."""
 
     job: Job
@@ -112,9 +112,9 @@ class Place:
 
 
 class Gathered:
-    """The tallies of a run's shards (see ``engine.run.Aside``)."""
+    """The tallies of a run's shards (see ``engine.run.TallySink``)."""
 
-    def __init__(self, place: Place, leftovers: Iterable[Leftover]) -> None:
+    def __init__(self, place: Destination, leftovers: Iterable[Leftover]) -> None:
         self._place = place
         self._counts: dict[str, Any] = {}
         self._checks: dict[str, Any] = checks_of(leftovers)
@@ -221,7 +221,7 @@ def publish_splits(storage: Storage, uri: str, gathered: dict[str, Gathered], le
 # --- the contact sheet -------------------------------------------------------------------------
 
 
-def _draw_sheet(place: Place, image_ids: Sequence[str], total: int) -> bytes | None:
+def _draw_sheet(place: Destination, image_ids: Sequence[str], total: int) -> bytes | None:
     """PNG of images with their truth, in order of image_id; None where there is none to show."""
     job = place.job
     tiles = [tile for image_id in sorted(image_ids) if (tile := _tile(place, image_id))]
@@ -234,7 +234,7 @@ def _draw_sheet(place: Place, image_ids: Sequence[str], total: int) -> bytes | N
     return buffer.getvalue()
 
 
-def _tile(place: Place, image_id: str) -> Tile | None:
+def _tile(place: Destination, image_id: str) -> Tile | None:
     items = place.job.plan.items
     item = items.slice(pc.index(items["image_id"], image_id).as_py(), 1)
     data = place.storage.read(part_uri(place.job.uri, item["shard"][0].as_py()))

@@ -22,7 +22,7 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
-from segjobs.report.contents import Group, Page, Side
+from segjobs.report.contents import Group, ManifestSummary, Page
 from segjobs.report.page import about_of, render
 from segjobs.report.picks import Pick, Wanted, choose
 from segjobs.report.pictures import common_categories
@@ -40,7 +40,7 @@ class Sources:
     report: dict[str, Any] | None
     truth: Run | None
     predictions: Run | None
-    sides: tuple[Side, ...]
+    sides: tuple[ManifestSummary, ...]
     notes: tuple[str, ...]
 
 
@@ -138,18 +138,18 @@ def _settings(config: ReportConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
 
 
-def _side(name: str, run: Run) -> Side:
+def _side(name: str, run: Run) -> ManifestSummary:
     model = run.info["footer"].get("model") or {}
-    return Side(name, run.uri, model.get("label"), run.info, _parts_digest(run))
+    return ManifestSummary(name, run.uri, model.get("label"), run.info, _parts_digest(run))
 
 
-def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> Side:
+def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> ManifestSummary:
     info = {
         "run_id": raw.get("run_id"),
         "footer": {"model": raw.get("model_card")},
         "failures": raw.get("failures"),
     }
-    return Side(name, uri, raw.get("model"), info, raw.get("parts_digest"))
+    return ManifestSummary(name, uri, raw.get("model"), info, raw.get("parts_digest"))
 
 
 def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:

@@ -23,7 +23,7 @@ from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
-from segjobs.report.contents import Card, Tally
+from segjobs.report.contents import Card, ManifestTally
 from segjobs.report.picks import Pick, Wanted, candidates
 from segjobs.report.pictures import Subject, draw_card, fetch, with_ids
 from segjobs.sources.decode import decode_image
@@ -115,7 +115,7 @@ def _picks_table(found: Sequence[Pick]) -> pa.Table:
     return pa.Table.from_pylist([pick._asdict() for pick in found], schema=schema)
 
 
-def tallied(storage: Storage, run: Run, wanted: Wanted) -> tuple[list[Pick], Tally]:
+def tallied(storage: Storage, run: Run, wanted: Wanted) -> tuple[list[Pick], ManifestTally]:
     """One pass over the small columns of a manifest: candidates by confidence, and what it holds."""
     tasks = [
         {"parts": json.dumps([asdict(part) for part in run.parts[start : start + _PARTS_PER_TASK]])}
@@ -130,7 +130,7 @@ def tallied(storage: Storage, run: Run, wanted: Wanted) -> tuple[list[Pick], Tal
         found = _narrowed([*found, *(Pick(*pick) for pick in raw["picks"])], wanted)
         counts = add_counts(counts, raw["counts"])
         confidence += raw["confidence"]
-    return found, Tally(counts, tuple(confidence.tolist()))
+    return found, ManifestTally(counts, tuple(confidence.tolist()))
 
 
 def tally_parts(block: pa.Table, *, storage: Storage, run: Run, wanted: Wanted) -> pa.Table:

@@ -28,7 +28,7 @@ from segjobs.jobs.engine.cluster import own_error
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
-from segjobs.training.examples import Example, Reader, Source
+from segjobs.training.examples import Example, ExampleReader, ExampleSource
 
 _PREFETCHED = 2  # steps that wait, decoded and augmented, in the worker
 _READ_AHEAD_BYTES = 256 * 2**20  # of further steps in the object store; Ray Data alone would fill half of it
@@ -92,7 +92,7 @@ class Feed:
 
     order: Order
     rows: "ray.ObjectRef"
-    sources: Sequence[Source]
+    sources: Sequence[ExampleSource]
     storage: Storage
     task: Task
     resize: str
@@ -171,15 +171,15 @@ class ReadSteps:
         return made
 
 
-_readers: dict[str, Reader] = {}
+_readers: dict[str, ExampleReader] = {}
 
 
-def _reader(feed: Feed) -> Reader:
+def _reader(feed: Feed) -> ExampleReader:
     """This process's, which keeps the parts that it has read."""
     key = "\n".join(source.run.uri for source in feed.sources)
     if key not in _readers:
         _readers.clear()
-        _readers[key] = Reader(feed.sources, feed.storage, max_pixels=feed.max_pixels)
+        _readers[key] = ExampleReader(feed.sources, feed.storage, max_pixels=feed.max_pixels)
     return _readers[key]
 
 

@@ -22,7 +22,7 @@ from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.schema import Category, Task
 from segjobs.storage import Storage
-from segjobs.training.examples import Source
+from segjobs.training.examples import ExampleSource
 
 _SCAN_COLUMNS = ("image_id", "status", "confidence", "segments")
 _PARTS_PER_TASK = 16
@@ -116,7 +116,7 @@ def _learnable(run: Run, task: Task) -> list[Category]:
 
 
 def make_index(
-    sources: Sequence[Source], storage: Storage, task: Task, *, classes: int, share: float
+    sources: Sequence[ExampleSource], storage: Storage, task: Task, *, classes: int, share: float
 ) -> tuple[Index, Index]:
     """Scan the sources' parts in tasks: the images to learn from, and those of the first source in ``share``.
 
@@ -162,11 +162,11 @@ class _Scanned:
     left_out: dict[str, tuple[int, str]]
 
 
-def _scan_parts(source: Source, parts: range, storage: Storage, task: Task, share: float) -> list[_Scanned]:
+def _scan_parts(source: ExampleSource, parts: range, storage: Storage, task: Task, share: float) -> list[_Scanned]:
     return [one for part in parts for one in _scan(source, part, storage, task, share)]
 
 
-def _scan(source: Source, part: int, storage: Storage, task: Task, share: float) -> Iterable[_Scanned]:
+def _scan(source: ExampleSource, part: int, storage: Storage, task: Task, share: float) -> Iterable[_Scanned]:
     table = read_part(storage, source.run, source.run.parts[part], columns=_SCAN_COLUMNS)
     image_ids = table["image_id"].to_pylist()
     row, classes, areas = _used_segments(table["segments"].combine_chunks(), source)
@@ -187,7 +187,7 @@ def _scan(source: Source, part: int, storage: Storage, task: Task, share: float)
         yield _Scanned(part, side, np.flatnonzero(kept).astype(np.int32), classes[taken], weights, left_out)
 
 
-def _reasons(table: pa.Table, empty: np.ndarray, source: Source, task: Task) -> np.ndarray:
+def _reasons(table: pa.Table, empty: np.ndarray, source: ExampleSource, task: Task) -> np.ndarray:
     """Why each image is left out, as text; empty where it is not."""
     confidence = table["confidence"].to_numpy().astype(np.float64)  # null becomes NaN, which no bound excludes
     least = source.config.min_confidence
@@ -199,7 +199,7 @@ def _reasons(table: pa.Table, empty: np.ndarray, source: Source, task: Task) -> 
     return np.select(list(conditions.values()), list(conditions), "")
 
 
-def _used_segments(segments: pa.ListArray, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _used_segments(segments: pa.ListArray, source: ExampleSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, class and area of each segment of a class that is learnt and of enough score, (K,) each."""
     lengths = segments.value_lengths().fill_null(0).to_numpy()
     row = np.repeat(np.arange(len(lengths)), lengths)
@@ -214,7 +214,7 @@ def _used_segments(segments: pa.ListArray, source: Source) -> tuple[np.ndarray, 
     return row[used], classes[used], area[used]
 
 
-def _check_known(category_ids: Iterable[int], source: Source) -> None:
+def _check_known(category_ids: Iterable[int], source: ExampleSource) -> None:
     unknown = [one for one in category_ids if one not in source.index]
     if unknown:
         raise ManifestError(f"{source.key}: {source.run.uri}: category id {unknown[0]} is not in its categories")

@@ -33,10 +33,10 @@ from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category
 from segjobs.stdout import write_result
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
-from segjobs.training.examples import Source
+from segjobs.training.examples import ExampleSource
 
 if TYPE_CHECKING:
-    from segjobs.jobs.train.task import Task
+    from segjobs.jobs.train.task import TrainTask
 
 PLAN, DESCRIPTION = "train.json", "model.json"
 
@@ -80,8 +80,8 @@ class Start:
     """What the config names: the first of ``sources`` is ``data.uri``."""
 
     categories: list[Category]
-    sources: list[Source]
-    validation: Source | None
+    sources: list[ExampleSource]
+    validation: ExampleSource | None
     card: Any
     weights: Any
 
@@ -100,7 +100,7 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     categories = class_list(runs["data.uri"][1], config.classes, config.model.categories, task)
     names = [category.name for category in categories]
     sources = {
-        key: Source(key, source, run, class_index(key, run, config.classes, names, task))
+        key: ExampleSource(key, source, run, class_index(key, run, config.classes, names, task))
         for key, (source, run) in runs.items()
     }
     held = sources.pop("validation.uri", None)
@@ -237,12 +237,12 @@ def _cause(error: BaseException) -> BaseException | None:
 
 def make_task(
     config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[Any, Progress]
-) -> "Task":
+) -> "TrainTask":
     """Index the images and lay out the steps: all that a worker needs. ``tell``: whom workers and driver tell.
 
     Raises ConfigError where there is nothing to learn or to score.
     """
-    from segjobs.jobs.train.task import Task
+    from segjobs.jobs.train.task import TrainTask
 
     mailbox, progress = tell
     step_size = config.batch_size * config.accumulate * division.workers
@@ -272,7 +272,7 @@ def make_task(
         f"{step_size}; {division.workers} worker(s) of "
         + (f"{division.gpus:g} GPU" if division.gpus else f"{division.threads} CPU thread(s)")
     )
-    return Task(
+    return TrainTask(
         config=config,
         identity=identity,
         digest=digest(identity),

@@ -23,21 +23,26 @@ from segjobs.models.tensors import save_model
 from segjobs.report.curves import draw_curves
 from segjobs.report.overlay import Tile, contact_sheet, shrunk
 from segjobs.storage import Storage, join
-from segjobs.training.checkpoints import Record
-from segjobs.training.examples import Reader
+from segjobs.training.checkpoints import TrainingState
+from segjobs.training.examples import ExampleReader
 from segjobs.training.validate import HEADLINES, image_score, predictions, truth_segments
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from segjobs.jobs.train.task import Task
+    from segjobs.jobs.train.task import TrainTask
 
 METRICS, CURVES, SHEET = "metrics.jsonl", "curves.png", "contact_sheet.png"
 _SHEET_PX = 640  # longest side of an image on the sheet, before it is a thumbnail
 
 
 def publish(
-    task: "Task", segmenter: Segmenter, record: Record, *, reader: Reader | None, places: Sequence[np.ndarray]
+    task: "TrainTask",
+    segmenter: Segmenter,
+    record: TrainingState,
+    *,
+    reader: ExampleReader | None,
+    places: Sequence[np.ndarray],
 ) -> None:
     """Write everything below ``output.uri``; ``segmenter`` is in eval mode and has the weights to keep."""
     uri, storage = task.config.output.uri, task.storage
@@ -62,7 +67,9 @@ def publish(
     save_model(segmenter, uri, storage, extra=extra)
 
 
-def _sheet(task: "Task", segmenter: Segmenter, reader: Reader, places: Sequence[np.ndarray]) -> "Image.Image":
+def _sheet(
+    task: "TrainTask", segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray]
+) -> "Image.Image":
     """Validation images, evenly spread over their ids."""
     config = task.config.validation
     count = min(config.contact_sheet, len(places))

@@ -11,11 +11,11 @@ from segjobs.jobs.train.feed import Feed
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.weights import Weights
 from segjobs.storage import Storage
-from segjobs.training.examples import Source
+from segjobs.training.examples import ExampleSource
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainTask:
     """All that a worker needs to know. ``places``: of the images to score, int32 (N, 3), in the object store.
 
     ``validation_steps``: steps between two validations; ``amounts``: of each class, for weights of the loss.
@@ -28,7 +28,7 @@ class Task:
     weights: Weights
     storage: Storage
     feed: Feed
-    validation: Source | None
+    validation: ExampleSource | None
     places: "ray.ObjectRef | None"
     validation_steps: int
     amounts: tuple[int, ...]
@@ -38,7 +38,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRank:
     """Which worker this is, of how many, and its torch device."""
 
     rank: int

@@ -27,11 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 from segjobs.errors import ItemError, TrainingError
 from segjobs.jobs.train import output
 from segjobs.jobs.train.feed import Augmented
-from segjobs.jobs.train.task import Place, Task
+from segjobs.jobs.train.task import TrainTask, WorkerRank
 from segjobs.models.base import VOID, LabelMap, Segmenter
 from segjobs.models.registry import start
-from segjobs.training.checkpoints import Checkpoints, Record
-from segjobs.training.examples import Reader
+from segjobs.training.checkpoints import Checkpoints, TrainingState
+from segjobs.training.examples import ExampleReader
 from segjobs.training.optim import RunningMean, freeze, learning_rate, make_optimiser, to_train_mode
 from segjobs.training.validate import HEADLINES, score
 
@@ -45,7 +45,7 @@ def train_loop(settings: dict[str, Any]) -> None:
     context, device = get_context(), get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where objects that workers exchange travel
-    Trainer(settings["task"], Place(context.get_world_rank(), context.get_world_size(), str(device))).run()
+    Trainer(settings["task"], WorkerRank(context.get_world_rank(), context.get_world_size(), str(device))).run()
 
 
 class _Clock:
@@ -79,7 +79,7 @@ class LossModule(nn.Module):
 class Trainer:
     """One worker's model, optimiser and place in the schedule."""
 
-    def __init__(self, task: Task, place: Place) -> None:
+    def __init__(self, task: TrainTask, place: WorkerRank) -> None:
         config = task.config
         self.task, self.config = task, config
         self.rank, self.world, self.device = place.rank, place.world, place.device
@@ -102,7 +102,7 @@ class Trainer:
             self.loss = DistributedDataParallel(loss)
         self.reader = None
         if task.validation and task.places is not None:
-            self.reader = Reader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
+            self.reader = ExampleReader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
         self._heard: ray.ObjectRef | None = None
@@ -263,14 +263,14 @@ class Trainer:
             self.checkpoints.save(self.record, tensors)
             output.publish_events(self.record.lines, self.config.output.uri, self.task.storage)
 
-    def _restore(self) -> Record:
+    def _restore(self) -> TrainingState:
         found = self.checkpoints.load() if self.rank == 0 else None
         if self.world > 1:
             shared: list[Any] = [found]
             dist.broadcast_object_list(shared, 0)
             found = shared[0]
         if found is None:
-            return Record()
+            return TrainingState()
         record, tensors = found
         self.segmenter.module.load_state_dict(tensors["module"])
         self.optimiser.load_state_dict(tensors["optimiser"])

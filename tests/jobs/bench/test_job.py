@@ -10,7 +10,7 @@ import pytest
 from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bottleneck
-from segjobs.jobs.bench.runs import Memory, Observed, Published, Window, steady_window
+from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources
 from segjobs.sources.synthetic import write_photos
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 def test_steady_state_of_one_actor_is_all_after_its_first_file() -> None:
     files = [Published(10.0, 64), Published(12.0, 64), Published(14.0, 64), Published(15.0, 8)]
     window = steady_window(files, actors=1, waiting=0)
-    assert window == Window(10.0, 15.0, 136)
+    assert window == SteadyWindow(10.0, 15.0, 136)
     assert window.images_per_s == 136 / 5
 
 
@@ -28,17 +28,17 @@ def test_steady_state_of_two_actors_leaves_out_the_start_and_the_tail() -> None:
     # One actor ends a file at 10, 12, 14, 16, the other at 11, 13, 15: 8 images a second together. From 11 on
     # both have had one; after 15 only one is left.
     files = [Published(float(at), 8) for at in (10, 11, 12, 13, 14, 15, 16)]
-    assert steady_window(reversed(files), actors=2, waiting=0) == Window(11.0, 15.0, 32)
+    assert steady_window(reversed(files), actors=2, waiting=0) == SteadyWindow(11.0, 15.0, 32)
 
 
 def test_files_that_waited_for_their_writer_are_no_steady_state() -> None:
     files = [Published(at, 8) for at in (19.8, 19.9, 20.0, 21.0, 23.0, 25.0)]
-    assert steady_window(files, actors=1, waiting=3) == Window(21.0, 25.0, 16)
+    assert steady_window(files, actors=1, waiting=3) == SteadyWindow(21.0, 25.0, 16)
 
 
 def test_steady_state_of_actors_that_end_together() -> None:
     files = [Published(at, 8) for at in (10.0, 10.0, 12.0, 12.0, 14.0, 14.0)]
-    assert steady_window(files, actors=2, waiting=0) == Window(10.0, 14.0, 24)
+    assert steady_window(files, actors=2, waiting=0) == SteadyWindow(10.0, 14.0, 24)
 
 
 def test_too_few_files_have_no_steady_state() -> None:
@@ -50,14 +50,14 @@ def test_figures_of_one_run() -> None:
     files = [Published(107.0, 10), Published(105.0, 30), Published(111.0, 10)]
     run = Observed(100.0, files, Memory(), [(100.0, 0.0), (104.0, 8.0), (108.0, 12.0), (112.0, 20.0)])
     assert (run.first_file_s, run.first_file_images) == (5.0, 30)
-    assert run.whole == Window(100.0, 111.0, 50)
+    assert run.whole == SteadyWindow(100.0, 111.0, 50)
     # 9 CPU seconds were spent until 105, 18 until 111.
-    assert run.cpu_ms(Window(105.0, 111.0, 20)) == 450.0
+    assert run.cpu_ms(SteadyWindow(105.0, 111.0, 20)) == 450.0
 
 
 def test_a_job_that_writes_late_works_from_its_first_mask_on() -> None:
     run = Observed(100.0, [Published(130.0, 10), Published(131.0, 30)], Memory(), [], first_mask_s=111.0)
-    assert run.working == Window(111.0, 131.0, 40)
+    assert run.working == SteadyWindow(111.0, 131.0, 40)
     assert run.working.images_per_s == 2.0
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segjobs.errors import ClusterError, ItemError, StorageError
 from segjobs.jobs.engine import isolation
-from segjobs.jobs.engine.isolation import Death, Report, Work, work_apart
+from segjobs.jobs.engine.isolation import Death, OnStuck, Work, work_isolated
 from segjobs.jobs.engine.watchdog import Watchdog
 
 
@@ -64,9 +64,9 @@ def test_exactly_the_killers_fail_and_the_others_are_done_together(
         patch.setattr(isolation, "_Child", lambda make: child)
         if len(killers) == count >= 4:
             with pytest.raises(ClusterError, match=rf"each of the {count} images of a shard ends its process: it died"):
-                work_apart(items_of(*given_names), lambda _: answered, failed)
+                work_isolated(items_of(*given_names), lambda _: answered, failed)
             return
-        rows = work_apart(items_of(*given_names), lambda _: answered, failed)
+        rows = work_isolated(items_of(*given_names), lambda _: answered, failed)
     assert rows["image_id"].to_pylist() == given_names
     others = ",".join(name for name in given_names if name not in killers)
     code = "TIMEOUT" if names else "CRASHED"
@@ -79,18 +79,18 @@ def test_exactly_the_killers_fail_and_the_others_are_done_together(
 def test_images_that_kill_only_together_are_all_done(monkeypatch: pytest.MonkeyPatch) -> None:
     child = Pretended([], together=["00", "03"])
     monkeypatch.setattr(isolation, "_Child", lambda make: child)
-    rows = work_apart(items_of(*NAMES[:4]), lambda _: answered, failed)
+    rows = work_isolated(items_of(*NAMES[:4]), lambda _: answered, failed)
     assert rows["result"].to_pylist() == ["00,01", "00,01", "02,03", "02,03"]
 
 
 def test_what_the_watchdog_named_is_tried_apart_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     child = Pretended(["13"], names=True)
     monkeypatch.setattr(isolation, "_Child", lambda make: child)
-    work_apart(items_of(*NAMES), lambda _: answered, failed)
+    work_isolated(items_of(*NAMES), lambda _: answered, failed)
     assert [len(given) for given in child.given] == [20, 19, 1, 1]
 
 
-def make(report: Report) -> Work:
+def make(report: OnStuck) -> Work:
     """Answers with the process's number; some names do to it what some images do."""
     watchdog = Watchdog(0.5, report)
     hoard = []
@@ -133,16 +133,16 @@ def test_real_processes_end_in_every_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_error_of_the_whole_stays_one() -> None:
     with pytest.raises(StorageError, match="the disk is full"):
-        work_apart(items_of("full"), make, failed)
+        work_isolated(items_of("full"), make, failed)
 
 
 def test_a_child_that_cannot_start_is_nobody_s_fault(tmp_path: Path) -> None:
-    def dies(_: Report) -> Work:
+    def dies(_: OnStuck) -> Work:
         with (tmp_path / "starts").open("a") as file:
             file.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
     with pytest.raises(ClusterError, match=r"a child process .* cannot start: its worker died of SIGKILL"):
-        work_apart(items_of("a"), dies, failed)
+        work_isolated(items_of("a"), dies, failed)
     assert (tmp_path / "starts").read_text() == "xxx"

@@ -14,8 +14,8 @@ from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.prepare.label_checks import (
     CHECKS_FILE,
     STATISTICS_FILE,
+    Destination,
     Gathered,
-    Place,
     finding_of,
     publish_splits,
     shard_tally,
@@ -46,7 +46,7 @@ def rows_of(names: list[str], contents: dict[str, str], findings: dict[str, Any]
 
 
 def gathered_of(job: Job, contents: dict[str, str], findings: dict[str, Any], order: list[int]) -> Gathered:
-    gathered = Gathered(Place(job, Storage(), 0, 10**6), [Leftover("labels_without_image", 7, ("z.png",))])
+    gathered = Gathered(Destination(job, Storage(), 0, 10**6), [Leftover("labels_without_image", 7, ("z.png",))])
     shards = dict(job.plan.shards())
     for number in order:
         tally = shard_tally(rows_of(shards[number]["image_id"].to_pylist(), contents, findings), sheet_images=0)

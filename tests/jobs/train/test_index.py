@@ -10,17 +10,17 @@ from segjobs.jobs.train.index import class_index, class_list, make_index, open_s
 from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
-from segjobs.training.examples import Reader, Source
+from segjobs.training.examples import ExampleReader, ExampleSource
 from tests.training import NAMES, draw, scenes
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 STORAGE = Storage()
 
 
-def source(uri: str, task: Task = "semantic", **settings: float) -> Source:
+def source(uri: str, task: Task = "semantic", **settings: float) -> ExampleSource:
     config = SourceConfig(uri=uri, **settings)
     run = open_source("data.uri", config, STORAGE, task)
-    return Source("data.uri", config, run, class_index("data.uri", run, {}, NAMES, task))
+    return ExampleSource("data.uri", config, run, class_index("data.uri", run, {}, NAMES, task))
 
 
 def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_segments_of_low_score_are_unlabelled(tmp_path: Path) -> None:
     one = source(uri, min_score=0.5)
     learnt, _ = make_index([one], STORAGE, "semantic", classes=2, share=0.0)
     assert learnt.amounts.tolist() == [3 * (40 * 48 - 18 * 18), 2 * 18 * 18]
-    reader = Reader([one], STORAGE, max_pixels=10**6)
+    reader = ExampleReader([one], STORAGE, max_pixels=10**6)
     assert [[s["index"] for s in reader.read(place).segments] for place in learnt.rows] == [[0, 1], [0], [0, 1]]
     np.testing.assert_array_equal(reader.read(learnt.rows[1]).image, draw(1)[0])
 
