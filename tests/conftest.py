@@ -21,8 +21,9 @@ from segjobs.errors import StorageError
 from segjobs.storage import Storage
 from tests.fake_bucket import FakeBucket
 
-# A shared machine pauses a test now and then; no test here asserts how long something takes.
-settings.register_profile("segjobs", deadline=None)
+# A shared machine pauses a test now and then; no test here asserts how long something takes. In CI the examples are the
+# same each time, so that a change is judged by what it changes; elsewhere new ones are tried.
+settings.register_profile("segjobs", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("segjobs")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,13 +46,19 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end."""
+    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end.
+
+    What uses the session's Ray stays in one process: a second one would cost its start, and both would share two cores.
+    """
 
     def allowed_s(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
         return -float(marker.args[0]) if marker else 0.0
 
     items.sort(key=allowed_s)
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")
