@@ -1,18 +1,8 @@
-"""Write a manifest in another tool's format: see --help, conf/export.yaml and README.md."""
+"""Write a manifest in another tool's format: the same as ``segjobs export``."""
 
 import sys
 
-from segjobs.cli import main
-from segjobs.config import ExportConfig
-from segjobs.errors import ExitCode
-
-
-def job(config: ExportConfig, *, dry_run: bool = False) -> ExitCode:
-    """Import Ray only when there is work for it."""
-    from segjobs.jobs.export.job import export
-
-    return export(config, dry_run=dry_run)
-
+from segjobs.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(ExportConfig, job, dry_run=True))
+    sys.exit(run_verb("export"))

@@ -1,18 +1,8 @@
-"""Segment a collection of images: see --help, conf/label.yaml and README.md."""
+"""Segment a collection of images: the same as ``segjobs label``."""
 
 import sys
 
-from segjobs.cli import main
-from segjobs.config import LabelConfig
-from segjobs.errors import ExitCode
-
-
-def job(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
-    """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.label.job import label
-
-    return label(config, dry_run=dry_run)
-
+from segjobs.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(LabelConfig, job, dry_run=True))
+    sys.exit(run_verb("label"))

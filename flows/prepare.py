@@ -1,18 +1,8 @@
-"""Turn labels into a truth manifest: see --help, conf/prepare.yaml and README.md."""
+"""Turn labels into a truth manifest: the same as ``segjobs prepare``."""
 
 import sys
 
-from segjobs.cli import main
-from segjobs.config import PrepareConfig
-from segjobs.errors import ExitCode
-
-
-def job(config: PrepareConfig, *, dry_run: bool = False) -> ExitCode:
-    """Import Ray only when there is work for it."""
-    from segjobs.jobs.prepare.job import prepare
-
-    return prepare(config, dry_run=dry_run)
-
+from segjobs.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(PrepareConfig, job, dry_run=True))
+    sys.exit(run_verb("prepare"))

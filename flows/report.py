@@ -1,18 +1,8 @@
-"""Make the page of an evaluation or of a run: see --help, conf/report.yaml and README.md."""
+"""Make the page of an evaluation or of a run: the same as ``segjobs report``."""
 
 import sys
 
-from segjobs.cli import main
-from segjobs.config import ReportConfig
-from segjobs.errors import ExitCode
-
-
-def job(config: ReportConfig) -> ExitCode:
-    """Import Ray only when there is work for it."""
-    from segjobs.jobs.report.job import report
-
-    return report(config)
-
+from segjobs.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(ReportConfig, job))
+    sys.exit(run_verb("report"))

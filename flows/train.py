@@ -1,18 +1,8 @@
-"""Learn a model from a manifest of truth: see --help, conf/train.yaml and README.md."""
+"""Learn a model from a manifest of truth: the same as ``segjobs train``."""
 
 import sys
 
-from segjobs.cli import main
-from segjobs.config import TrainConfig
-from segjobs.errors import ExitCode
-
-
-def job(config: TrainConfig) -> ExitCode:
-    """Import Ray and torch only when there is work for them."""
-    from segjobs.jobs.train.job import train
-
-    return train(config)
-
+from segjobs.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(TrainConfig, job))
+    sys.exit(run_verb("train"))

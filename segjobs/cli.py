@@ -1,52 +1,157 @@
-"""What every flow does around its job: parse, load the config, run, turn errors into exit codes.
+"""The command ``segjobs``: its verbs, what is around each of them, and its other commands.
 
-A flow answers ``--help`` and ``--print-config`` without importing Ray or torch: its job function
-imports them when it is called.
+    segjobs VERB key=value … ─→ VERBS: verb → config, job ─→ the job's result on standard output, an exit status
+
+``--help``, ``--print-config``, ``init`` and completions import neither Ray nor torch: a verb's job is imported when it
+runs.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import TypeVar
 
+import argcomplete
+from argcomplete.shell_integration import shellcode
 from pydantic import BaseModel
 
-from segjobs.config import describe_keys, load_config, to_yaml
+from segjobs import __version__
+from segjobs import config as configs
+from segjobs.completion import SHELLS, Completer
+from segjobs.config import describe_keys, load_config, nearest, to_yaml
+from segjobs.config.examples import example, example_names
 from segjobs.errors import ExitCode, SegjobsError
 from segjobs.redact import redact
-from segjobs.stdout import drop_output, only_results
+from segjobs.results import Result
+from segjobs.stdout import drop_output, kept_for_the_result
 
-Config = TypeVar("Config", bound=BaseModel)
+Job = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A job: what it does in a line, its config, and how to get hold of it.
+
+    ``dry_run``: it takes that keyword, and only tells then what it would do.
+    """
+
+    summary: str
+    config: type[BaseModel]
+    job: Callable[[], Job]
+    dry_run: bool = False
+
+
+def _prepare() -> Job:
+    from segjobs.jobs.prepare.job import prepare
+
+    return prepare
+
+
+def _train() -> Job:
+    from segjobs.jobs.train.job import train
+
+    return train
+
+
+def _label() -> Job:
+    from segjobs.jobs.label.job import label
+
+    return label
+
+
+def _evaluate() -> Job:
+    from segjobs.jobs.evaluate.job import evaluate
+
+    return evaluate
+
+
+def _report() -> Job:
+    from segjobs.jobs.report.job import report
+
+    return report
+
+
+def _export() -> Job:
+    from segjobs.jobs.export.job import export
+
+    return export
+
+
+def _demo() -> Job:
+    from segjobs.jobs.demo.job import demo
+
+    return demo
+
+
+def _bench() -> Job:
+    from segjobs.jobs.bench.job import bench
+
+    return bench
+
+
+VERBS: dict[str, Verb] = {
+    "prepare": Verb("labels of somebody's format → a manifest of truth", configs.PrepareConfig, _prepare, dry_run=True),
+    "train": Verb("a manifest of truth → a model directory", configs.TrainConfig, _train),
+    "label": Verb("images and a model → a manifest of masks", configs.LabelConfig, _label, dry_run=True),
+    "evaluate": Verb("predictions and truth → scores with intervals, a gate", configs.EvaluateConfig, _evaluate),
+    "report": Verb("an evaluation or a run → one HTML page", configs.ReportConfig, _report),
+    "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
+    "demo": Verb("all of it in minutes, offline, on scenes that it draws", configs.DemoConfig, _demo),
+    "bench": Verb("measure the pipeline against the bare model", configs.BenchConfig, _bench),
+}
 
 
 class _Stopped(BaseException):
     """A signal asked the process to end."""
 
 
-def main(
-    kind: type[Config],
-    job: Callable[..., ExitCode],
-    argv: Sequence[str] | None = None,
-    *,
-    dry_run: bool = False,
-) -> int:
-    """Run ``job`` with the config that the command line describes; returns the exit status.
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``segjobs``, with ``argv`` or the process's arguments; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could follow
+        argcomplete.autocomplete(_parser(complete=True))
+    if words and words[0] in VERBS:
+        return run_verb(words[0], words[1:], program=f"segjobs {words[0]}")
+    commands = [*VERBS, "init", "completion"]
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        sys.stderr.write(f"error: {words[0]!r} is no verb; {nearest(words[0], commands)}\n")
+        return ExitCode.USAGE
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.command == "init":
+        sys.stdout.write(example(arguments.name))
+    elif arguments.command == "completion":
+        sys.stdout.write(shellcode(["segjobs"], shell=arguments.shell))
+    else:
+        parser.print_help(sys.stderr)
+        return ExitCode.USAGE
+    return ExitCode.DONE
 
-    ``dry_run``: the flow has that option, and ``job`` takes it as a keyword.
+
+def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
+    """One verb with the config that ``argv`` or the process's arguments describe; returns the exit status.
+
+    ``program``: what the help calls the command; None takes the script's name.
     """
-    arguments = _parser(kind, dry_run=dry_run).parse_intermixed_args(argv)
+    verb = VERBS[name]
+    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = _add_arguments(parser, verb).parse_intermixed_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        config = load_config(kind, arguments.config, arguments.overrides)
+        config = load_config(verb.config, arguments.config, arguments.overrides)
         if arguments.print_config:
             sys.stdout.write(to_yaml(config))
             return ExitCode.DONE
-        with only_results():
-            return job(config, dry_run=True) if dry_run and arguments.dry_run else job(config)
+        with kept_for_the_result():
+            job = verb.job()
+            result = job(config, dry_run=True) if verb.dry_run and arguments.dry_run else job(config)
+        sys.stdout.write(result.text())
+        return result.exit_code
     except SegjobsError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
@@ -63,15 +168,35 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _parser(kind: type[BaseModel], *, dry_run: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=kind.__doc__,
-        epilog=f"keys (key=value here, or in the YAML file):\n{describe_keys(kind)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file; see conf/ for complete examples")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, laid over the file")
-    if dry_run:
+def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser:
+    parser.description = verb.config.__doc__
+    parser.epilog = f"keys (key=value here, or in the YAML file):\n{describe_keys(verb.config)}"
+    parser.add_argument("--config", metavar="FILE", help="YAML file; `segjobs init VERB` prints a complete one")
+    overrides = parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, laid over the file")
+    overrides.completer = Completer(verb.config)  # type: ignore[attr-defined]  # where argcomplete looks for it
+    if verb.dry_run:
         parser.add_argument("--dry-run", action="store_true", help="list, plan, say what would be done; write nothing")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config as YAML and stop")
+    return parser
+
+
+def _parser(*, complete: bool = False) -> argparse.ArgumentParser:
+    """The command's own parser. ``complete``: with all that each verb takes, for completions."""
+    parser = argparse.ArgumentParser(
+        "segjobs",
+        description="Batch image segmentation on Ray: label, score and look at very large image collections.",
+        epilog="`segjobs VERB --help` has every key of a verb; `segjobs init VERB` prints its YAML file, commented.",
+    )
+    parser.add_argument("--version", action="version", version=f"segjobs {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="VERB", title="verbs")
+    for name, verb in VERBS.items():
+        one = commands.add_parser(name, help=verb.summary)
+        if complete:
+            _add_arguments(one, verb)
+    init = commands.add_parser("init", help="print a verb's YAML file, with a comment for each key")
+    init.add_argument("name", metavar="VERB", choices=example_names(), help=", ".join(example_names()))
+    completion = commands.add_parser("completion", help="print what makes a shell complete verbs and keys")
+    completion.add_argument(
+        "shell", choices=SHELLS, help='bash and zsh: eval "$(segjobs completion bash)" in the rc file'
+    )
     return parser

@@ -98,9 +98,9 @@ def run_here(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> 
     job = getattr(importlib.import_module(f"segjobs.jobs.{name}.job"), name)
     capsys.readouterr()
     try:
-        code = job(configs.load_config(getattr(configs, f"{name.title()}Config"), None, arguments))
-        error = ""
+        result = job(configs.load_config(getattr(configs, f"{name.title()}Config"), None, arguments))
+        code, text, error = result.exit_code, result.text(), ""
     except SegjobsError as failure:
-        code, error = failure.exit_code, str(failure)
+        code, text, error = failure.exit_code, "", str(failure)
     out, err = capsys.readouterr()
-    return code, out, err + error
+    return code, out + text, err + error

@@ -94,7 +94,7 @@ def evaluated(
     predictions = {"uri": predicted, **settings.pop("predictions", {})}
     sides = {"predictions": predictions, "truth": {"uri": truth} if truth else None}
     config = EvaluateConfig.model_validate({**sides, "output": {"uri": str(folder / name)}, **settings})
-    assert evaluate(config) == ends
+    assert evaluate(config).exit_code == ends
     return json.loads((folder / name / "report.json").read_text())
 
 

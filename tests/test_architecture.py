@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from segjobs import config as configs
+from segjobs.cli import VERBS
 from segjobs.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,6 +27,8 @@ MAY_IMPORT = {
     "text": set(),
     "errors": {"redact"},
     "stdout": set(),
+    "results": {"errors"},
+    "completion": {"config"},
     "config": {"errors", "redact", "text", "config"},
     "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
@@ -33,9 +36,10 @@ MAY_IMPORT = {
     "labels": {*_BASE, "manifest", "sources", "", "labels"},
     "evaluation": {*_BASE, *_TEAM, "manifest", "", "evaluation"},
     "training": {*_BASE, *_TEAM, "manifest", "", "training"},
-    "jobs": {*_BASE, *_TEAM, "manifest", "evaluation", "training", "stdout", "", "jobs"},
-    "cli": {"errors", "config", "stdout", "redact"},
-    "flows": {"errors", "config", "cli", "jobs"},
+    "jobs": {*_BASE, *_TEAM, "manifest", "evaluation", "training", "results", "", "jobs"},
+    "cli": {"errors", "config", "completion", "stdout", "redact", "results", "jobs", ""},
+    "__main__": {"cli"},
+    "flows": {"cli"},
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
@@ -101,25 +105,37 @@ def test_the_checks_see_what_they_should(tmp_path: Path) -> None:
 
 def test_help_imports_neither_torch_nor_ray() -> None:
     script = """
-import contextlib, io, json, runpy, sys
-for flow in sys.argv[1:]:
-    sys.argv = [flow, "--help"]
+import contextlib, io, json, sys
+import segjobs
+from segjobs.cli import main
+for words in [[verb, "--help"] for verb in sys.argv[1:]] + [["--help"], ["init", "label"], ["completion", "bash"]]:
     shown = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        runpy.run_path(flow, run_name="__main__")
-    heavy = {name.partition(".")[0] for name in sys.modules} & {"torch", "torchvision", "ray", "s3fs", "pyarrow"}
-    print(json.dumps([flow, "usage:" in shown.getvalue(), sorted(heavy)]))
+        main(words)
+    heavy = {name.partition(".")[0] for name in sys.modules}
+    heavy &= {"torch", "torchvision", "ray", "s3fs", "pyarrow", "numpy", "cv2", "PIL"}
+    print(json.dumps([words[0], bool(shown.getvalue()), sorted(heavy)]))
 """
-    flows = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("flows/*.py"))
     done = subprocess.run(
-        [sys.executable, "-c", script, *flows], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *VERBS], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [f'["{flow}", true, []]' for flow in flows]
+    expected = [*VERBS, "--help", "init", "completion"]
+    assert done.stdout.splitlines() == [f'["{word}", true, []]' for word in expected]
 
 
-def test_flows_are_thin() -> None:
-    for path in REPOSITORY.glob("flows/*.py"):
-        assert len(path.read_text().splitlines()) < 40, f"{path.name}: the work belongs in jobs/"
+def test_a_flow_is_its_verb() -> None:
+    flows = {path.stem: path.read_text().splitlines() for path in REPOSITORY.glob("flows/*.py")}
+    assert flows.keys() == VERBS.keys()
+    for name, (_, *lines) in flows.items():
+        assert lines == [
+            "",
+            "import sys",
+            "",
+            "from segjobs.cli import run_verb",
+            "",
+            'if __name__ == "__main__":',
+            f'    sys.exit(run_verb("{name}"))',
+        ]
 
 
 def test_the_top_level_holds_what_belongs_there() -> None:
@@ -152,13 +168,12 @@ def test_every_dependency_is_locked_by_its_hash() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_loads_and_refuses_unknown_keys(path: Path) -> None:
     first, *_ = path.read_text().splitlines()
-    launch = re.match(r"# (?:uv run |python )+(flows/(\w+)\.py .*)", first)
-    assert launch, "its first line is the command that runs it"
-    words = shlex.split(launch[1])
-    assert (REPOSITORY / words[0]).is_file()
-    assert words[1:3] == ["--config", str(path.relative_to(REPOSITORY))]
-    kind = getattr(configs, f"{launch[2].title()}Config")
-    overrides = [word for word in words[3:] if not word.startswith("--")]
+    mark, *words = shlex.split(first, comments=False)
+    assert (mark, words[0]) == ("#", "segjobs"), "its first line is the command that runs it"
+    # Whoever has `segjobs init` print it has it here; in a checkout it is in conf/.
+    assert words[2:4] == ["--config", path.name]
+    kind = VERBS[words[1]].config
+    overrides = words[4:]
     config = configs.load_config(kind, str(path), overrides)
     sections = {name.rpartition(".")[0] for name, _ in configs.iter_fields(kind)} - {"model.options"}
     for section in sorted(sections):

@@ -26,14 +26,12 @@ SEED, SHARE = 20, 0.25
 STORE_BYTES = 80 * 2**20
 _SMALL_NODE = """
 import sys
-from segjobs.cli import main
-from segjobs.config import LabelConfig
+from segjobs.cli import run_verb
 from segjobs.jobs.engine.cluster import start_local
-from segjobs.jobs.label.job import label
 
 store, full = int(sys.argv[1]), float(sys.argv[2])
 start_local(num_cpus=2, object_store_memory=store, _system_config={"local_fs_capacity_threshold": full})
-sys.exit(main(LabelConfig, label, sys.argv[3:]))
+sys.exit(run_verb("label", sys.argv[3:]))
 """
 
 

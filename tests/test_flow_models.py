@@ -34,7 +34,7 @@ def test_real_photographs(name: str, shared_data: Path, tmp_path: Path) -> None:
     ]
     if name in HEAVY:
         overrides.append("model.options.box_detections_per_img=10")
-    assert label(load_config(LabelConfig, None, overrides)) == ExitCode.DONE
+    assert label(load_config(LabelConfig, None, overrides)).exit_code == ExitCode.DONE
     rows = list(read_rows(Storage(), str(tmp_path / "out")))
     assert len(rows) == 6
     assert {row["status"] for row in rows} == {"ok"}

@@ -80,7 +80,7 @@ def labelled(tmp_path: Path, photos: Path, name: str, batch_size: int, *override
     output = str(tmp_path / f"batch{batch_size}")
     common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=3"]
     weights = [f"model.weights={tmp_path / 'seeded.pth'}", f"compute.batch_size={batch_size}", "compute.actors=1"]
-    assert label(load_config(LabelConfig, None, [*common, *weights, *overrides])) == ExitCode.DONE
+    assert label(load_config(LabelConfig, None, [*common, *weights, *overrides])).exit_code == ExitCode.DONE
     return list(read_rows(Storage(), output))
 
 

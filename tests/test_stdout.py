@@ -5,18 +5,16 @@ import threading
 
 import pytest
 
-from segjobs.stdout import only_results, write_result
+from segjobs.stdout import kept_for_the_result
 
 
-def test_only_results_reach_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    with only_results():
+def test_what_is_printed_beside_the_result_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with kept_for_the_result():
         printer = threading.Thread(target=print, args=("a warning of Ray's",))
         printer.start()
         printer.join()
-        write_result('{"images": 1}\n')
         sys.stdout.write("of a library\n")
-    write_result("outside\n")
-    print("printed")
+    sys.stdout.write('{"images": 1}\n')
     out, err = capsys.readouterr()
-    assert out == '{"images": 1}\noutside\nprinted\n'
+    assert out == '{"images": 1}\n'
     assert err == "a warning of Ray's\nof a library\n"

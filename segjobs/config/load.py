@@ -33,7 +33,7 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
         try:
             layers.append(OmegaConf.load(path))
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no such config file; see conf/ for complete examples") from None
+            raise ConfigError(f"{path}: no such config file; `segjobs init VERB` prints a complete one") from None
         except RecursionError:
             raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
         except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:

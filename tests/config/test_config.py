@@ -168,7 +168,9 @@ def test_files_that_are_no_config(content: bytes, problem: str) -> None:
 
 
 def test_a_missing_file_and_a_folder() -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such config file; see conf/ for complete examples"):
+    with pytest.raises(
+        ConfigError, match=r"none\.yaml: no such config file; `segjobs init VERB` prints a complete one"
+    ):
         load_config(LabelConfig, "none.yaml", [])
     with pytest.raises(ConfigError, match=r"not readable as YAML: .*Is a directory"):
         load_config(LabelConfig, ".", [])

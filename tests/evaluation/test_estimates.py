@@ -24,7 +24,7 @@ from tests.made import evaluated
 
 def prepared(images: Path, labels: Path, output: Path) -> str:
     words = [f"input.uri={images}", "labels.format=coco", f"labels.uri={labels}", f"output.uri={output}"]
-    assert prepare(load_config(PrepareConfig, None, [*words, "shard.images=30"])) == ExitCode.DONE
+    assert prepare(load_config(PrepareConfig, None, [*words, "shard.images=30"])).exit_code == ExitCode.DONE
     return str(output)
 
 

@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from segjobs.config import BenchConfig, InputConfig, LabelConfig, OutputConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
+from segjobs.results import BenchResult
 from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
-from segjobs.stdout import write_result
 from segjobs.storage import Storage, is_remote, join, local_path
 
 _DRAWN_IMAGES = 420
@@ -42,8 +42,8 @@ _BARE = {
 }
 
 
-def bench(config: BenchConfig) -> ExitCode:
-    """Measure what ``config`` describes and print it. Raises a SegjobsError where it cannot be measured."""
+def bench(config: BenchConfig) -> BenchResult:
+    """Measure what ``config`` describes and tell it on standard error. Raises a SegjobsError where it cannot."""
     storage = Storage(config.storage)
     target = join(config.output.uri, "bench.json") if config.output else None
     if target and storage.exists(target):
@@ -55,11 +55,9 @@ def bench(config: BenchConfig) -> ExitCode:
         report = _report(config, rounds.run())
     for table in _tables(report):
         console.print(table)
-    line = json.dumps(report, ensure_ascii=False)
-    write_result(line + "\n")
     if target:
-        storage.put_if_absent(target, line.encode())
-    return ExitCode.DONE
+        storage.put_if_absent(target, json.dumps(report, ensure_ascii=False).encode())
+    return BenchResult(report)
 
 
 # --- measuring ---------------------------------------------------------------------------------

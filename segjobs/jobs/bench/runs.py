@@ -27,11 +27,6 @@ _OURS = {"OMP_WAIT_POLICY", "RAY_idle_worker_killing_time_threshold_ms"}
 """What this package sets in the environment of its own processes; a plain script has to do without."""
 _SAMPLE_S = 0.5
 _LAST_LINES = 12
-# What flows/label.py does, wherever the package is installed.
-_LABEL = (
-    "import sys; from segjobs.cli import main; from segjobs.config import LabelConfig; "
-    "from segjobs.jobs.label.job import label; sys.exit(main(LabelConfig, label, sys.argv[1:]))"
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ def run_label(config: LabelConfig, scratch: Path) -> Observed:
         rows = {part.name: part.rows for part in open_run(storage, uri).parts}
         return [Published(f.mtime_us / 1e6, rows[f.path]) for f in storage.walk(join(uri, "parts"))]
 
-    return _run([sys.executable, "-c", _LABEL, "--config", str(file)], config.compute.address, published)
+    return _run([sys.executable, "-m", "segjobs", "label", "--config", str(file)], config.compute.address, published)
 
 
 @dataclass(frozen=True)

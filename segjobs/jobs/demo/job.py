@@ -15,24 +15,24 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
-from segjobs.errors import ExitCode
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
 from segjobs.jobs.train.job import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.report.overlay import Tile, contact_sheet
+from segjobs.results import DemoResult, Result
 from segjobs.sources.decode import decode_image
 from segjobs.sources.synthetic import CLASSES, write_dataset
-from segjobs.stdout import write_result
 from segjobs.storage import Storage, local_path
 
 _MAX_PIXELS = 10**6  # scenes are small
 _SHEET_ROWS = 8
 
 
-def demo(config: DemoConfig) -> ExitCode:
+def demo(config: DemoConfig) -> DemoResult:
     """Run the demonstration into ``config.output.uri``, a local folder."""
+    steps: list[Result] = []
     folder = local_path(config.output.uri)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for part, count, seed in (
@@ -44,24 +44,25 @@ def demo(config: DemoConfig) -> ExitCode:
             write_dataset(folder / f".{part}", count=count, seed=seed)
             (folder / f".{part}").rename(folder / part)  # complete, or not there
         console.print(f"[bold]prepare[/] the labels of {part}")
-        prepare(_prepare_config(folder, part))
+        steps.append(prepare(_prepare_config(folder, part)))
     console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on the scenes")
-    train(_train_config(config, folder))
+    steps.append(train(_train_config(config, folder)))
     console.print("[bold]label[/] the held-out scenes")
-    label(_label_config(folder))
+    steps.append(label(_label_config(folder)))
     console.print("[bold]evaluate[/]")
-    evaluate(_evaluate_config(folder))
-    sheet = _draw_sheet(folder)
+    steps.append(evaluate(_evaluate_config(folder)))
+    miou = _mean_iou(folder)
+    sheet = _draw_sheet(folder, miou)
     console.print(f"[bold]look[/] at {sheet}: image, truth and prediction side by side")
     console.print(
         "next, the whole evaluation as a page:\n"
-        f"  uv run flows/report.py evaluation.uri={folder}/report output.uri={folder}/report\n"
+        f"  segjobs report evaluation.uri={folder}/report output.uri={folder}/report\n"
         "your own photographs with this model, or with a published one (downloads its weights):\n"
-        f"  uv run flows/label.py input.uri=PHOTOS/ output.uri=out/mine model.name=unet model.weights={folder}/model\n"
-        "  uv run flows/label.py input.uri=PHOTOS/ output.uri=out/run1 model.name=deeplabv3_resnet50",
+        f"  segjobs label input.uri=PHOTOS/ output.uri=out/mine model.name=unet model.weights={folder}/model\n"
+        "  segjobs label input.uri=PHOTOS/ output.uri=out/run1 model.name=deeplabv3_resnet50",
         markup=False,
     )
-    return ExitCode.DONE
+    return DemoResult(tuple(steps), miou, str(sheet))
 
 
 def _prepare_config(folder: Path, part: str) -> PrepareConfig:
@@ -126,7 +127,13 @@ def _train_config(config: DemoConfig, folder: Path) -> TrainConfig:
     )
 
 
-def _draw_sheet(folder: Path) -> Path:
+def _mean_iou(folder: Path) -> float:
+    return json.loads(Storage().read(str(folder / "report" / "report.json")))["semantic"]["headline"]["mean_iou"][
+        "value"
+    ]
+
+
+def _draw_sheet(folder: Path, miou: float) -> Path:
     """Held-out scenes from the worst to the best by their own mIoU, evenly spread."""
     storage = Storage()
     scores = pq.read_table(pa.BufferReader(storage.read(str(folder / "report" / "per_image.parquet"))))
@@ -145,11 +152,9 @@ def _draw_sheet(folder: Path) -> Path:
         for score, image_id in picked
     ]
     categories = footer_of(open_run(storage, str(folder / "truth" / "test"))).categories
-    miou = json.loads(storage.read(str(folder / "report" / "report.json")))["semantic"]["headline"]["mean_iou"]["value"]
     title = f"Held-out scenes, worst to best: mIoU {100 * miou:.1f}"
     path = folder / "contact_sheet.png"
     contact_sheet(
         tiles, legend=categories, columns=("image", "truth", "prediction", "prediction_map"), title=title
     ).save(path)
-    write_result(json.dumps({"mean_iou": miou, "contact_sheet": str(path)}) + "\n")
     return path

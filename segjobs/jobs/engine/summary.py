@@ -1,43 +1,39 @@
-"""What a person reads when a job ends: a short summary, then one JSON line for machines."""
-
-import json
+"""What a person reads when a run ends, and the result that its verb gives."""
 
 from rich.console import Console
 
 from segjobs.errors import ExitCode
 from segjobs.jobs.engine.run import Summary
 from segjobs.jobs.engine.shards import Job
-from segjobs.stdout import write_result
+from segjobs.results import DryRun, RunResult
 from segjobs.storage import join
 
 _MESSAGE_CHARS = 160
 
 
-def print_summary(summary: Summary, max_failed_fraction: float) -> ExitCode:
-    """Tell how a run ended, on standard error for people and as JSON on standard output.
+def print_summary(summary: Summary, max_failed_fraction: float) -> RunResult:
+    """Tell how a run ended, on standard error; its result.
 
-    Returns TOO_MANY_FAILED where more than ``max_failed_fraction`` of the images failed, else DONE.
+    That ends with TOO_MANY_FAILED where more than ``max_failed_fraction`` of the images failed, else with DONE.
     """
     allowed = summary.failed <= max_failed_fraction * summary.images
     code = ExitCode.DONE if allowed else ExitCode.TOO_MANY_FAILED
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in _lines(summary, max_failed_fraction, allowed=allowed):
         console.print(line, markup=False)
-    record = {
-        "output": summary.uri,
-        "run_id": summary.run_id,
-        "images": summary.images,
-        "ok": summary.ok,
-        "failed": summary.failed,
-        "failures": dict(sorted(summary.failures.items())),
-        "segments": summary.segments,
-        "already_done": summary.already_done,
-        "seconds": round(summary.seconds, 3),
-        "stage_seconds": summary.stage_seconds,
-        "exit_code": int(code),
-    }
-    write_result(json.dumps(record, ensure_ascii=False) + "\n")
-    return code
+    return RunResult(
+        uri=summary.uri,
+        run_id=summary.run_id,
+        images=summary.images,
+        ok=summary.ok,
+        failed=summary.failed,
+        failures=dict(sorted(summary.failures.items())),
+        segments=summary.segments,
+        already_done=summary.already_done,
+        seconds=round(summary.seconds, 3),
+        stage_seconds=summary.stage_seconds,
+        exit_code=code,
+    )
 
 
 def _lines(summary: Summary, max_failed_fraction: float, *, allowed: bool) -> list[str]:
@@ -72,11 +68,11 @@ def _shorten(text: str) -> str:
     return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
 
 
-def print_dry_run(job: Job, model: str, where: str, done: set[int]) -> None:
-    """What the job would do, on standard output."""
+def dry_run_of(job: Job, model: str, where: str, done: set[int]) -> DryRun:
+    """What the job would do."""
     plan = job.plan
     finished = sum(items.num_rows for number, items in plan.shards() if number in done)
-    rows = {
+    table = {
         "output": job.uri,
         "run_id": job.run_id,
         "images": plan.items.num_rows,
@@ -86,6 +82,4 @@ def print_dry_run(job: Job, model: str, where: str, done: set[int]) -> None:
         "model": model,
         "device": where,
     }
-    for name, value in rows.items():
-        write_result(f"{name + ':':14}{value}\n")
-    write_result("dry run: nothing was written\n")
+    return DryRun((table,))

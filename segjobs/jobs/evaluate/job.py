@@ -18,7 +18,7 @@ from rich.console import Console
 
 from segjobs import __version__
 from segjobs.config import EvaluateConfig, PredictionsConfig, nearest
-from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
+from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation import report as report_sections
 from segjobs.evaluation.estimates import all_figures, area_shares
 from segjobs.evaluation.inputs import open_pairing
@@ -32,7 +32,7 @@ from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.schema import Category
 from segjobs.metrics.bootstrap import Resampling, paired, with_intervals
 from segjobs.metrics.gate import Figure, Rule, judge, parse_rules
-from segjobs.stdout import write_result
+from segjobs.results import EvaluateResult
 from segjobs.storage import Storage, join
 
 SCHEMA_VERSION = 2
@@ -54,11 +54,10 @@ class _Entry:
     of: dict[str, Any]
 
 
-def evaluate(config: EvaluateConfig) -> ExitCode:
-    """Score as ``config`` says, or read the standing report; prints tables and one JSON line.
+def evaluate(config: EvaluateConfig) -> EvaluateResult:
+    """Score as ``config`` says, or read the standing report; prints tables on standard error.
 
-    Returns GATE_MISSED where a rule of ``gate`` is missed, else DONE. Raises ManifestError, ConfigError
-    or ConflictError.
+    Raises ManifestError, ConfigError or ConflictError.
     """
     progress = Progress("evaluate")
     storage = Storage(config.storage)
@@ -81,7 +80,12 @@ def evaluate(config: EvaluateConfig) -> ExitCode:
     else:
         progress.note(f"nothing to do: {join(config.output.uri, 'report.json')} is there")
     _print(report, config.output.uri)
-    return ExitCode.DONE if all(verdict["passed"] for verdict in report["gate"]) else ExitCode.GATE_MISSED
+    return EvaluateResult(
+        uri=config.output.uri,
+        images=report["images"],
+        scores=main_figures(report),
+        gate={verdict["rule"]: verdict["passed"] for verdict in report["gate"]},
+    )
 
 
 # --- before the start --------------------------------------------------------------------------
@@ -311,10 +315,3 @@ def _print(report: dict[str, Any], uri: str) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-    record = {
-        "output": uri,
-        "images": images,
-        **main_figures(report),
-        "gate": {verdict["rule"]: verdict["passed"] for verdict in report["gate"]},
-    }
-    write_result(json.dumps(record, ensure_ascii=False) + "\n")

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest
-from segjobs.errors import ConfigError, ExitCode, ManifestError
+from segjobs.errors import ConfigError, ManifestError
 from segjobs.exporters.table import EXPORTERS
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
@@ -35,15 +35,16 @@ from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
 from segjobs.jobs.export.plan import adopt, image_ids_of, make_plan, make_setting, make_spans, numbering
-from segjobs.jobs.export.summary import ExportTally, print_dry_run, print_summary
+from segjobs.jobs.export.summary import ExportTally, dry_run_of, print_summary
 from segjobs.manifest.parts import footer_of, list_parts, open_run, part_uri
+from segjobs.results import DryRun, ExportResult
 from segjobs.storage import Storage, join
 
 _AHEAD = 8  # parts that are read before they are needed
 
 
-def export(config: ExportConfig, *, dry_run: bool = False) -> ExitCode:
-    """Run or continue the export that ``config`` describes; prints the summary.
+def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | DryRun:
+    """Run or continue the export that ``config`` describes; prints the summary on standard error.
 
     Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
     """
@@ -66,8 +67,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExitCode:
     spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:
-        print_dry_run(config, run, exporter, setting, len(done))
-        return ExitCode.DONE
+        return dry_run_of(config, run, exporter, setting, len(done))
     if report is not None:
         progress.note(f"nothing to do: {join(config.output.uri, 'export.json')} is there")
     else:

@@ -1,6 +1,5 @@
 """What an export holds and loses: rows of its parts in; sums for export.json, and lines for a person, out."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from segjobs.errors import ExitCode
 from segjobs.exporters.base import LOSSES, Exporter, LossKind, Setting
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Footer
-from segjobs.stdout import write_result
+from segjobs.results import DryRun, ExportResult
 from segjobs.storage import join
 
 _MESSAGE_CHARS = 160
@@ -60,9 +59,10 @@ class ExportTally:
         ]
 
 
-def print_dry_run(config: ExportConfig, run: Run, exporter: Exporter, setting: Setting, done: int) -> None:
+def dry_run_of(config: ExportConfig, run: Run, exporter: Exporter, setting: Setting, done: int) -> DryRun:
+    """What the export would do."""
     files = [document.path for document in exporter.documents(setting)]
-    rows = {
+    table = {
         "output": config.output.uri,
         "format": config.format,
         "manifest": f"{run.uri} ({setting.task}, run {run.info['run_id']})",
@@ -71,12 +71,11 @@ def print_dry_run(config: ExportConfig, run: Run, exporter: Exporter, setting: S
         "files": ", ".join(files + ([f"{exporter.folder}/*{exporter.suffix}"] if exporter.folder else [])),
         "already done": f"{done} of {len(run.parts)} parts",
     }
-    for name, value in rows.items():
-        write_result(f"{name + ':':14}{value}\n")
-    write_result("dry run: nothing was written\n")
+    return DryRun((table,))
 
 
-def print_summary(report: dict[str, Any], config: ExportConfig) -> ExitCode:
+def print_summary(report: dict[str, Any], config: ExportConfig) -> ExportResult:
+    """Tell what was exported, on standard error; its result."""
     images = report["images"]
     allowed = images["failed"] <= config.max_failed_fraction * images["images"]
     code = ExitCode.DONE if allowed else ExitCode.TOO_MANY_FAILED
@@ -93,18 +92,18 @@ def print_summary(report: dict[str, Any], config: ExportConfig) -> ExitCode:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False)
-    record = {
-        "output": config.output.uri,
-        "format": config.format,
-        **images,
-        "failures": report["failures"],
-        "segments": report["segments"],
-        "losses": {kind: sum(loss["count"] for loss in found) for kind, found in _by_kind(report["losses"]).items()},
-        "seconds": report["seconds"],
-        "exit_code": int(code),
-    }
-    write_result(json.dumps(record, ensure_ascii=False) + "\n")
-    return code
+    return ExportResult(
+        uri=config.output.uri,
+        format=config.format,
+        images=images["images"],
+        ok=images["ok"],
+        failed=images["failed"],
+        failures=report["failures"],
+        segments=report["segments"],
+        losses={kind: sum(loss["count"] for loss in found) for kind, found in _by_kind(report["losses"]).items()},
+        seconds=report["seconds"],
+        exit_code=code,
+    )
 
 
 def _by_kind(losses: Sequence[dict[str, Any]]) -> dict[LossKind, list[dict[str, Any]]]:

@@ -12,19 +12,20 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from segjobs.config import LabelConfig, digest
-from segjobs.errors import ConfigError, ExitCode
+from segjobs.errors import ConfigError
 from segjobs.jobs.engine.attempts import Attempts
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import map_blocks
 from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job, storage_workers
-from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import Labeller, Settings
 from segjobs.jobs.label.decode import Decoding, decode_shard
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
+from segjobs.results import DryRun, RunResult
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 
@@ -33,8 +34,8 @@ _SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
 _WAITING = 1.0  # masks are dear: few shards shall be lost with a driver whose store is slow
 
 
-def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
-    """Run or continue the job that ``config`` describes; prints the summary.
+def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
+    """Run or continue the job that ``config`` describes; prints the summary on standard error.
 
     Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
     """
@@ -52,8 +53,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> ExitCode:
     job, run, done = adopt_run(storage, _job(config, plan, card))
     if dry_run:
         assert lay is not None  # noqa: S101
-        print_dry_run(job, card.label, str(lay), done)
-        return ExitCode.DONE
+        return dry_run_of(job, card.label, str(lay), done)
     if run is not None:
         summary = summary_of_finished(job, run)
     else:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest
-from segjobs.errors import ConfigError, ExitCode, ItemError
+from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.attempts import Attempts, Work
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.isolation import work_isolated
@@ -28,7 +28,7 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import map_blocks
 from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
-from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.prepare.label_checks import (
     CHECKS_FILE,
     FINDINGS,
@@ -50,6 +50,7 @@ from segjobs.labels.table import ADAPTERS
 from segjobs.manifest.plan import Plan, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
+from segjobs.results import DryRun, PrepareResult, RunResult
 from segjobs.sources.decode import image_size
 from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
@@ -62,8 +63,8 @@ _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
 
-def prepare(config: PrepareConfig, *, dry_run: bool = False) -> ExitCode:
-    """Run or continue the job that ``config`` describes; prints the summary of each manifest.
+def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | DryRun:
+    """Run or continue the job that ``config`` describes; prints the summary of each manifest on standard error.
 
     Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
     """
@@ -80,12 +81,14 @@ def prepare(config: PrepareConfig, *, dry_run: bool = False) -> ExitCode:
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
     runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
-    codes = [_run(config, storage, run, labels, progress=progress, dry_run=dry_run) for run in runs]
     if dry_run:
+        planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
-    elif config.splits:
+        return DryRun(tuple(table for one in planned for table in one.tables))
+    manifests = {run.split: _run(config, storage, run, labels, progress) for run in runs}
+    if config.splits:
         _close_splits(config, storage, runs, leftovers)
-    return max(codes)
+    return PrepareResult(manifests)
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,14 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     )
 
 
-def _run(
-    config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, *, progress: Progress, dry_run: bool
-) -> ExitCode:
+def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
+    job, _, done = adopt_run(storage, run.job)
+    return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
+
+
+def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress) -> RunResult:
     """One manifest, from its plan to its summary."""
-    job, finished, done = adopt_run(storage, run.job)
-    if dry_run:
-        print_dry_run(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
-        return ExitCode.DONE
+    job, finished, _ = adopt_run(storage, run.job)
     if finished is not None:
         summary = summary_of_finished(job, finished)
     else:

@@ -8,7 +8,6 @@ the driver never holds a mask or a photograph.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from segjobs.config import ReportConfig, digest
-from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
+from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
@@ -27,7 +26,7 @@ from segjobs.report.page import about_of, render
 from segjobs.report.picks import Pick, Wanted, choose
 from segjobs.report.pictures import common_categories
 from segjobs.report.scores import categories_of, read_report
-from segjobs.stdout import write_result
+from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
 
 
@@ -44,8 +43,8 @@ class Sources:
     notes: tuple[str, ...]
 
 
-def report(config: ReportConfig) -> ExitCode:
-    """Write ``report.html`` under ``config.output.uri``; prints one JSON line.
+def report(config: ReportConfig) -> ReportResult:
+    """Write ``report.html`` under ``config.output.uri``, or tell that it is there.
 
     Raises ConfigError, ManifestError, or ConflictError where a page of something else stands there.
     """
@@ -56,8 +55,7 @@ def report(config: ReportConfig) -> ExitCode:
     standing = _standing_page(storage, uri, sources.about)
     if standing is not None:
         progress.note(f"nothing to do: {uri} is there")
-        _print(uri, len(standing))
-        return ExitCode.DONE
+        return _told(uri, len(standing))
     progress.note("report: starting Ray")
     connect(config.compute)
     page = make_page(config, sources, progress)
@@ -66,13 +64,12 @@ def report(config: ReportConfig) -> ExitCode:
         raise ConflictError(f"{uri} was written by somebody else meanwhile; choose a new output.uri")
     for note in page.notes:
         progress.note(f"report: {note}")
-    _print(uri, len(data))
-    return ExitCode.DONE
+    return _told(uri, len(data))
 
 
-def _print(uri: str, size_bytes: int) -> None:
+def _told(uri: str, size_bytes: int) -> ReportResult:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"page: {uri}, {size_bytes / 1e6:.2f} MB", markup=False)
-    write_result(json.dumps({"page": uri, "bytes": size_bytes}) + "\n")
+    return ReportResult(uri, size_bytes)
 
 
 # --- what there is -----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from segjobs import __version__
 from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
-from segjobs.errors import ClusterError, ConfigError, ConflictError, ExitCode
+from segjobs.errors import ClusterError, ConfigError, ConflictError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.train.feed import Feed, Order
@@ -31,7 +31,7 @@ from segjobs.jobs.train.follow import follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category
-from segjobs.stdout import write_result
+from segjobs.results import TrainResult
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
 from segjobs.training.examples import ExampleSource
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 PLAN, DESCRIPTION = "train.json", "model.json"
 
 
-def train(config: TrainConfig) -> ExitCode:
-    """Train as ``config`` says, go on, or tell that it is done; prints the scores and one JSON line.
+def train(config: TrainConfig) -> TrainResult:
+    """Train as ``config`` says, go on, or tell that it is done; prints the scores on standard error.
 
     Raises a SegjobsError for what stops the training.
     """
@@ -330,8 +330,8 @@ def _why(index: Index) -> str:
 # --- the end ------------------------------------------------------------------------------------
 
 
-def _print(storage: Storage, uri: str) -> ExitCode:
-    """The scores, on standard error for people and as JSON on standard output."""
+def _print(storage: Storage, uri: str) -> TrainResult:
+    """The scores, on standard error."""
     description = json.loads(storage.read(join(uri, DESCRIPTION)))
     training, figures = description["training"], description["validation"]
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -349,6 +349,4 @@ def _print(storage: Storage, uri: str) -> ExitCode:
     for line in lines:
         console.print(line, markup=False)
     score = figures["score"] if figures else None
-    record = {"output": uri, "steps": training["steps"], "seconds": training["seconds"], "score": score}
-    write_result(json.dumps({**record, "exit_code": int(ExitCode.DONE)}, ensure_ascii=False) + "\n")
-    return ExitCode.DONE
+    return TrainResult(uri, training["steps"], training["seconds"], score)

@@ -1,4 +1,4 @@
-"""The end of a job: lines for people, one JSON line for machines, and the exit code by the failure budget."""
+"""The end of a job: lines for people, its result, and the exit code by the failure budget."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from segjobs.config import ShardConfig
 from segjobs.errors import ExitCode
 from segjobs.jobs.engine.run import Summary
 from segjobs.jobs.engine.shards import Job
-from segjobs.jobs.engine.summary import print_dry_run, print_summary
+from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import Footer
 from segjobs.storage import FileInfo
@@ -32,8 +32,9 @@ def summary() -> Summary:
 
 
 def test_lines_by_failure_code_and_a_json_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_summary(summary(), 0.15) == ExitCode.DONE
+    result = print_summary(summary(), 0.15)
     out, err = capsys.readouterr()
+    assert out == ""
     assert err.splitlines() == [
         "20 images: 17 ok, 3 failed, 51 segments",
         "  CHANGED 1: 'ü.jpg': changed",
@@ -43,8 +44,8 @@ def test_lines_by_failure_code_and_a_json_line(capsys: pytest.CaptureFixture[str
         "where the time went, over all threads: read 12%, decode 25%, forward 62%",
         "manifest: out/run1/run.json and parts/",
     ]
-    assert out.count("\n") == 1
-    assert json.loads(out) == {
+    assert result.text().count("\n") == 1
+    assert json.loads(result.text()) == {
         "output": "out/run1",
         "run_id": "0123456789abcdef",
         "images": 20,
@@ -75,15 +76,15 @@ def test_the_exit_code_is_by_the_failure_budget(
 ) -> None:
     failures = Counter({"TRUNCATED": images - ok}) if images > ok else Counter()
     short = Summary("out", "id", images=images, ok=ok, failures=failures, examples={"TRUNCATED": ("a", "b")})
-    assert print_summary(short, fraction) == code
-    out, err = capsys.readouterr()
-    assert json.loads(out)["exit_code"] == int(code)
+    result = print_summary(short, fraction)
+    assert result.exit_code == json.loads(result.text())["exit_code"] == code
+    err = capsys.readouterr().err
     assert (f"more than max_failed_fraction={fraction:g} of the images failed" in err) == (code == 3)
 
 
 def test_a_finished_run_is_said_to_be_complete(capsys: pytest.CaptureFixture[str]) -> None:
     done = Summary("out", "id7", images=2, ok=2, segments=3, already_done=2, complete_before=True)
-    assert print_summary(done, 0.0) == ExitCode.DONE
+    assert print_summary(done, 0.0).exit_code == ExitCode.DONE
     assert capsys.readouterr().err.splitlines() == [
         "nothing to do: run id7 is complete",
         "2 images: 2 ok, 0 failed, 3 segments",
@@ -91,12 +92,11 @@ def test_a_finished_run_is_said_to_be_complete(capsys: pytest.CaptureFixture[str
     ]
 
 
-def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_what_would_be_done() -> None:
     files = [FileInfo(f"/d/{n}", f"{n}", 10, 0, "") for n in range(5)]
     plan = make_plan(files, ShardConfig(images=2))
     job = Job("label", "out", plan, {}, Footer("semantic", (), "digest"), {})
-    print_dry_run(job, "toy@1", "1 actor(s)", {0, 2})
-    assert capsys.readouterr().out.splitlines() == [
+    assert dry_run_of(job, "toy@1", "1 actor(s)", {0, 2}).text().splitlines() == [
         "output:       out",
         f"run_id:       {job.run_id}",
         "images:       5",

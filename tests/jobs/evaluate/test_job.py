@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from segjobs.config import EvaluateConfig
 from segjobs.errors import ConfigError, ConflictError, ItemError, ManifestError
+from segjobs.jobs.evaluate.job import evaluate
 from segjobs.manifest.schema import Category
 from tests.conftest import REPOSITORY
 from tests.made import GONE, GREY, PREDICTED, Picture, class_values, classes_of, evaluated, manifest
@@ -77,9 +79,7 @@ def test_every_number_by_hand(ray_session: None, tmp_path: Path, capsys: pytest.
     assert (report["convention"], report["missing"]) == ("dataset", "worst")
     assert (report["truth"]["run_id"], report["predictions"]["model"]) == ("truth", "predicted@1")
 
-    out, err = capsys.readouterr()
-    line = json.loads(out)
-    assert (line["pixel_accuracy"], line["images"]) == (3 / 11, report["images"])
+    err = capsys.readouterr().err
     assert re.search(r"^mIoU 19\.44 \[\d.*], pixel accuracy 27\.27 \[", err, re.MULTILINE)
     assert "images: 1 ok, 1 missing, 2 failed, 1 no_truth, 1 extra" in err
     assert "  failed: 'c', 'f'" in err
@@ -172,11 +172,15 @@ def test_a_second_run_does_nothing_and_other_inputs_conflict(
     before = files_of(tmp_path / "scores")
     tables = {"report.json", "per_class.parquet", "per_image.parquet"}
     assert set(before) == {*tables, "scores.json", "scores/part-00000.parquet"}
-    line = capsys.readouterr().out
-    assert evaluated(tmp_path, truth, predicted) == first
-    again = capsys.readouterr()
-    assert again.out == line
-    assert f"nothing to do: {tmp_path}/scores/report.json is there" in again.err
+    config = {"predictions": {"uri": predicted}, "truth": {"uri": truth}, "output": {"uri": str(tmp_path / "scores")}}
+    capsys.readouterr()
+    again = evaluate(EvaluateConfig.model_validate(config))
+    line = json.loads(again.text())
+    assert (line["output"], line["images"], line["gate"]) == (str(tmp_path / "scores"), first["images"], {})
+    assert (line["pixel_accuracy"], again.scores["pixel_accuracy"]) == (0.5, 0.5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"nothing to do: {tmp_path}/scores/report.json is there" in err
     with pytest.raises(ConflictError, match="holds a report with other scored: choose a new output"):
         evaluated(tmp_path, truth, other)
     with pytest.raises(ConflictError, match="holds a report with other missing: choose a new output"):
@@ -236,12 +240,10 @@ def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 WITH_CPUS = """
 import sys
-from segjobs.cli import main
-from segjobs.config import EvaluateConfig
+from segjobs.cli import run_verb
 from segjobs.jobs.engine.cluster import start_local
-from segjobs.jobs.evaluate.job import evaluate
 start_local(num_cpus=int(sys.argv[1]))
-sys.exit(main(EvaluateConfig, evaluate, sys.argv[2:]))
+sys.exit(run_verb("evaluate", sys.argv[2:]))
 """
 
 

@@ -64,9 +64,11 @@ def test_failures_are_listed_and_nothing_is_done_twice(
     ray_session: None, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = config_of(small, "coco_instances")
-    assert export(config) == ExitCode.TOO_MANY_FAILED
+    result = export(config)
+    assert result.exit_code == ExitCode.TOO_MANY_FAILED
     out, err = capsys.readouterr()
-    record = json.loads(out)
+    assert out == ""
+    record = json.loads(result.text())
     assert {key: record[key] for key in ("images", "ok", "failed", "failures", "segments", "exit_code")} == {
         "images": 5,
         "ok": 3,
@@ -95,10 +97,10 @@ def test_failures_are_listed_and_nothing_is_done_twice(
     ]
     assert document["annotations"][0]["segmentation"] == {"size": [2, 3], "counts": "033"}
     before = files_of(small / "coco_instances")
-    assert export(config) == ExitCode.TOO_MANY_FAILED
+    assert export(config).exit_code == ExitCode.TOO_MANY_FAILED
     assert "nothing to do" in capsys.readouterr().err
     assert files_of(small / "coco_instances") == before
-    assert export(config_of(small, "coco_instances", max_failed_fraction=0.4)) == ExitCode.DONE
+    assert export(config_of(small, "coco_instances", max_failed_fraction=0.4)).exit_code == ExitCode.DONE
     with pytest.raises(ConflictError, match=r"holds another export: categories was null, is \[\"cat\"\]"):
         export(config_of(small, "coco_instances", categories=["cat"]))
 
@@ -106,13 +108,13 @@ def test_failures_are_listed_and_nothing_is_done_twice(
 @pytest.mark.parametrize("name", ["coco_instances", "coco_panoptic", "yolo"])
 def test_a_killed_export_is_continued_to_the_same_bytes(ray_session: None, small: Path, name: str) -> None:
     config = config_of(small, name, max_failed_fraction=1.0)
-    assert export(config) == ExitCode.DONE
+    assert export(config).exit_code == ExitCode.DONE
     whole = files_of(small / name)
     assert not [path for path in whole if path.startswith(".")], "nothing temporary stays"
     document = {"coco_instances": "instances.json", "coco_panoptic": "panoptic.json", "yolo": "images.txt"}[name]
     for lost in ("export.json", document, "parts/part-00001.parquet"):
         (small / name / lost).unlink()
-    assert export(config) == ExitCode.DONE
+    assert export(config).exit_code == ExitCode.DONE
     again = files_of(small / name)
     assert again.keys() == whole.keys()
     assert {path for path in whole if again[path] != whole[path]} <= {"export.json"}  # it says how long it took
@@ -123,13 +125,13 @@ def test_a_killed_export_is_continued_to_the_same_bytes(ray_session: None, small
 
 
 def test_each_image_has_a_file_of_its_own(ray_session: None, small: Path) -> None:
-    assert export(config_of(small, "png", max_failed_fraction=1.0)) == ExitCode.DONE
+    assert export(config_of(small, "png", max_failed_fraction=1.0)).exit_code == ExitCode.DONE
     rows = pq.read_table(small / "png/parts").to_pylist()
     assert [row["file"] for row in rows] == ["labels/a.jpg.png", "labels/a.png.png", None, "labels/b/empty.png", None]
     for row in rows[:2]:
         with Image.open(small / "png" / row["file"]) as picture:
             assert np.array(picture).tolist() == [[3, 3, 7], [3, 7, 7]]
-    assert export(config_of(small, "cvat", max_failed_fraction=1.0)) == ExitCode.DONE
+    assert export(config_of(small, "cvat", max_failed_fraction=1.0)).exit_code == ExitCode.DONE
     losses = report_of(small, "cvat")["losses"]
     assert losses == [{"kind": "name", "category_id": None, "category": None, "count": 2, "pixels": 0}]
     entry = json.loads((small / "cvat/annotations/instances_default.json").read_text())["annotations"][0]
@@ -138,7 +140,10 @@ def test_each_image_has_a_file_of_its_own(ray_session: None, small: Path) -> Non
 
 def test_label_studio_gets_tasks_and_a_config(ray_session: None, small: Path) -> None:
     prefix = {"image_prefix": "/data/local-files/?d=x/"}
-    assert export(config_of(small, "label_studio", max_failed_fraction=1.0, label_studio=prefix)) == ExitCode.DONE
+    assert (
+        export(config_of(small, "label_studio", max_failed_fraction=1.0, label_studio=prefix)).exit_code
+        == ExitCode.DONE
+    )
     tasks = json.loads((small / "label_studio/tasks.json").read_text())
     assert [task["data"]["image"] for task in tasks] == [
         f"/data/local-files/?d=x/{name}" for name in ("a.jpg", "a.png", "b/empty.jpg")
@@ -158,7 +163,7 @@ def test_results_take_the_ids_of_the_file_they_are_scored_against(ray_session: N
     }
     (small / "truth.json").write_text(json.dumps(reference))
     settings = {"ids_from": str(small / "truth.json"), "max_failed_fraction": 1.0}
-    assert export(config_of(small, "coco_results", **settings)) == ExitCode.DONE
+    assert export(config_of(small, "coco_results", **settings)).exit_code == ExitCode.DONE
     results = json.loads((small / "coco_results/results.json").read_text())
     assert [(r["image_id"], r["category_id"], r["bbox"], r["score"]) for r in results] == [(900, 2, [0, 0, 2, 2], 0.75)]
     report = report_of(small, "coco_results")
@@ -192,9 +197,10 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(small: Path) -> None:
         export(here)
 
 
-def test_a_dry_run_writes_nothing(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export(config_of(small, "yolo"), dry_run=True) == ExitCode.DONE
-    out = capsys.readouterr().out
+def test_a_dry_run_writes_nothing(small: Path) -> None:
+    planned = export(config_of(small, "yolo"), dry_run=True)
+    assert planned.exit_code == ExitCode.DONE
+    out = planned.text()
     assert "images:       5\n" in out
     assert "files:        data.yaml, images.txt, labels/*.txt\n" in out
     assert not (small / "yolo").exists()
@@ -205,7 +211,7 @@ def test_a_dry_run_writes_nothing(small: Path, capsys: pytest.CaptureFixture[str
 
 def prepare_real(root: Path, images: Path, labels: dict[str, Any], name: str = "manifest") -> dict[str, Any]:
     config = {"input": {"uri": str(images)}, "labels": labels, "output": {"uri": str(root / name)}}
-    assert prepare(PrepareConfig.model_validate(config)) == ExitCode.DONE
+    assert prepare(PrepareConfig.model_validate(config)).exit_code == ExitCode.DONE
     return segments_of(root / name)
 
 
@@ -222,7 +228,7 @@ def test_coco_survives_as_instances(
     root, images = tmp_path, shared_data / folder
     truth = prepare_real(root, images, {"format": "coco", "uri": str(shared_data / file)})
     for name in ("coco_instances", "cvat", "coco_results", "yolo"):
-        assert export(config_of(root, name)) == ExitCode.DONE
+        assert export(config_of(root, name)).exit_code == ExitCode.DONE
     paths = (root / "coco_instances/instances.json", root / "cvat/annotations/instances_default.json")
     for number, path in enumerate(paths):
         assert prepare_real(root, images, {"format": "coco", "uri": str(path)}, f"again{number}") == truth
@@ -264,7 +270,7 @@ def test_camvid_survives_as_label_maps_panoptic_and_components(
         (images / path.name).symlink_to(path)
     labels = {"format": "png", "uri": str(folder / "labels/val"), "categories": names, "void_ids": [11]}
     truth = prepare_real(tmp_path, images, labels)
-    assert export(config_of(tmp_path, "png", png={"void_id": 11})) == ExitCode.DONE
+    assert export(config_of(tmp_path, "png", png={"void_id": 11})).exit_code == ExitCode.DONE
     assert report_of(tmp_path, "png")["losses"] == []
     for image_id in truth:
         stem = Path(image_id).stem
@@ -275,10 +281,10 @@ def test_camvid_survives_as_label_maps_panoptic_and_components(
             assert np.array_equal(np.array(ours), np.array(theirs))
     again = {**labels, "uri": str(tmp_path / "png/labels")}
     assert prepare_real(tmp_path, images, again, "from_png") == truth
-    assert export(config_of(tmp_path, "coco_panoptic")) == ExitCode.DONE
+    assert export(config_of(tmp_path, "coco_panoptic")).exit_code == ExitCode.DONE
     panoptic = {"format": "coco_panoptic", "uri": str(tmp_path / "coco_panoptic/panoptic.json")}
     assert prepare_real(tmp_path, images, panoptic, "from_panoptic") == truth
-    assert export(config_of(tmp_path, "coco_instances", components=True)) == ExitCode.DONE
+    assert export(config_of(tmp_path, "coco_instances", components=True)).exit_code == ExitCode.DONE
     document = COCO(str(tmp_path / "coco_instances/instances.json"))
     for entry in document.dataset["images"]:
         for segment in truth[entry["file_name"]]:
@@ -292,7 +298,7 @@ def test_panoptic_sample_survives(ray_session: None, shared_data: Path, tmp_path
     folder = shared_data / "panoptic_sample"
     labels = {"format": "coco_panoptic", "uri": str(folder / "panoptic_examples.json")}
     truth = prepare_real(tmp_path, folder / "input_images", labels)
-    assert export(config_of(tmp_path, "coco_panoptic")) == ExitCode.DONE
+    assert export(config_of(tmp_path, "coco_panoptic")).exit_code == ExitCode.DONE
     own = {"format": "coco_panoptic", "uri": str(tmp_path / "coco_panoptic/panoptic.json")}
     assert prepare_real(tmp_path, folder / "input_images", own, "again") == truth
     ours, theirs = (json.loads(Path(uri["uri"]).read_text()) for uri in (own, labels))
@@ -306,7 +312,7 @@ def test_panoptic_sample_survives(ray_session: None, shared_data: Path, tmp_path
             [s[f] for f in fields] for s in two["segments_info"]
         ]
     # As instances: the sample's own detection format holds the same masks.
-    assert export(config_of(tmp_path, "coco_instances")) == ExitCode.DONE
+    assert export(config_of(tmp_path, "coco_instances")).exit_code == ExitCode.DONE
     detections = COCO(str(folder / "panoptic_coco_detection_format.json"))
     instances = COCO(str(tmp_path / "coco_instances/instances.json"))
     for entry in instances.dataset["images"]:
@@ -328,8 +334,8 @@ def test_export_from_s3_to_s3(ray_session: None, s3_server: Any, tmp_path: Path)
     for name in ("coco_instances", "yolo"):
         places = {"manifest": {"uri": f"{root}/manifest"}, "output": {"uri": f"{root}/{name}"}}
         config = ExportConfig.model_validate({**places, "format": name, "storage": s3_server.model_dump()})
-        assert export(config) == ExitCode.DONE
-        assert export(config) == ExitCode.DONE
+        assert export(config).exit_code == ExitCode.DONE
+        assert export(config).exit_code == ExitCode.DONE
     document = json.loads(storage.read(join(root, "coco_instances/instances.json")))
     assert [entry["file_name"] for entry in document["images"]] == sorted(rows)
     assert len(document["annotations"]) == 3

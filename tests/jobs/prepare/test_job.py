@@ -68,7 +68,8 @@ PNG_LABELS = {"format": "png", "categories": ["cat", "dog"], "ids": [1, 2]}
 def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
     config = config_of(png_set, png_set / "images", labels, shard={"images": 2})
-    assert prepare(config) == ExitCode.TOO_MANY_FAILED
+    result = prepare(config)
+    assert result.exit_code == ExitCode.TOO_MANY_FAILED
     rows = rows_of(png_set)
     assert {name: (row["status"], (row["error"] or {}).get("code")) for name, row in rows.items()} == {
         "alone.jpg": ("failed", "NOT_FOUND"),
@@ -90,8 +91,10 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     footer = footer_of(run)
     assert (footer.task, [(c.id, c.name) for c in footer.categories]) == ("semantic", [(1, "cat"), (2, "dog")])
     assert (run.info["verb"], run.info["counts"]) == ("prepare", {"images": 5, "ok": 2, "failed": 3, "segments": 2})
-    out, err = capsys.readouterr()
-    assert json.loads(out)["failures"] == {"LABEL_SHAPE": 1, "LABEL_VALUE": 1, "NOT_FOUND": 1}
+    err = capsys.readouterr().err
+    assert (
+        json.loads(result.text())["failures"] == result.failures == {"LABEL_SHAPE": 1, "LABEL_VALUE": 1, "NOT_FOUND": 1}
+    )
     assert (
         "check labels_without_image: 1 (labels whose image is not in the input; left out), such as 'unused.png'" in err
     )
@@ -117,7 +120,7 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     with Image.open(png_set / "truth/contact_sheet.png") as sheet:
         assert sheet.width > 800
 
-    assert prepare(config) == ExitCode.TOO_MANY_FAILED
+    assert prepare(config).exit_code == ExitCode.TOO_MANY_FAILED
     err = capsys.readouterr().err
     assert "nothing to do" in err and "check size_mismatch: 1" in err, "a finished run tells the same"
     Image.fromarray(np.ones((2, 3), np.uint8)).save(png_set / "labels" / "b.png")
@@ -129,14 +132,13 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
 
 def test_unknown_ids_may_be_void(ray_session: None, png_set: Path) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels"), "unknown": "void"}
-    assert prepare(config_of(png_set, png_set / "images", labels, max_failed_fraction=0.4)) == ExitCode.DONE
+    assert prepare(config_of(png_set, png_set / "images", labels, max_failed_fraction=0.4)).exit_code == ExitCode.DONE
     assert ids_of(rows_of(png_set)["value.jpg"], 255).tolist() == [[1, 1, 255], [1, 255, 255]]
 
 
-def test_a_dry_run_writes_nothing(png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(png_set: Path) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
-    assert prepare(config_of(png_set, png_set / "images", labels), dry_run=True) == ExitCode.DONE
-    assert "images:       5\n" in capsys.readouterr().out
+    assert "images:       5\n" in prepare(config_of(png_set, png_set / "images", labels), dry_run=True).text()
     assert not (png_set / "truth").exists()
 
 
@@ -178,7 +180,7 @@ def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.Captur
     }
     (tmp_path / "coco.json").write_text(json.dumps(raw))
     labels = {"format": "coco", "uri": str(tmp_path / "coco.json")}
-    assert prepare(config_of(tmp_path, tmp_path / "images", labels, max_failed_fraction=0.5)) == ExitCode.DONE
+    assert prepare(config_of(tmp_path, tmp_path / "images", labels, max_failed_fraction=0.5)).exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert {name: (row["error"] or {}).get("code") for name, row in rows.items()} == {
         "a.png": None,
@@ -222,7 +224,7 @@ def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path:
     }
     (tmp_path / "coco.json").write_text(json.dumps(raw))
     labels = {"format": "coco", "uri": str(tmp_path / "coco.json"), "unknown": "ignore", "missing": "empty"}
-    assert prepare(config_of(tmp_path, tmp_path / "images", labels)) == ExitCode.DONE
+    assert prepare(config_of(tmp_path, tmp_path / "images", labels)).exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert [(segment["area"], segment["bbox"]) for segment in rows["a.png"]["segments"]] == [
         (6, [1.0, 1.0, 3.0, 2.0]),
@@ -270,8 +272,9 @@ def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.Captu
     one, other = (clips / f"images/clip{clip}/0.png" for clip in (train_only, val_only))
     other.write_bytes(one.read_bytes())
     config = config_of(clips, clips / "images", labels, **settings)
-    assert prepare(config) == ExitCode.DONE
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = prepare(config)
+    assert result.exit_code == ExitCode.DONE
+    records = [json.loads(line) for line in result.text().splitlines()]
     assert [record["output"] for record in records] == [str(clips / "truth" / name) for name in ("train", "val")]
     found = {}
     for name in ("train", "val"):
@@ -291,7 +294,7 @@ def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.Captu
     assert checks["checks"]["in_two_splits"]["count"] == 1
     assert example == f"train: clip{train_only}/0.png = val: clip{val_only}/0.png"
 
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     err = capsys.readouterr().err
     assert err.count("nothing to do") == 2 and "check in_two_splits: 1" in err
 
@@ -301,7 +304,9 @@ def test_splits_by_lists(ray_session: None, clips: Path) -> None:
     (clips / "val.txt").write_text("clip1/0\nclip0/1\nnone/0\n")
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     splits = {name: str(clips / f"{name}.txt") for name in ("train", "val")}
-    assert prepare(config_of(clips, clips / "images", labels, splits=splits, contact_sheet=0)) == ExitCode.DONE
+    assert (
+        prepare(config_of(clips, clips / "images", labels, splits=splits, contact_sheet=0)).exit_code == ExitCode.DONE
+    )
     assert [row["image_id"] for row in read_rows(Storage(), str(clips / "truth/val"))] == ["clip0/1.png", "clip1/0.png"]
     checks = json.loads((clips / "truth/checks.json").read_text())["checks"]
     assert (checks["in_two_splits"]["count"], checks["in_two_splits"]["examples"]) == (1, [["clip0/1.png", ""]])
@@ -314,13 +319,13 @@ def test_splits_by_lists(ray_session: None, clips: Path) -> None:
 def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) -> None:
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     config = config_of(clips, clips / "images", labels, shard={"images": 6})
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     names = ("checks.json", "statistics.json", "contact_sheet.png")
     before = [(clips / "truth" / name).read_bytes() for name in names]
     # As a kill leaves it: some parts stand, nothing that comes last does.
     for name in (*names, "run.json", "parts/part-00001.parquet", "parts/part-00003.parquet"):
         (clips / "truth" / name).unlink()
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     assert [(clips / "truth" / name).read_bytes() for name in names] == before
     assert json.loads(before[1])["images"]["ok"] == 30
 
@@ -331,7 +336,7 @@ CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence"
 def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
     labels = {"format": "png", "uri": str(shared_data / "camvid/labels/val"), "categories": CAMVID, "void_ids": [11]}
     config = config_of(tmp_path, shared_data / "camvid/images/val", labels, shard={"images": 40})
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert len(rows) == 101
     assert {row["status"] for row in rows.values()} == {"ok"}
@@ -346,7 +351,7 @@ def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
 )
 def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
     settings = {"format": "coco", "uri": str(shared_data / labels)}
-    assert prepare(config_of(tmp_path, shared_data / images, settings)) == ExitCode.DONE
+    assert prepare(config_of(tmp_path, shared_data / images, settings)).exit_code == ExitCode.DONE
     rows = {Path(name).name: row for name, row in rows_of(tmp_path).items()}
     assert len(rows) == count
     assert {row["status"] for row in rows.values()} == {"ok"}
@@ -369,7 +374,7 @@ def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, t
     labels = {"format": "coco_panoptic", "uri": str(folder / "panoptic_examples.json")}
     classes = {"person": "rider", "horse": "horse", "tree-merged": "plants", "grass-merged": "plants", "*": None}
     config = config_of(tmp_path, folder / "input_images", labels, classes=classes)
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     footer = footer_of(open_run(Storage(), str(tmp_path / "truth")))
     kinds = {category.name: category.isthing for category in footer.categories}
     assert (footer.task, kinds) == ("panoptic", {"rider": True, "horse": True, "plants": False})
@@ -400,7 +405,7 @@ def test_voc_splits_of_its_own(ray_session: None, shared_data: Path, tmp_path: P
         {"format": "voc", "uri": str(tmp_path)},
         splits={"train": "train", "val": "val"},
     )
-    assert prepare(config) == ExitCode.DONE
+    assert prepare(config).exit_code == ExitCode.DONE
     (row,) = read_rows(Storage(), str(tmp_path / "truth/val"))
     assert (row["image_id"], [s["category"] for s in row["segments"]]) == (
         "2011_000025.jpg",

@@ -1,0 +1,213 @@
+"""What a verb gives back: values for a program, and the text that its command prints on standard output.
+
+    job ─→ Result ─┬→ segjobs.label(…) and the like return it
+                   └→ segjobs label … prints ``text()`` and exits with ``exit_code``
+
+A failure of the whole is an exception (``errors.py``). What a result tells in ``exit_code`` is data: more images failed
+than allowed (3), or a rule of the gate is missed (4).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from segjobs.errors import ExitCode
+
+
+class Result(Protocol):
+    """What every verb gives."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """DONE, TOO_MANY_FAILED or GATE_MISSED."""
+        ...
+
+    def text(self) -> str:
+        """Whole lines for standard output: one JSON object each, or what a dry run says."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A manifest that stands complete: what ``label`` gives, and ``prepare`` for each split.
+
+    ``uri``: its folder. ``failures``: error code → how many images. ``segments``: masks of all images.
+    ``already_done``: images that an earlier attempt had published. ``seconds``: of this attempt, 0 where there was
+    nothing to do; ``stage_seconds``: where they went, summed over all threads. ``exit_code``: TOO_MANY_FAILED where
+    more than ``max_failed_fraction`` of the images failed, else DONE.
+    """
+
+    uri: str
+    run_id: str
+    images: int
+    ok: int
+    failed: int
+    failures: Mapping[str, int]
+    segments: int
+    already_done: int
+    seconds: float
+    stage_seconds: Mapping[str, float]
+    exit_code: ExitCode
+
+    def text(self) -> str:
+        names = ("run_id", "images", "ok", "failed", "failures", "segments", "already_done", "seconds", "stage_seconds")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"output": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What ``prepare`` gives: a manifest of truth for each split, by its name; without splits one, named ``""``.
+
+    The counts are those of all of them.
+    """
+
+    manifests: Mapping[str, RunResult]
+
+    @property
+    def images(self) -> int:
+        return sum(run.images for run in self.manifests.values())
+
+    @property
+    def ok(self) -> int:
+        return sum(run.ok for run in self.manifests.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(run.failed for run in self.manifests.values())
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Error code → how many images."""
+        return dict(sum((Counter(run.failures) for run in self.manifests.values()), Counter[str]()))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """TOO_MANY_FAILED where it is a manifest's, else DONE."""
+        return max(run.exit_code for run in self.manifests.values())
+
+    def text(self) -> str:
+        return "".join(run.text() for run in self.manifests.values())
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A model directory, which ``label`` and ``train`` take as ``model.weights``.
+
+    ``uri``: the folder. ``steps``, ``seconds``: of the whole training, all attempts together. ``score``: the
+    validation's, in [0, 1], of the weights that were kept; None where nothing was held back to score on.
+    """
+
+    uri: str
+    steps: int
+    seconds: float
+    score: float | None
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        record = {"output": self.uri, "steps": self.steps, "seconds": self.seconds, "score": self.score}
+        return _line({**record, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """An evaluation; ``uri/report.json`` has all of it.
+
+    ``images``: status of the pair → how many. ``scores``: name → headline figure, in [0, 1], None where it is not
+    defined. ``gate``: rule → whether it is met. ``exit_code``: GATE_MISSED where one is not, else DONE.
+    """
+
+    uri: str
+    images: Mapping[str, int]
+    scores: Mapping[str, float | None]
+    gate: Mapping[str, bool]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DONE if all(self.gate.values()) else ExitCode.GATE_MISSED
+
+    def text(self) -> str:
+        return _line({"output": self.uri, "images": self.images, **self.scores, "gate": self.gate})
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """A page: its ``uri``, and its size in ``bytes``."""
+
+    uri: str
+    bytes: int
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line({"page": self.uri, "bytes": self.bytes})
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A manifest in another tool's format, below ``uri``.
+
+    ``failures``: error code → how many images. ``segments``: masks that the format holds. ``losses``: kind of what it
+    cannot hold (``segjobs.exporters.base.LOSSES``) → how often. ``exit_code``: TOO_MANY_FAILED where more than
+    ``max_failed_fraction`` of the images failed, else DONE.
+    """
+
+    uri: str
+    format: str
+    images: int
+    ok: int
+    failed: int
+    failures: Mapping[str, int]
+    segments: int
+    losses: Mapping[str, int]
+    seconds: float
+    exit_code: ExitCode
+
+    def text(self) -> str:
+        names = ("format", "images", "ok", "failed", "failures", "segments", "losses", "seconds")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"output": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What each step of the demonstration gave, its mIoU on held-out scenes, and the picture of them."""
+
+    steps: tuple[Result, ...]
+    mean_iou: float
+    contact_sheet: str
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        own = _line({"mean_iou": self.mean_iou, "contact_sheet": self.contact_sheet})
+        return "".join(step.text() for step in self.steps) + own
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """The bench's figures, as JSON holds them."""
+
+    figures: Mapping[str, Any]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line(self.figures)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a job would do: name → value, for each manifest or export. Nothing was written."""
+
+    tables: tuple[Mapping[str, str | int], ...]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return "".join(
+            "".join(f"{name + ':':14}{value}\n" for name, value in table.items()) + "dry run: nothing was written\n"
+            for table in self.tables
+        )
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
