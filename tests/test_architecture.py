@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},
     "labels": {*_BASE, "manifest", "sources", "", "labels"},
+    "report": {*_BASE, "manifest", "sources", "", "report"},
     "evaluation": {*_BASE, *_TEAM, "manifest", "", "evaluation"},
     "training": {*_BASE, *_TEAM, "manifest", "", "training"},
     "jobs": {*_BASE, *_TEAM, "manifest", "evaluation", "training", "results", "", "jobs"},

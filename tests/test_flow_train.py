@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.flow_process import flow, run_flow
-from tests.training import scenes
+from tests.trainings import scenes
 
 # Each starts a Ray of its own, with Ray Train's actors: a minute on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
-from segjobs.errors import ConfigError, ItemError, ManifestError
+from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.labels.base import prints_of
 from segjobs.labels.class_tables import ClassTable
@@ -28,6 +28,7 @@ from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category
 from segjobs.sources.decode import decode_label_png
+from segjobs.sources.read import read_file
 from segjobs.storage import Storage, join
 
 _SPELLING = re.compile(r"[\s_\-]+")
@@ -173,10 +174,7 @@ def _open_png(
 def _png_segments(
     uri: str, size_hw: tuple[int, int], *, storage: Storage, table: ClassTable, max_pixels: int
 ) -> list[dict[str, Any]]:
-    try:
-        data = storage.read(uri)
-    except FileNotFoundError:
-        raise ItemError("NOT_FOUND", f"{uri}: gone since it was listed") from None
+    data = read_file(storage, uri, what="the mask")
     return segments_from_ids(decode_label_png(data, max_pixels=max_pixels), size_hw, table)
 
 

@@ -8,16 +8,16 @@ single images are read where their images are. A text is a URI or the JSON of on
 so that no task holds more than its own.
 """
 
-import errno
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from segjobs.config import LabelsConfig, digest, nearest
-from segjobs.errors import ConfigError, ItemCode, ItemError
+from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
+from segjobs.sources.read import read_file
 from segjobs.storage import FileInfo, Storage
 from segjobs.text import first_few, size_text
 
@@ -161,14 +161,7 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 def read_label(storage: Storage, uri: str) -> bytes:
     """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
-    try:
-        return storage.read_item(uri)[0]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ItemError("NOT_FOUND", f"{uri}: the label is gone") from error
-    except OSError as error:
-        code: ItemCode = "TIMEOUT" if isinstance(error, TimeoutError) else "UNREADABLE"
-        code = "TOO_LARGE" if error.errno == errno.EFBIG else code
-        raise ItemError(code, f"{uri}: the label cannot be read: {error.strerror or error}") from error
+    return read_file(storage, uri, what="the label")
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

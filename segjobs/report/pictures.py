@@ -9,7 +9,6 @@ an image of 100 megapixels costs what its decoding costs.
 """
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.rle import decode, encode_label_map
 from segjobs.manifest.schema import Category, Task
 from segjobs.report.overlay import Segments, label_picture, overlay
+from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 
 RIGHT, WRONG, MISSING, EXTRA, UNLABELLED = range(5)
@@ -55,8 +55,8 @@ def draw_row(
     files and S3 with the environment's credentials), compares it with the row's SHA-256, and decodes
     it with Pillow. ``style``: the masks over the photo, or flat colours alone.
 
-    Raises ManifestError for a row that failed or whose masks are malformed, ItemError (NOT_FOUND,
-    CHANGED, UNREADABLE) where the image cannot be had, ValueError where it is not of the row's size.
+    Raises ManifestError for a row that failed or whose masks are malformed, ItemError where the image cannot
+    be had (as ``sources.read.read_original``) or decoded, ValueError where it is not of the row's size.
     """
     name = row["image_id"]
     if row["status"] != "ok":
@@ -67,7 +67,7 @@ def draw_row(
         return label_picture(row["segments"], size_hw, categories)
     if image is None:
         sha256 = (row.get("source") or {}).get("sha256")
-        image = open_picture(fetch(storage or Storage(), row["uri"], sha256=sha256), name=row["uri"])
+        image = open_picture(read_original(storage or Storage(), row["uri"], sha256=sha256), name=row["uri"])
     found_hw = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
     if found_hw != size_hw:
         raise ValueError(
@@ -75,19 +75,6 @@ def draw_row(
             "give it at that size, turned by its EXIF orientation"
         )
     return overlay(image, row["segments"], categories)
-
-
-def fetch(storage: Storage, uri: str, *, sha256: str | None = None) -> bytes:
-    """The bytes of a source image. Raises ItemError NOT_FOUND, UNREADABLE, or CHANGED (not of ``sha256``)."""
-    try:
-        data, _ = storage.read_item(uri)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("NOT_FOUND", f"{uri}: no such file") from None
-    except OSError as error:
-        raise ItemError("UNREADABLE", f"{uri}: cannot be read: {error.strerror or error}") from error
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise ItemError("CHANGED", f"{uri}: the file is not the one that was labelled (its sha256 differs)")
-    return data
 
 
 def open_picture(data: bytes, *, name: str) -> Image.Image:

@@ -1,6 +1,12 @@
-"""A planned file's bytes, checked against its fingerprint; what is wrong with them, as an item's error."""
+"""The bytes of one file of many, checked against what is known of it; what is wrong with them, as an item's error.
+
+a planned file          → read_item     → its bytes, of the planned size, time and etag
+an image's uri, sha256  → read_original → its bytes, those that were labelled
+a label's or mask's uri → read_file     → its bytes
+"""
 
 import errno
+import hashlib
 
 from segjobs.errors import ItemError
 from segjobs.storage import FileInfo, Storage
@@ -14,14 +20,8 @@ def read_item(storage: Storage, planned: FileInfo) -> bytes:
     """
     try:
         data, found = storage.read_item(planned.uri)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("NOT_FOUND", f"{planned.uri}: no such file") from None
-    except TimeoutError as error:
-        raise ItemError("TIMEOUT", f"{planned.uri}: {error.strerror}; see storage.deadline_s") from error
     except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise ItemError("TOO_LARGE", f"{planned.uri}: {error.strerror}") from error
-        raise ItemError("UNREADABLE", f"{planned.uri}: cannot be read: {error.strerror or error}") from error
+        raise item_error(error, planned.uri) from error
     before = (planned.size, planned.mtime_us, planned.etag)
     after = (found.size, found.mtime_us, found.etag)
     if before != after and planned.size >= 0:
@@ -31,3 +31,39 @@ def read_item(storage: Storage, planned: FileInfo) -> bytes:
             "label it with a new run",
         )
     return data
+
+
+def read_original(storage: Storage, uri: str, *, sha256: str | None) -> bytes:
+    """The bytes of an image that a manifest has masks of.
+
+    Compared by content, not by time: a data set that was copied is still the one that was labelled. ``sha256``: its
+    row's; None compares nothing. Raises ItemError as ``read_item`` does, CHANGED where the bytes are others.
+    """
+    data = read_file(storage, uri)
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise ItemError(
+            "CHANGED", f"{uri}: not the file that was labelled (its sha256 differs); prepare or label it anew"
+        )
+    return data
+
+
+def read_file(storage: Storage, uri: str, *, what: str | None = None) -> bytes:
+    """The bytes of a file. ``what``: see ``item_error``. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE, UNREADABLE."""
+    try:
+        return storage.read_item(uri)[0]
+    except OSError as error:
+        raise item_error(error, uri, what=what) from error
+
+
+def item_error(error: OSError, uri: str, *, what: str | None = None) -> ItemError:
+    """What ``Storage.read_item`` raised for one file → the item's error. The one place that decides its code.
+
+    ``what``: what the file is, such as "the label", where it is not the image itself.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ItemError("NOT_FOUND", f"{uri}: {what} is gone" if what else f"{uri}: no such file")
+    if isinstance(error, TimeoutError):
+        return ItemError("TIMEOUT", f"{uri}: {error.strerror}; see storage.deadline_s")
+    if error.errno == errno.EFBIG:
+        return ItemError("TOO_LARGE", f"{uri}: {error.strerror}")
+    return ItemError("UNREADABLE", f"{uri}: {what + ' ' if what else ''}cannot be read: {error.strerror or error}")

@@ -4,8 +4,8 @@
 |---|---|---|
 | a path, ``file:///…`` | ``local.LocalFiles`` | always |
 | ``s3://bucket/key`` | ``s3.S3Files`` | always |
-| ``gs://bucket/key``, ``az://container/key`` | ``elsewhere.Buckets`` | as ``storage.schemes`` allows, with an extra |
-| ``http://…``, ``https://…`` | ``elsewhere.Web``, to read | as ``storage.schemes`` allows, with an extra |
+| ``gs://bucket/key``, ``az://container/key`` | ``fsspec_stores.Buckets`` | by ``storage.schemes``, with an extra |
+| ``http://…``, ``https://…`` | ``fsspec_stores.Web``, to read | by ``storage.schemes``, with an extra |
 
 Objects are read whole and written whole: ``put_if_absent`` publishes complete bytes or nothing, and never replaces
 what is there. A ``Storage`` holds settings only, so it pickles small; each process makes its own connections at

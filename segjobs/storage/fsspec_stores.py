@@ -11,14 +11,12 @@ they like, so errors are judged by the HTTP status that they carry.
 """
 
 import errno
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import fsspec
@@ -26,43 +24,14 @@ from fsspec.asyn import sync
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError, StorageError
-from segjobs.storage.retry import wait_s
+from segjobs.storage.retry import Failed, Fault, FaultKind, with_retries
 from segjobs.storage.uris import FileInfo, microseconds
 
 Reply = TypeVar("Reply")
-FaultKind = Literal["transient", "slow", "busy", "denied", "refused"]
 
 _CHUNK_BYTES = 2**20
 _EMPTY_RANGE = 416  # the reply to a range of an empty object
 _PLAIN = {"Accept-Encoding": "identity"}  # so that a length is the file's own
-
-
-@dataclass
-class _Failure(Exception):
-    """What a request ended with, for a file of ``uri``."""
-
-    kind: FaultKind
-    text: str
-    uri: str
-    status: int | None
-
-    def of_store(self) -> StorageError:
-        """The error that stops the job."""
-        scheme = self.uri.partition("://")[0]
-        match self.kind:
-            case "denied":
-                return StorageError(f"{self.uri}: access denied ({self.text}); check credentials and policy")
-            case "refused":
-                return StorageError(f"{self.uri}: {scheme}:// cannot be used so: {self.text}; check its credentials")
-        return StorageError(f"{self.uri}: the store fails ({self.text}); run the command again")
-
-    def of_item(self) -> OSError | StorageError:
-        """The error of this file alone, unless its host is overloaded."""
-        if self.kind == "busy":
-            return self.of_store()
-        if self.kind == "slow":
-            return TimeoutError(errno.ETIMEDOUT, self.text, self.uri)
-        return OSError(errno.EIO, self.text, self.uri)
 
 
 class Buckets:
@@ -86,10 +55,10 @@ class Buckets:
     def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
         most = self._config.max_item_bytes
         try:
-            data = self._ask(uri, "cat_file", uri, start=0, end=most + 1)
-        except StorageError as error:
-            if not isinstance(error.__cause__, _Failure) or error.__cause__.status != _EMPTY_RANGE:
-                raise
+            data = self._try(uri, "cat_file", uri, start=0, end=most + 1)
+        except Failed as failed:
+            if failed.fault.kind != "empty":
+                raise _error_of_store(failed, uri) from failed
             data = b""
         _check_size(len(data), most)
         # Asked after the bytes: what was written in between is told as a change, and never taken for them.
@@ -153,9 +122,12 @@ class Buckets:
     def _ask(self, uri: str, method: str, *args: Any, **options: Any) -> Any:
         """A method of the file system. Raises FileNotFoundError, FileExistsError, StorageError."""
         try:
-            return _try(self._config, uri, partial(_call, self._files, method, *args, **options))
-        except _Failure as failure:
-            raise failure.of_store() from failure
+            return self._try(uri, method, *args, **options)
+        except Failed as failed:
+            raise _error_of_store(failed, uri) from failed
+
+    def _try(self, uri: str, method: str, *args: Any, **options: Any) -> Any:
+        return _try(self._config, partial(_call, self._files, method, *args, **options))
 
 
 class Web:
@@ -175,23 +147,23 @@ class Web:
     def read(self, uri: str) -> bytes:
         try:
             return self._get(uri, None)[0]
-        except _Failure as failure:
-            raise failure.of_store() from failure
+        except Failed as failed:
+            raise _error_of_store(failed, uri) from failed
 
     def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
         try:
             data, headers = self._get(uri, self._config.max_item_bytes)
-        except _Failure as failure:
-            raise failure.of_item() from failure
+        except Failed as failed:
+            raise _error_of_item(failed, uri) from failed
         # Asked for by name: aiohttp spells the headers' names as it likes.
         found = {name: headers.get(name) for name in ("ETag", "Last-Modified")}
         return data, _file_info(uri, {**found, "size": headers.get("Content-Length")})
 
     def get_file(self, uri: str, path: Path) -> None:
         try:
-            _try(self._config, uri, partial(_call, self._files, "get_file", uri, str(path)))
-        except _Failure as failure:
-            raise failure.of_store() from failure
+            _try(self._config, partial(_call, self._files, "get_file", uri, str(path)))
+        except Failed as failed:
+            raise _error_of_store(failed, uri) from failed
 
     def walk(self, root: str) -> Iterator[FileInfo]:
         raise ConfigError(f"{root}: no such file, and the web has no folders to list; give a list of URIs (.txt, .csv)")
@@ -223,7 +195,7 @@ class Web:
                     _check_size(max(len(body), reply.content_length or 0), most)
                 return bytes(body), reply.headers
 
-        reply: Any = _try(self._config, uri, lambda timeout: sync(self._files.loop, get, timeout=timeout))
+        reply: Any = _try(self._config, lambda timeout: sync(self._files.loop, get, timeout=timeout))
         return reply
 
 
@@ -248,25 +220,45 @@ def _call(files: Any, method: str, *args: Any, timeout: float, **options: Any) -
     return getattr(files, method)(*args, **options)
 
 
-def _try(config: StorageConfig, uri: str, send: Callable[..., Reply]) -> Reply:
-    """``send(timeout=…)``, again where that helps; FileNotFoundError, FileExistsError, EFBIG or _Failure."""
-    end = time.monotonic() + config.deadline_s
-    attempt = 0
-    while True:
-        attempt += 1
+def _try(config: StorageConfig, send: Callable[..., Reply]) -> Reply:
+    """``send(timeout=…)``, again where that helps. Raises FileNotFoundError, FileExistsError, EFBIG or Failed."""
+
+    def once(left_s: float) -> Reply:
         try:
-            return send(timeout=end - time.monotonic())
+            return send(timeout=left_s)
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EFBIG:
                 raise
-            status, cause = _status(error), error
-            kind = _kind(error, status)
-        pause_s = wait_s(attempt)
-        if kind in ("denied", "refused") or attempt == config.attempts or time.monotonic() + pause_s > end:
-            raise _Failure(kind, f"{_words(cause)}; {attempt} attempt(s)", uri, status) from cause
-        time.sleep(pause_s)
+            raise Failed(Fault(_kind(error, _status(error)), _words(error))) from error
+
+    return with_retries(once, attempts=config.attempts, deadline_s=config.deadline_s)
+
+
+def _error_of_store(failed: Failed, uri: str) -> StorageError:
+    """The error that stops the job."""
+    scheme, text = uri.partition("://")[0], _tried(failed)
+    match failed.fault.kind:
+        case "denied":
+            return StorageError(f"{uri}: access denied ({text}); check credentials and policy")
+        case "refused" | "empty":
+            return StorageError(f"{uri}: {scheme}:// cannot be used so: {text}; check its credentials")
+    return StorageError(f"{uri}: the store fails ({text}); run the command again")
+
+
+def _error_of_item(failed: Failed, uri: str) -> OSError | StorageError:
+    """The error of this file alone, unless its host is overloaded."""
+    match failed.fault.kind:
+        case "busy":
+            return _error_of_store(failed, uri)
+        case "slow":
+            return TimeoutError(errno.ETIMEDOUT, _tried(failed), uri)
+    return OSError(errno.EIO, _tried(failed), uri)
+
+
+def _tried(failed: Failed) -> str:
+    return f"{failed.fault.text}; {failed.attempts} attempt(s)"
 
 
 def _status(error: Exception) -> int | None:
@@ -283,6 +275,8 @@ def _kind(error: Exception, status: int | None) -> FaultKind:
         return "denied"
     if status in (429, 503):
         return "busy"
+    if status == _EMPTY_RANGE:
+        return "empty"
     if status is not None:
         return "transient" if status == 408 or (status >= 500 and status != 501) else "refused"
     if isinstance(error, TimeoutError):

@@ -19,11 +19,10 @@ which repeats around them, lends its session and its event loop only; all errors
 import asyncio
 import errno
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 from botocore.exceptions import (
@@ -45,12 +44,9 @@ from s3fs import S3FileSystem
 
 from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
-from segjobs.storage.retry import LONGEST_WAIT_S, wait_s
+from segjobs.storage.retry import LONGEST_WAIT_S, Action, Failed, Fault, usual_action, with_retries
 
 Reply = TypeVar("Reply")
-FaultKind = Literal[
-    "transient", "slow", "busy", "unreachable", "expired", "denied", "missing", "exists", "large", "item", "refused"
-]
 
 # ValueError: botocore's of an endpoint that is no URL. RecursionError: its search for the region that a redirect
 # means asks the endpoint that redirects, such as http://… of a server that wants https.
@@ -71,15 +67,6 @@ _PROBE_S = 10.0  # in which a store that is up tells whether a bucket is there
 _CONNECTIONS = 64  # more than any stage has requests in flight
 _CHUNK_BYTES = 2**20
 _SLOWEST_BYTES_PER_S = 2**20  # large objects have their deadline extended to this rate
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What went wrong with one request: what to do about it, and one line about it."""
-
-    kind: FaultKind
-    text: str
-    least_wait_s: float = 0.0  # the store's own Retry-After
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -243,29 +230,36 @@ class S3:
     # --- attempts ------------------------------------------------------------------------------
 
     def _try(self, request: "_Request[Reply]") -> Reply:
-        end = time.monotonic() + max(self._config.deadline_s, request.moved_bytes / _SLOWEST_BYTES_PER_S)
-        attempt, renewed = 0, False
-        while True:
-            attempt += 1
+        deadline_s = max(self._config.deadline_s, request.moved_bytes / _SLOWEST_BYTES_PER_S)
+        session, renewed = self._sessions, False
+
+        def send(left_s: float) -> Reply:
+            nonlocal session
             session = self._sessions
             try:
-                reply: Any = sync(self.filesystem.loop, self._once, request, end - time.monotonic())
+                reply: Any = sync(self.filesystem.loop, self._once, request, left_s)
             except _FAULTS as error:
-                fault, cause = fault_of(error), error
-            else:
-                self.reached = True
-                self._buckets.add(request.bucket)
-                return reply
+                raise Failed(fault_of(error)) from error
+            return reply
+
+        def action(fault: Fault) -> Action:
+            nonlocal renewed
             if fault.kind == "expired" and not renewed:
                 renewed = True
                 self._renew(session)
-                continue
-            pause_s = max(fault.least_wait_s, wait_s(attempt))
-            again = fault.kind in ("transient", "slow", "busy") or (fault.kind == "unreachable" and self.reached)
-            if not again or attempt == self._config.attempts or time.monotonic() + pause_s > end:
-                raise self._final(request, fault, attempt) from cause
+                return "now"
+            if fault.kind == "unreachable" and self.reached:
+                return "wait"
             self.reached = self.reached or fault.kind == "busy"
-            time.sleep(pause_s)
+            return usual_action(fault)
+
+        try:
+            reply = with_retries(send, attempts=self._config.attempts, deadline_s=deadline_s, action=action)
+        except Failed as failed:
+            raise self._final(request, failed.fault, failed.attempts) from failed.__cause__
+        self.reached = True
+        self._buckets.add(request.bucket)
+        return reply
 
     async def _once(self, request: "_Request[Reply]", left_s: float) -> Reply:
         async with asyncio.timeout(max(left_s, 0)):

@@ -3,7 +3,6 @@
 place → part → row → image, checked, and the segments of classes that are learnt → Example
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from segjobs.config import SourceConfig
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.parts import Run, read_part
 from segjobs.sources.decode import decode_image
+from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 
 _READ_COLUMNS = ("image_id", "uri", "width", "height", "source", "segments")
@@ -81,16 +81,7 @@ class ExampleReader:
         return self._part(number, part)["image_id"][row].as_py()
 
     def _image(self, row: Mapping[str, Any]) -> np.ndarray:
-        try:
-            data = self._storage.read(row["uri"])
-        except (FileNotFoundError, NotADirectoryError):
-            raise ItemError("NOT_FOUND", f"{row['uri']}: no such file") from None
-        except OSError as error:
-            raise ItemError("UNREADABLE", f"{row['uri']}: cannot be read: {error.strerror or error}") from error
-        # By content, not by time: a data set that was copied is still the one that was labelled.
-        expected = (row["source"] or {}).get("sha256")
-        if expected and hashlib.sha256(data).hexdigest() != expected:
-            raise ItemError("CHANGED", f"{row['uri']}: not the file that was labelled; prepare or label it anew")
+        data = read_original(self._storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
         image = decode_image(data, max_pixels=self._max_pixels)
         if image.shape[:2] != (row["height"], row["width"]):
             raise ItemError(

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjobs.errors import ConfigError, ManifestError
-from segjobs.evaluation.inputs import match_categories
+from segjobs.config import EvaluateConfig
+from segjobs.errors import ConfigError, ItemError, ManifestError
+from segjobs.evaluation.inputs import match_categories, open_pairing
 from segjobs.manifest.schema import Category
+from segjobs.storage import Storage
 from tests.made import GREY, TRUTH, class_values, evaluated, manifest
 
 
@@ -48,6 +50,27 @@ def test_label_pngs_of_another_tool(ray_session: None, tmp_path: Path) -> None:
         evaluated(tmp_path, truth, str(tmp_path / "masks"), "wrong", predictions={**about, "ids": [1, 2]})
     with pytest.raises(ConfigError, match=r"no \.png below it"):
         evaluated(tmp_path, truth, str(tmp_path / "truth"), "none", predictions=about)
+
+
+def test_a_label_png_that_cannot_be_had_fails_its_image_alone(tmp_path: Path) -> None:
+    truth = manifest(tmp_path / "truth", {"a.jpg": ["ssrr"]})
+    path = tmp_path / "masks" / "a.png"
+    path.parent.mkdir()
+    Image.fromarray(np.array([[3, 3, 7, 7]], np.uint8)).save(path)
+    sides = {"predictions": {"uri": str(path.parent), "format": "png"}, "truth": {"uri": truth}}
+    config = EvaluateConfig.model_validate(
+        {**sides, "output": {"uri": str(tmp_path / "scores")}, "storage": {"max_item_bytes": 200}}
+    )
+    pairing, (span,), _ = open_pairing(config, Storage(config.storage), config.predictions, truth)
+    read, uri = pairing.predictions.foreign, span.foreign["a.jpg"]
+    assert read is not None
+    assert [segment["category"] for segment in read(uri, (1, 4))] == ["sky", "road"]
+    path.write_bytes(path.read_bytes() + bytes(200))
+    with pytest.raises(ItemError, match=r"TOO_LARGE: .*a\.png: \d+ bytes, storage\.max_item_bytes is 200"):
+        read(uri, (1, 4))
+    path.unlink()
+    with pytest.raises(ItemError, match=r"NOT_FOUND: .*a\.png: the mask is gone"):
+        read(uri, (1, 4))
 
 
 def test_coco_results_of_another_tool(ray_session: None, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Listing: every kind of input, and reading what was planned."""
 
 import csv
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segjobs.config import InputConfig
-from segjobs.errors import ConfigError, ItemError
+from segjobs.errors import ConfigError
 from segjobs.sources.images import list_images
-from segjobs.sources.read import read_item
-from segjobs.storage import FileInfo, Storage, join
+from segjobs.storage import Storage, join
 
 Store = tuple[Storage, str]
 FILES = ["a/1.jpg", "a/2.PNG", "a/b/3.tif", "a/notes.txt", "c/4.jpeg", "[x]/5.jpg"]
@@ -78,27 +76,3 @@ def test_a_csv_list_and_what_can_be_wrong_with_it(tmp_path: Path) -> None:
 def test_nothing_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file or folder"):
         listed(Storage(), str(tmp_path / "none"))
-
-
-def test_reading_checks_the_fingerprint(tmp_path: Path) -> None:
-    path = tmp_path / "1.jpg"
-    path.write_bytes(b"12345")
-    (item,) = list_images(Storage(), InputConfig(uri=str(tmp_path)))
-    assert read_item(Storage(), item) == b"12345"
-
-    path.write_bytes(b"123456")
-    assert code_of(item) == "CHANGED"
-    path.write_bytes(b"54321")
-    os.utime(path, ns=(0, 0))
-    assert code_of(item) == "CHANGED", "the same size at another time is another file"
-    path.unlink()
-    assert code_of(item) == "NOT_FOUND"
-    path.mkdir()
-    assert code_of(item) == "UNREADABLE"
-    assert code_of(FileInfo(str(tmp_path / "never"), "never", -1, 0, "")) == "NOT_FOUND"
-
-
-def code_of(item: FileInfo) -> str:
-    with pytest.raises(ItemError) as caught:
-        read_item(Storage(), item)
-    return caught.value.code

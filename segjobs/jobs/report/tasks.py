@@ -25,8 +25,9 @@ from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
 from segjobs.report.contents import Card, ManifestTally
 from segjobs.report.picks import Pick, Wanted, candidates
-from segjobs.report.pictures import Subject, draw_card, fetch, with_ids
+from segjobs.report.pictures import Subject, draw_card, with_ids
 from segjobs.sources.decode import decode_image
+from segjobs.sources.read import read_original
 from segjobs.storage import Storage, join
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
@@ -270,7 +271,7 @@ def draw_image(
 
 def _photo(row: Mapping[str, Any], size_hw: tuple[int, int], drawing: Drawing) -> np.ndarray:
     """The image of a row, uint8 (H, W, 3). Raises ItemError where it is gone, changed or not of its masks' size."""
-    data = fetch(drawing.storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
+    data = read_original(drawing.storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
     photo = decode_image(data, max_pixels=drawing.max_pixels)
     if photo.shape[:2] != size_hw:
         raise ItemError(

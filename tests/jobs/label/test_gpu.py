@@ -22,7 +22,7 @@ from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
 from segjobs.storage import Storage
 from tests.flow_process import run_flow
-from tests.training import draw, scenes
+from tests.trainings import draw, scenes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

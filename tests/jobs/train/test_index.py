@@ -11,7 +11,7 @@ from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
 from segjobs.training.examples import ExampleReader, ExampleSource
-from tests.training import NAMES, draw, scenes
+from tests.trainings import NAMES, draw, scenes
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 STORAGE = Storage()

@@ -16,7 +16,7 @@ from segjobs.jobs.train import feed, worker
 from segjobs.jobs.train.worker import Trainer
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import Checkpoints
-from tests.training import config_of, draw, scenes, trainer_of
+from tests.trainings import config_of, draw, scenes, trainer_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
