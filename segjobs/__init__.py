@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from segjobs.manifest.manifest import Manifest, Row
     from segjobs.manifest.schema import Category, ModelCard
     from segjobs.models.base import Instances, LabelMap, Segmenter
-    from segjobs.report.pictures import draw_row
+    from segjobs.page.pictures import draw_row
     from segjobs.results import EvaluateResult, ExportResult, PrepareResult, ReportResult, RunResult, TrainResult
 
 __version__ = "0.1.0"
@@ -81,7 +81,7 @@ _HOMES = {
     **dict.fromkeys(("Manifest", "Row"), "segjobs.manifest.manifest"),
     **dict.fromkeys(("Category", "ModelCard"), "segjobs.manifest.schema"),
     **dict.fromkeys(("Instances", "LabelMap", "Segmenter"), "segjobs.models.base"),
-    "draw_row": "segjobs.report.pictures",
+    "draw_row": "segjobs.page.pictures",
     **{name: "segjobs.errors" for name in __all__ if name.endswith("Error") or name == "ExitCode"},
 }
 """Public name → the module that has it."""

@@ -9,7 +9,7 @@ from PIL import Image
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.manifest import Manifest
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category
-from segjobs.report.pictures import draw_row
+from segjobs.page.pictures import draw_row
 from segjobs.storage import Storage
 from tests.manifests import segment_of, write_manifest
 

@@ -21,11 +21,11 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
-from segjobs.report.contents import Group, ManifestSummary, Page
-from segjobs.report.page import about_of, render
-from segjobs.report.picks import Pick, Wanted, choose
-from segjobs.report.pictures import common_categories
-from segjobs.report.scores import categories_of, read_report
+from segjobs.page.contents import Group, ManifestSummary, Page
+from segjobs.page.page import about_of, render
+from segjobs.page.picks import Pick, Wanted, choose
+from segjobs.page.pictures import common_categories
+from segjobs.page.scores import categories_of, read_report
 from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
 
