@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from segjobs.config.contradictions import contradictions
+from segjobs.config.contradictions import CONTRADICTION
 from segjobs.config.interpolation import resolved
 from segjobs.config.keys import section_in, section_of
 from segjobs.errors import ConfigError
@@ -70,7 +70,6 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
         # What could not be resolved is said already; here it would be missing.
         problems += [_describe(kind, item, where, given) for item in found if _key_of(item) not in unresolved]
         raise ConfigError(*problems) from None
-    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in contradictions(config)]
     if problems:
         raise ConfigError(*problems)
     return config
@@ -97,6 +96,9 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Se
     """One finding of pydantic as ``file: key: what is wrong; what would fit``."""
     keys, key = [str(part) for part in item["loc"]], _key_of(item)
     source = _origin(key, where, given)
+    if item["type"] == CONTRADICTION:
+        key = ".".join([*keys[:-1], item["ctx"]["key"] or keys[-1]])
+        return f"{_origin(key, where, given)}: {key}: {item['msg']}"
     if item["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
     if item["type"] == "missing":
