@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from segjobs.config.contradictions import contradictions
+from segjobs.config.contradictions import CONTRADICTION
 from segjobs.config.interpolation import resolved
 from segjobs.config.keys import section_in, section_of
 from segjobs.errors import ConfigError
@@ -151,7 +151,6 @@ def _checked(kind: type[Config], layers: Sequence[Any], origins: _Origins, probl
         # What could not be resolved is said already; here it would be missing.
         problems += [_describe(kind, item, origins) for item in found if _key_of(item) not in unresolved]
         raise ConfigError(*problems) from None
-    problems += [f"{origins.of(key)}: {key}: {text}" for key, text in contradictions(config)]
     if problems:
         raise ConfigError(*problems)
     return config
@@ -172,6 +171,9 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], origins: _Origins) ->
     """One finding of pydantic as ``file: key: what is wrong; what would fit``."""
     keys, key = [str(part) for part in item["loc"]], _key_of(item)
     source = origins.of(key)
+    if item["type"] == CONTRADICTION:
+        key = ".".join([*keys[:-1], item["ctx"]["key"] or keys[-1]])
+        return f"{origins.of(key)}: {key}: {item['msg']}"
     if item["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
     if item["type"] == "missing":

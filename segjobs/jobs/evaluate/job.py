@@ -93,10 +93,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
 def _open(config: EvaluateConfig, storage: Storage) -> list[_Entry]:
     """The predictions and, where there is truth too, the baseline."""
-    if config.truth is None and config.baseline is None:
-        raise ConfigError("truth.uri: missing; name a manifest of truth, or baseline.uri to compare two models without")
     reference = config.truth or config.baseline
-    assert reference is not None  # noqa: S101
+    assert reference is not None, "the config has one of them"  # noqa: S101
     pairing, spans, of = open_pairing(config, storage, config.predictions, reference.uri)
     entries = [_Entry(config.output.uri, pairing, spans, of)]
     if config.truth is None or config.baseline is None:
