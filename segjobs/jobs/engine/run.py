@@ -1,8 +1,8 @@
-"""The run that every job is: plan → pending shards → Ray Data stages → parts → run.json.
+"""The run that every job is: plan → pending shards → stages → parts → run.json.
 
-A job brings its items, its identity and its stages (blocks of planned items in, blocks of manifest
-rows out). This module publishes the plan, skips the shards whose parts stand, follows those of the
-others (``shards.py``) and closes the run. Starting it again after anything continues it.
+A job brings its items, its identity, its stages (blocks of planned items in, blocks of manifest rows out) and
+who is to work on them (``executor.py``). This module publishes the plan, skips the shards whose parts stand, follows
+those of the others (``shards.py``) and closes the run. Starting it again after anything continues it.
 """
 
 import json
@@ -17,10 +17,9 @@ import pyarrow as pa
 
 from segjobs import __version__
 from segjobs.errors import ConflictError, ManifestError, StorageError
-from segjobs.jobs.engine.attempts import open_attempts
-from segjobs.jobs.engine.graceful_stop import GracefulStop
+from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.shards import STAGES, Job, Stages, publish, shards_of, verify
+from segjobs.jobs.engine.shards import STAGES, Job, publish, shards_of, verify
 from segjobs.manifest.parts import (
     PartInfo,
     Receipt,
@@ -103,7 +102,13 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
 
 
 def run_job(
-    storage: Storage, job: Job, stages: Stages, progress: Progress, *, tallies: TallySink | None = None
+    storage: Storage,
+    job: Job,
+    stages: Sequence[Stage],
+    progress: Progress,
+    *,
+    executor: Executor,
+    tallies: TallySink | None = None,
 ) -> Summary:
     """Run the job to its end, or continue it; the manifest stands complete at ``job.uri`` after it.
 
@@ -122,17 +127,17 @@ def run_job(
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
     progress.start(total=job.plan.items.num_rows, done=summary.already_done)
-    attempts = open_attempts(storage, job.uri)
+    attempt = executor.attempt(storage, job.uri, progress)
     others = 0
     try:
-        for done_shard in verify(storage, job, [shard for shard in shards if shard[0] in done]):
+        for done_shard in verify(executor, storage, job, [shard for shard in shards if shard[0] in done]):
             receipts[done_shard.number] = done_shard.receipt
             summary.add(done_shard.receipt)
             if tallies:
                 tallies.add(done_shard.number, done_shard.tally)
         progress.begin()
-        with GracefulStop(attempts, progress, job.grace_s) as drain:
-            for done_shard in publish(attempts, job, pending, stages):
+        with attempt.stopping(job.grace_s) as stopping:
+            for done_shard in publish(attempt, storage, job, pending, stages):
                 if not summary.first_shard_s:
                     summary.first_shard_s = time.monotonic() - start
                 receipt = receipts[done_shard.number] = done_shard.receipt
@@ -145,8 +150,8 @@ def run_job(
                     others += 1
                     if others == 1:
                         progress.note(f"{job.verb}: another run of the same job is at work on {job.uri}; it is shared")
-            if drain.asked and len(receipts) < len(shards):
-                drain.leave()
+            if stopping.asked and len(receipts) < len(shards):
+                stopping.leave()
     finally:
         progress.stop()
     assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
@@ -159,9 +164,9 @@ def run_job(
     return summary
 
 
-def gather(storage: Storage, job: Job, tallies: TallySink) -> None:
+def gather(executor: Executor, storage: Storage, job: Job, tallies: TallySink) -> None:
     """Hand the tallies of a finished run's parts to ``tallies``; nothing is published."""
-    for done_shard in verify(storage, job, shards_of(job)):
+    for done_shard in verify(executor, storage, job, shards_of(job)):
         tallies.add(done_shard.number, done_shard.tally)
 
 

@@ -139,7 +139,7 @@ def _number(span: Span, place: int, image_id: str) -> int:
 
 
 def _publish_file(exporting: Exporting, name: str, written: Written) -> str | None:
-    exporter = exporting.target
+    exporter = exporting.exporter
     if written.data is None or exporter.folder is None:
         return None
     path = f"{exporter.folder}/{name}{exporter.suffix}"

@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ItemError, SegjobsError
-from segjobs.jobs.engine.attempts import Attempts, Work
-from segjobs.jobs.engine.isolation import OnStuck, work_isolated
+from segjobs.jobs.engine.executor import Work, Worker
+from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
-from segjobs.jobs.engine.watchdog import Watchdog
-from segjobs.jobs.label.decode import Decoding, Loaded, load, tell_hung, unpack
+from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
+from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
 
@@ -97,12 +97,11 @@ class _Shard:
 class Labeller:
     """One model on one device; called with shards, by several threads at a time."""
 
-    def __init__(self, settings: Settings, attempts: Attempts | None = None, report: OnStuck | None = None) -> None:
+    def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
-        self._attempts = attempts
         self._to_segments = to_segments
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
@@ -116,16 +115,9 @@ class Labeller:
             self._segmenter = self._device.submit(_build, settings).result()
         except SegjobsError as error:
             self._broken = error
-        self._watchdog = Watchdog(settings.decoding.deadline_s, report or partial(tell_hung, attempts))
+        self._watchdog = Watchdog(settings.decoding.deadline_s, report)
 
-    def __call__(self, items: pa.Table) -> pa.Table:
-        """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
-        if self._broken:
-            raise self._broken
-        assert self._attempts is not None  # noqa: S101
-        return self._attempts.run("labelling", items, self.label, self._label_isolated)
-
-    def _label_isolated(self, items: pa.Table) -> pa.Table:
+    def label_isolated(self, items: pa.Table) -> pa.Table:
         """``label`` in child processes; the device is theirs meanwhile."""
         from segjobs.models.batching import set_aside
 
@@ -137,7 +129,7 @@ class Labeller:
             return work_isolated(items, partial(_child_of, self._settings), fail, imports=_CHILD_IMPORTS)
 
     def label(self, items: pa.Table) -> pa.Table:
-        """``__call__`` without a record of the attempt."""
+        """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
         if self._broken:
             raise self._broken
         shard = _Shard()
@@ -277,9 +269,15 @@ class Labeller:
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}
 
 
+def labelling(settings: Settings, report: OnStuck) -> Worker:
+    """In an actor: a model that labels its shards."""
+    labeller = Labeller(settings, report)
+    return Worker(labeller.label, labeller.label_isolated)
+
+
 def _child_of(settings: Settings, report: OnStuck) -> Work:
     """In a child process: a labeller of its own."""
-    return Labeller(settings, report=report).label
+    return Labeller(settings, report).label
 
 
 def _times(loaded: Loaded) -> dict[str, float]:

@@ -57,7 +57,8 @@ def labelled(folder: Path, device: str, *, batch_size: int = 8, **settings: Any)
             precision="fp32",
             device=device,
             threads=4,
-        )
+        ),
+        report=print,
     )
     return labeller.label(items).to_pylist()
 
