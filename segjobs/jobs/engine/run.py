@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from segjobs import __version__
-from segjobs.errors import ConflictError, ManifestError, StorageError
+from segjobs.errors import ManifestError, StorageError
 from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import STAGES, Job, publish, shards_of, verify
+from segjobs.jobs.engine.standing import differences, read_standing, unlike
 from segjobs.manifest.parts import (
     PartInfo,
     Receipt,
@@ -83,19 +84,17 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
     there is one, and the shards already published. Raises ConflictError where the output holds a run
     of other inputs or settings, with what differs.
     """
-    try:
-        standing, metadata = read_plan(storage.read(_plan_uri(job.uri)))
-    except (FileNotFoundError, NotADirectoryError):
+    data = read_standing(storage, _plan_uri(job.uri))
+    if data is None:
         return job, None, set()
+    try:
+        standing, metadata = read_plan(data)
     except pa.ArrowException as error:
         raise ManifestError(f"{_plan_uri(job.uri)} is damaged: {error}") from error
     other = json.loads(metadata[FOOTER_KEY])
     if other["run_id"] != job.run_id:
-        raise ConflictError(
-            f"{job.uri} holds another run ({other['run_id']}); "
-            + "; ".join(_differences(job, standing, other))
-            + ". Choose a new output.uri to start a new run, or restore the old inputs and settings to finish this one"
-        )
+        found = f"{job.uri} holds another run ({other['run_id']})"
+        raise unlike(found, list(_differences(job, standing, other)), "run")
     run = find_run(storage, job.uri)
     job = replace(job, plan=standing)
     return job, run, list_parts(storage, job.uri) & set(range(standing.num_shards))
@@ -194,10 +193,7 @@ def _differences(job: Job, standing: Plan, other: dict[str, Any]) -> Iterable[st
         return
     if standing.digest != job.plan.digest:
         yield "the input differs: " + _input_difference(standing.items, job.plan.items)
-    for name in sorted({*job.identity, *other["identity"]}):
-        old, new = other["identity"].get(name), job.identity.get(name)
-        if old != new:
-            yield f"{name} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}"
+    yield from differences(other["identity"], job.identity)
 
 
 def _input_difference(old: pa.Table, new: pa.Table) -> str:

@@ -6,7 +6,7 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segjobs.errors import ConflictError, ManifestError
@@ -40,16 +40,33 @@ def differing(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     return [key for key in sorted({*standing, *wanted}) if standing.get(key) != wanted.get(key)]
 
 
-def differences(standing: Any, wanted: Any, name: str = "") -> Iterator[str]:
-    """What differs, key by key down to what is no object: 'optimiser.seed was 1, is 2'."""
-    if isinstance(standing, dict) and isinstance(wanted, dict):
-        for key in differing(standing, wanted):
-            yield from differences(standing.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-    elif standing != wanted:
-        yield f"{name} was {json.dumps(standing, ensure_ascii=False)}, is {json.dumps(wanted, ensure_ascii=False)}"
+def differences(standing: Mapping[str, Any], wanted: Mapping[str, Any], *, deep: bool = False) -> list[str]:
+    """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object."""
+    found: list[str] = []
+    for key in differing(standing, wanted):
+        old, new = standing.get(key), wanted.get(key)
+        if deep and isinstance(old, dict) and isinstance(new, dict):
+            found += (f"{key}.{line}" for line in differences(old, new, deep=True))
+        else:
+            found.append(f"{key} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}")
+    return found
+
+
+def unlike(found: str, lines: Sequence[str], new: str) -> ConflictError:
+    """``found`` (what stands where) is not of these inputs and settings: what differs, and how to begin a ``new``."""
+    return ConflictError(
+        f"{found}; {'; '.join(lines)}. Choose a new output.uri to start a new {new}, "
+        "or restore the old inputs and settings to finish this one"
+    )
+
+
+def check_names(found: str, standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ConflictError, with the names of what differs: for values that say nothing to a person."""
+    if names := differing(standing, wanted):
+        raise ConflictError(f"{found} other {', '.join(names)}: choose a new output.uri")
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:
-    """Put a file that every attempt makes alike. Raises ConflictError where another one stands: ``uri`` and why."""
+    """Put a file that every attempt makes alike. Raises ConflictError, which says why, where another one stands."""
     if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
         raise ConflictError(f"{uri} {conflict}; choose a new output.uri")
