@@ -2,7 +2,7 @@
 
     plan ─→ [decode tasks] ─→ actors: read, decode, prepare │ forward │ restore, RLE ─→ writer ─→ run.json
 
-A shard stays one block all the way. ``actor.py`` is what happens to it in tasks and actors.
+A shard stays one block all the way. ``decode.py`` is what happens to it in tasks, ``predictor.py`` in actors.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,9 @@ from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
-from segjobs.jobs.label.actor import Settings, labelling
+from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
+from segjobs.jobs.label.predictor import Settings
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
