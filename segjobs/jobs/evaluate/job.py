@@ -18,7 +18,7 @@ from rich.console import Console
 
 from segjobs import __version__
 from segjobs.config import EvaluateConfig, PredictionsConfig, nearest
-from segjobs.errors import ConfigError, ConflictError, ManifestError
+from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation import report as report_sections
 from segjobs.evaluation.estimates import all_figures, area_shares
 from segjobs.evaluation.inputs import open_pairing
@@ -27,6 +27,7 @@ from segjobs.evaluation.scores import TAKES_PART, Census, Scores, column_of, kee
 from segjobs.evaluation.slices import Slices, open_slices
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.standing import check_names, publish_same, read_standing_json
 from segjobs.jobs.evaluate.console import headlines, main_figures, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.schema import Category
@@ -116,10 +117,7 @@ def _open(config: EvaluateConfig, storage: Storage) -> list[_Entry]:
 
 def _earlier(storage: Storage, uri: str) -> dict[str, Any] | None:
     """What an earlier evaluation at ``uri`` scored, None where there is none."""
-    try:
-        return json.loads(storage.read(_scores_uri(uri)))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return read_standing_json(storage, _scores_uri(uri))
 
 
 def _scores_uri(uri: str) -> str:
@@ -163,13 +161,9 @@ def _identity(config: EvaluateConfig, entries: Sequence[_Entry], slices: Slices)
 
 
 def _standing_report(storage: Storage, uri: str, identity: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        report = json.loads(storage.read(join(uri, "report.json")))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    differing = [key for key in identity if report.get("identity", {}).get(key) != identity[key]]
-    if differing:
-        raise ConflictError(f"{uri} holds a report with other {', '.join(differing)}: choose a new output.uri")
+    report = read_standing_json(storage, join(uri, "report.json"))
+    if report is not None:
+        check_names(f"{uri} holds a report with", report.get("identity", {}), identity)
     return report
 
 
@@ -192,8 +186,7 @@ def _score(storage: Storage, entry: _Entry, progress: Progress) -> None:
 
 
 def _publish(storage: Storage, uri: str, data: bytes) -> None:
-    if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
-        raise ConflictError(f"{uri} is there and differs: it belongs to another evaluation; choose a new output.uri")
+    publish_same(storage, uri, data, "is there and differs: it belongs to another evaluation")
 
 
 # --- the report --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from segjobs.config import ReportConfig, digest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
@@ -60,8 +61,7 @@ def report(config: ReportConfig) -> ReportResult:
     connect(config.compute)
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
-    if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
-        raise ConflictError(f"{uri} was written by somebody else meanwhile; choose a new output.uri")
+    publish_same(storage, uri, data, "was written by somebody else meanwhile")
     for note in page.notes:
         progress.note(f"report: {note}")
     return _told(uri, len(data))
@@ -147,16 +147,13 @@ def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> ManifestSu
 
 
 def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
-    try:
-        data = storage.read(uri)
-    except (FileNotFoundError, NotADirectoryError):
+    data = read_standing(storage, uri)
+    if data is None:
         return None
     other = about_of(data.decode(errors="replace"))
     if other is None:
         raise ConflictError(f"{uri} is there and is no page of segjobs: choose a new output.uri")
-    differing = sorted(key for key in {*about, *other} if about.get(key) != other.get(key))
-    if differing:
-        raise ConflictError(f"{uri} is the page of other {', '.join(differing)}: choose a new output.uri")
+    check_names(f"{uri} is the page of", other, about)
     return data
 
 
