@@ -34,3 +34,8 @@ def first_few(findings: list[str]) -> list[str]:
 def size_text(shape: tuple[int, ...]) -> str:
     """(height, width) as people write it: ``640x480``."""
     return f"{shape[1]}x{shape[0]}"
+
+
+def spelling(name: str) -> str:
+    """A class name without what people spell differently: case, spaces, hyphens and underscores."""
+    return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()

@@ -6,7 +6,6 @@ predictions: a manifest, a folder of label PNGs, or COCO results ┘
 """
 
 import json
-import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,8 +29,7 @@ from segjobs.manifest.schema import Category
 from segjobs.sources.decode import decode_label_png
 from segjobs.sources.read import read_file
 from segjobs.storage import Storage, join
-
-_SPELLING = re.compile(r"[\s_\-]+")
+from segjobs.text import spelling
 
 
 def open_pairing(
@@ -85,7 +83,7 @@ def match_categories(
     exact = {category.name: number for number, category in enumerate(truth)}
     loose: dict[str, list[int]] = defaultdict(list)
     for name, number in exact.items():
-        loose[_spelling(name)].append(number)
+        loose[spelling(name)].append(number)
     problems = [
         f"rename: {name!r} is no class of the predictions; {nearest(name, [c.name for c in predicted])}"
         for name in rename
@@ -94,7 +92,7 @@ def match_categories(
     index: dict[int, int | None] = {}
     for category in predicted:
         name = rename.get(category.name, category.name)
-        candidates = [] if name is None else [exact[name]] if name in exact else loose[_spelling(name)]
+        candidates = [] if name is None else [exact[name]] if name in exact else loose[spelling(name)]
         if name is not None and len(candidates) != 1:
             problems.append(
                 f"predictions: class {name!r} is not in the truth; {nearest(name, exact)} "
@@ -104,10 +102,6 @@ def match_categories(
     if problems:
         raise ConfigError(*problems)
     return index
-
-
-def _spelling(name: str) -> str:
-    return _SPELLING.sub(" ", name).strip().casefold()
 
 
 def _about_run(run: Run) -> dict[str, Any]:

@@ -80,9 +80,8 @@ def resolve_class_weights(
 
 def _focal(logits: torch.Tensor, known: torch.Tensor, gamma: float) -> torch.Tensor:
     """Of each pixel, (N, H, W). smp's FocalLoss takes each class for a yes-or-no question; this one is softmax's."""
-    from segmentation_models_pytorch.losses._functional import softmax_focal_loss_with_logits  # see _dice
-
-    return softmax_focal_loss_with_logits(logits, known, gamma=gamma, reduction="none")
+    entropy = F.cross_entropy(logits, known, reduction="none")
+    return (1 - torch.exp(-entropy)) ** gamma * entropy
 
 
 @cache

@@ -24,6 +24,7 @@ from segjobs.manifest.schema import Category, Task
 from segjobs.page.overlay import Segments, label_picture, overlay
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
+from segjobs.text import spelling
 
 RIGHT, WRONG, MISSING, EXTRA, UNLABELLED = range(5)
 KINDS = ("right", "wrong class", "missing", "extra", "not scored")
@@ -98,22 +99,18 @@ def common_categories(
     A class is the same where its name is, up to case, spaces, hyphens and underscores, after
     ``rename`` (predicted name → the truth's).
     """
-    ids = {_plain(category.name): category.id for category in truth}
+    ids = {spelling(category.name): category.id for category in truth}
     ids.update({category.name: category.id for category in truth})
     table, mapping = list(truth), {}
     free = 1 + max((category.id for category in truth), default=-1)
     for category in predicted:
         name = (rename or {}).get(category.name) or category.name
-        known = ids.get(name, ids.get(_plain(name)))
+        known = ids.get(name, ids.get(spelling(name)))
         if known is None:
             known, free = free, free + 1
             table.append(replace(category, id=known))
         mapping[category.id] = known
     return tuple(table), mapping
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def with_ids(segments: Segments, mapping: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -5,10 +5,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from segjobs.config import OptimiserConfig, ScheduleConfig
 
+_NORMS = (  # timm's and smp's own are subclasses of these
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 _BACKBONES = ("backbone.", "encoder.", "features.")  # torchvision's, smp's, and FCN's VGG-16
 
 
@@ -38,7 +41,7 @@ def to_train_mode(module: nn.Module, frozen: Iterable[str]) -> None:
     """Train mode, but for layers whose statistics are to stay."""
     module.train()
     for name, layer in module.named_modules():
-        if isinstance(layer, _NormBase) and (
+        if isinstance(layer, _NORMS) and (
             "norm" in frozen or ("backbone" in frozen and f"{name}.".startswith(_BACKBONES))
         ):
             layer.eval()
@@ -58,7 +61,7 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Op
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, _NormBase)]
+    return [layer for layer in module.modules() if isinstance(layer, _NORMS)]
 
 
 class RunningMean:
