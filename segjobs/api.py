@@ -199,4 +199,4 @@ def read_rows(
 def _storage(section: Mapping[str, Any] | None) -> "Storage":
     from segjobs.storage import Storage
 
-    return Storage(make_config(StorageConfig, "storage", section, {}))
+    return Storage(make_config(StorageConfig, "storage", None, section or {}))

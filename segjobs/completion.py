@@ -26,7 +26,8 @@ class Completer:
             if not prefix.startswith(f"{name}="):
                 words[f"{name}="] = field.description or ""
             else:
-                words |= {f"{name}={value}": "" for value in _values(field.annotation)}
+                values = field.examples or _values(field.annotation)
+                words |= {f"{name}={value}": "" for value in values}
         return {word: meaning for word, meaning in words.items() if word.startswith(prefix)}
 
 

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*REPOSITORY.glob("segjobs/**/*.py"), *REPOSITORY.glob("flows/*.py")])
 CONFIGS = sorted(REPOSITORY.glob("conf/*.yaml"))
 
-_BASE = {"errors", "config", "storage", "redact", "text"}
+_BASE = {"errors", "config", "storage", "redact", "text", "plugins"}
 _TEAM = {"sources", "labels", "exporters", "models", "metrics", "page"}
 MAY_IMPORT = {
     "": {"api", "errors", "manifest", "models", "page", "results"},  # segjobs/__init__.py: the public surface
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "results": {"errors"},
     "completion": {"config"},
     "api": {"config", "manifest", "results", "storage", "jobs"},
-    "config": {"errors", "redact", "text", "config"},
+    "plugins": {"errors"},
+    "config": {"errors", "redact", "text", "plugins", "config"},
     "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},

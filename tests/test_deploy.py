@@ -32,8 +32,8 @@ def load(name: str) -> dict[str, Any]:
 def check_job(spec: dict[str, Any]) -> None:
     assert spec.keys() <= JOB
     words = shlex.split(spec["entrypoint"])
-    assert words[:4] == ["python", "flows/label.py", "--config", "conf/label.yaml"]
-    config = load_config(LabelConfig, str(DEPLOY.parent / "label.yaml"), words[4:])
+    assert words[:2] == ["segjobs", "label"]
+    config = load_config(LabelConfig, None, words[2:])
     cluster = spec["rayClusterSpec"]
     assert cluster.keys() <= CLUSTER
     assert cluster["authOptions"] == {"mode": "token"}
@@ -75,12 +75,28 @@ def test_the_nightly_job_is_the_same_one() -> None:
 
 def test_the_line_of_the_crontab() -> None:
     (line,) = (line for line in (DEPLOY / "rayjob.yaml").read_text().splitlines() if line.startswith("#   0 2"))
-    _, _, command = line.partition(" && ")
-    words = shlex.split(command)
-    start = words.index("flows/label.py")
+    words = shlex.split(line.lstrip("# "))[5:]
+    start = words.index("segjobs")
     assert words[1:4] == ["ray", "job", "submit"]
-    config = load_config(LabelConfig, str(DEPLOY.parent / "label.yaml"), words[start + 3 :])
+    assert words[start - 1 : start + 2] == ["--", "segjobs", "label"]
+    config = load_config(LabelConfig, None, words[start + 2 :])
     assert config.output.uri == r"s3://masks/$(date +\%F)", "a place of its own each night; crontab wants \\%"
+
+
+def test_the_image() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    copied = {word for kind, rest in steps if kind == "COPY" and "--from" not in rest for word in rest.split()[:-1]}
+    assert all((DEPLOY.parents[1] / name).exists() for name in copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "conf", "segjobs"} <= copied, "what the wheel is built of"
+    names = [kind for kind, _ in steps]
+    assert names.count("FROM") == 2, "what builds is left behind"
+    assert ["ENTRYPOINT", '["segjobs"]'] in steps
+    assert ["USER", "segjobs"] in steps[names.index("USER") :][:1], "a plain user"
+    for line in (DEPLOY / "Dockerfile").read_text().splitlines():
+        if line.startswith("# docker run"):
+            words = shlex.split(line)
+            assert load_config(LabelConfig, None, words[words.index("label") + 1 :]).model.name == "fcn_resnet50"
 
 
 @pytest.mark.parametrize("name", ["tests/toy.py", "data/a.npy", "out/x/run.json", "photos/a.jpg", ".git/HEAD"])

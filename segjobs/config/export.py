@@ -1,13 +1,23 @@
 """``flows/export.py``."""
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import check_effect
 from segjobs.config.evaluate import ManifestRef
-from segjobs.config.sections import ComputeConfig, FailedFraction, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.sections import (
+    ComputeConfig,
+    FailedFraction,
+    JobConfig,
+    OutputConfig,
+    Section,
+    StorageConfig,
+    one_of,
+)
 from segjobs.config.uris import Uri
+
+EXPORT_FORMATS = ("coco_instances", "coco_results", "coco_panoptic", "cvat", "label_studio", "png", "yolo")
 
 _FORMATS = {
     "png": ("png",),
@@ -58,8 +68,9 @@ class ExportConfig(JobConfig):
     """Write a manifest in another tool's format."""
 
     manifest: ManifestRef
-    format: Literal["coco_instances", "coco_results", "coco_panoptic", "cvat", "label_studio", "png", "yolo"] = Field(
-        description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), label_studio, png (label maps) or yolo (segmentation)"
+    format: Annotated[str, one_of(EXPORT_FORMATS, "segjobs.exporters")] = Field(
+        examples=list(EXPORT_FORMATS),
+        description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), label_studio, png (label maps), yolo (segmentation), or one that an installed package brings",
     )
     output: OutputConfig
     categories: list[str] | None = Field(
@@ -82,5 +93,6 @@ class ExportConfig(JobConfig):
     @field_validator(*_FORMATS)
     @classmethod
     def _check_effect(cls, value: object, info: ValidationInfo) -> object:
-        check_effect(cls, value, info, _FORMATS, of="format")
+        if info.data.get("format") in EXPORT_FORMATS:
+            check_effect(cls, value, info, _FORMATS, of="format")
         return value

@@ -183,6 +183,8 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], origins: _Origins) ->
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
         return f"{source}: {key}: {value} does not fit; {nearest(str(item['input'])[:_SHOWN], allowed)}"
+    if item["type"] == "unknown_name":
+        return f"{source}: {key}: {value} does not fit; {item['msg']}"
     if item["type"] == "model_type":
         return f"{source}: {key}: {value}: expected a section with the keys {', '.join(_names(kind, keys))}"
     message = str(item["msg"]).removeprefix("Value error, ")

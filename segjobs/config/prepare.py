@@ -1,6 +1,6 @@
 """``flows/prepare.py``."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -15,8 +15,11 @@ from segjobs.config.sections import (
     Section,
     ShardConfig,
     StorageConfig,
+    one_of,
 )
 from segjobs.config.uris import Uri
+
+LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme")
 
 _FORMATS = {
     "masks": ("coco_panoptic",),
@@ -39,8 +42,9 @@ _FORMATS = {
 class LabelsConfig(Section):
     """Where the labels are and how to read them."""
 
-    format: Literal["png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme"] = Field(
-        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image)"
+    format: Annotated[str, one_of(LABEL_FORMATS, "segjobs.labels")] = Field(
+        examples=list(LABEL_FORMATS),
+        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), or one that an installed package brings",
     )
     uri: Uri = Field(description="folder of the labels, or the JSON file of coco and coco_panoptic")
     masks: Uri | None = Field(
@@ -102,7 +106,8 @@ class LabelsConfig(Section):
     @field_validator(*_FORMATS)
     @classmethod
     def _check_effect(cls, value: object, info: ValidationInfo) -> object:
-        check_effect(cls, value, info, _FORMATS, of="labels.format")
+        if info.data.get("format") in LABEL_FORMATS:  # any key may mean something to another package's format
+            check_effect(cls, value, info, _FORMATS, of="labels.format")
         return value
 
     @field_validator("categories", "ids", "colors")

@@ -1,12 +1,16 @@
 """The sections that several jobs share."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from segjobs.config.contradictions import contradiction
 from segjobs.config.uris import OutputUri, Uri, check_allowed
+from segjobs.plugins import Group, installed
+from segjobs.text import nearest
 
 IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
@@ -38,6 +42,17 @@ def _check_endpoint(text: str | None) -> str | None:
     if text is not None and not _ENDPOINT.fullmatch(text):
         raise ValueError("expected http://host:port or https://host, without user, query or spaces")
     return text
+
+
+def one_of(names: Sequence[str], group: Group) -> AfterValidator:
+    """A check that a text is one of ``names``, or one that an installed package brings."""
+
+    def check(text: str) -> str:
+        if text not in names and text not in (more := installed(group)):
+            raise PydanticCustomError("unknown_name", "{end}", {"end": nearest(text, [*names, *more])})
+        return text
+
+    return AfterValidator(check)
 
 
 FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed images than this share: exit code 3")]

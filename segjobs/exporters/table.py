@@ -1,7 +1,10 @@
-"""Every format that a manifest can be exported to, by the name that ``format`` takes."""
+"""Every format that a manifest can be exported to, by the name that ``format`` takes, and what packages add to it."""
 
+from segjobs.config import nearest
+from segjobs.errors import ConfigError
 from segjobs.exporters import coco_instances, coco_panoptic, coco_results, cvat, label_studio, png, yolo
 from segjobs.exporters.base import Exporter
+from segjobs.plugins import installed, load
 
 EXPORTERS: dict[str, Exporter] = {
     "coco_instances": coco_instances.EXPORTER,
@@ -12,3 +15,16 @@ EXPORTERS: dict[str, Exporter] = {
     "png": png.EXPORTER,
     "yolo": yolo.EXPORTER,
 }
+
+
+def get_exporter(name: str) -> Exporter:
+    """The entry of ``EXPORTERS``, or what an installed package brings. Raises ConfigError with the nearest names."""
+    expected = "an Exporter (segjobs/exporters/base.py)"
+    exporter = EXPORTERS.get(name) or load("segjobs.exporters", name, _as_exporter, expected)
+    if exporter is None:
+        raise ConfigError(f"format {name!r} is none; {nearest(name, [*EXPORTERS, *installed('segjobs.exporters')])}")
+    return exporter
+
+
+def _as_exporter(thing: object) -> Exporter | None:
+    return thing if isinstance(thing, Exporter) else None

@@ -1,7 +1,10 @@
-"""Which adapter reads which format: the one table that ``labels.format`` picks from."""
+"""Which adapter reads which format: the one table that ``labels.format`` picks from, and what packages add to it."""
 
 from collections.abc import Callable
+from typing import cast
 
+from segjobs.config import nearest
+from segjobs.errors import ConfigError
 from segjobs.labels.base import LabelRequest, Labels
 from segjobs.labels.binary import binary_labels
 from segjobs.labels.coco import coco_labels
@@ -12,8 +15,11 @@ from segjobs.labels.png import png_labels
 from segjobs.labels.rgb import rgb_labels
 from segjobs.labels.voc import voc_labels
 from segjobs.labels.yolo import yolo_labels
+from segjobs.plugins import installed, load
 
-ADAPTERS: dict[str, Callable[[LabelRequest], Labels]] = {
+Adapter = Callable[[LabelRequest], Labels]
+
+ADAPTERS: dict[str, Adapter] = {
     "png": png_labels,
     "rgb": rgb_labels,
     "binary": binary_labels,
@@ -24,3 +30,17 @@ ADAPTERS: dict[str, Callable[[LabelRequest], Labels]] = {
     "yolo": yolo_labels,
     "labelme": labelme_labels,
 }
+
+
+def get_adapter(name: str) -> Adapter:
+    """The entry of ``ADAPTERS``, or what an installed package brings. Raises ConfigError with the nearest names."""
+    expected = "a function of a LabelRequest (segjobs/labels/base.py)"
+    adapter = ADAPTERS.get(name) or load("segjobs.labels", name, _as_adapter, expected)
+    if adapter is None:
+        known = [*ADAPTERS, *installed("segjobs.labels")]
+        raise ConfigError(f"labels.format {name!r} is no format; {nearest(name, known)}")
+    return adapter
+
+
+def _as_adapter(thing: object) -> Adapter | None:
+    return cast(Adapter, thing) if callable(thing) else None

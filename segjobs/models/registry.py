@@ -24,7 +24,7 @@ from segjobs.manifest.schema import (
 )
 from segjobs.models.base import Segmenter
 from segjobs.models.encoders import check_encoder, normalisation
-from segjobs.models.table import MODELS, ModelSpec, get_spec
+from segjobs.models.table import ModelSpec, get_spec
 from segjobs.models.weights import Weights, locate, published_entry
 from segjobs.storage import Storage
 
@@ -66,7 +66,7 @@ def build(
         segmenter.module.eval().to(device)
         return segmenter
     card, weights = _describe(config, storage)
-    spec = MODELS[config.name]
+    spec = get_spec(config.name)
     # Random numbers are drawn even where weights follow: the caller's generator must not notice.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -119,7 +119,7 @@ def start(
     from segjobs.models.tensors import read_tensors
     from segjobs.models.transfer import load_matching
 
-    spec = MODELS[card.name]
+    spec = get_spec(card.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = spec.network(card.options, _channel_count(card))
@@ -155,7 +155,7 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
 
 
 def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: str) -> Segmenter:
-    spec = MODELS[card.name]
+    spec = get_spec(card.name)
     if spec.task == "instance":
         from segjobs.models.maskrcnn import InstanceSegmenter
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from segjobs.config import nearest
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import Task
+from segjobs.plugins import installed, load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class ModelSpec:
     """What a name stands for.
 
-    ``builder``: the function of this folder that makes the network, such as ``unet.unet``, and what it is given
-    before ``options``; it is imported when it is called. ``options``: every option with its default. ``resize``: the
-    default rule (see ``resize.py``). ``divisor``: sides of the input are multiples of it. ``published``: the
-    torchvision model whose weights ``default`` takes.
+    ``builder``: the function of this folder that makes the network, such as ``unet.unet`` (another package's:
+    ``package.module:function``), and what it is given before ``options``; it is imported when it is called.
+    ``options``: every option with its default. ``resize``: the default rule (see ``resize.py``). ``divisor``: sides of
+    the input are multiples of it. ``published``: the torchvision model whose weights ``default`` takes.
     """
 
     task: Task
@@ -33,8 +34,11 @@ class ModelSpec:
     def network(self, options: Mapping[str, Any], num_classes: int) -> "nn.Module":
         """The network with random weights."""
         where, *given = self.builder
-        module, _, function = str(where).partition(".")
-        return getattr(import_module(f"segjobs.models.{module}"), function)(*given, options, num_classes)
+        module, _, function = str(where).rpartition(":")
+        if not module:
+            name, _, function = function.partition(".")
+            module = f"segjobs.models.{name}"
+        return getattr(import_module(module), function)(*given, options, num_classes)
 
 
 def _own_fcn(stride: int) -> ModelSpec:
@@ -85,9 +89,15 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def get_spec(name: str) -> ModelSpec:
-    """The entry of ``MODELS``. Raises ConfigError with the nearest names."""
-    if name not in MODELS:
+    """The entry of ``MODELS``, or what an installed package brings. Raises ConfigError with the nearest names."""
+    spec = MODELS.get(name) or load("segjobs.models", name, _as_spec, "a ModelSpec (segjobs/models/table.py)")
+    if spec is None:
+        names = [*MODELS, *installed("segjobs.models")]
         raise ConfigError(
-            f"model.name {name!r} is no model; {nearest(name, MODELS)} (one of your own: package.module:factory)"
+            f"model.name {name!r} is no model; {nearest(name, names)} (one of your own: package.module:factory)"
         )
-    return MODELS[name]
+    return spec
+
+
+def _as_spec(thing: object) -> ModelSpec | None:
+    return thing if isinstance(thing, ModelSpec) else None

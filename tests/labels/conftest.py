@@ -10,7 +10,7 @@ from segjobs.config import InputConfig, LabelsConfig
 from segjobs.errors import ItemError
 from segjobs.labels.base import LabelRequest, Labels, Masks
 from segjobs.labels.class_tables import with_class_names
-from segjobs.labels.table import ADAPTERS
+from segjobs.labels.table import get_adapter
 from segjobs.sources.decode import image_size
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage
@@ -26,7 +26,7 @@ def read_labels() -> Callable[..., tuple[Labels, dict[str, Masks | ItemError | N
         storage = Storage()
         config = with_class_names(LabelsConfig.model_validate(settings), storage)
         files = sorted(list_images(storage, InputConfig(uri=str(images))), key=lambda file: file.path)
-        labels = ADAPTERS[config.format](LabelRequest(config, storage, [file.path for file in files], _MAX_PIXELS))
+        labels = get_adapter(config.format)(LabelRequest(config, storage, [file.path for file in files], _MAX_PIXELS))
         found: dict[str, Masks | ItemError | None] = {}
         for file, text in zip(files, labels.texts, strict=True):
             width, height = image_size(storage.read(file.uri), max_pixels=_MAX_PIXELS)

@@ -3,16 +3,17 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from segjobs.config import LabelsConfig
+from segjobs.config.prepare import LABEL_FORMATS
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.base import CHECKS, LabelRequest, Policy, UnknownId, policy_of, resolve
-from segjobs.labels.table import ADAPTERS
+from segjobs.labels.table import ADAPTERS, get_adapter
 from segjobs.manifest.rle import counts_from_runs
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import segment
@@ -23,21 +24,29 @@ CAT, DOG = Category(1, "cat", (1, 1, 1)), Category(2, "dog", (2, 2, 2))
 
 
 def test_the_config_names_the_table() -> None:
-    assert set(get_args(LabelsConfig.model_fields["format"].annotation)) == set(ADAPTERS)
+    assert set(LABEL_FORMATS) == set(ADAPTERS)
 
 
-def test_a_reader_does_not_grow_with_the_set(tmp_path: Path) -> None:
-    sizes = []
+@pytest.mark.parametrize("name", ["png"])
+def test_an_adapter_answers_for_each_image_and_its_reader_does_not_grow(name: str, tmp_path: Path) -> None:
+    """Of formats that have a PNG of ids an image; those that packages bring are held to it (tests/test_plugins.py)."""
+    adapter, sizes = get_adapter(name), []
     for count in (2, 200):
         folder = tmp_path / str(count)
         folder.mkdir()
         names = [f"{number:04d}" for number in range(count)]
-        for name in names:
-            Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / f"{name}.png")
-        config = LabelsConfig(format="png", uri=str(folder), categories=["a", "b"])
-        labels = ADAPTERS["png"](LabelRequest(config, Storage(), [f"{name}.jpg" for name in names], 100))
-        assert labels.read(str(labels.texts[0]), (2, 2)).segments[0]["area"] == 4
-        sizes.append(len(pickle.dumps(ADAPTERS["png"](LabelRequest(config, Storage(), [f"{names[0]}.jpg"], 9)).read)))
+        for stem in names:
+            Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / f"{stem}.png")
+        config = LabelsConfig(format=name, uri=str(folder), categories=["a", "b"])
+        labels = adapter(LabelRequest(config, Storage(), [f"{stem}.jpg" for stem in [*names, "zzz"]], 100))
+        assert len(labels.texts) == count + 1
+        assert labels.texts[-1] is None, "an image without label"
+        reader = pickle.loads(pickle.dumps(labels.read))  # noqa: S301  # as a task has it
+        assert reader(str(labels.texts[0]), (2, 2)).segments[0]["area"] == 4
+        with pytest.raises(ItemError) as caught:
+            reader(str(labels.texts[0]), (2, 3))
+        assert caught.value.code == "LABEL_SHAPE"
+        sizes.append(len(pickle.dumps(adapter(LabelRequest(config, Storage(), [f"{names[0]}.jpg"], 9)).read)))
     assert sizes[1] - sizes[0] < 10
 
 

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest
 from segjobs.errors import ConfigError, ManifestError
-from segjobs.exporters.table import EXPORTERS
+from segjobs.exporters.table import get_exporter
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
@@ -52,7 +52,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     storage = Storage(config.storage)
     run = open_run(storage, config.manifest.uri)
     setting = make_setting(config, run)
-    exporter = EXPORTERS[config.format]
+    exporter = get_exporter(config.format)
     image_ids = image_ids_of(storage, run)
     numbers = None
     if config.ids_from is not None:

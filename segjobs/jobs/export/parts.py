@@ -17,7 +17,7 @@ from segjobs.errors import ItemError
 from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written
 from segjobs.exporters.file_names import plain_name
 from segjobs.exporters.flatten import exported_segments
-from segjobs.exporters.table import EXPORTERS
+from segjobs.exporters.table import get_exporter
 from segjobs.jobs.engine.standing import publish_same
 from segjobs.manifest.parts import PartInfo, Run, part_bytes, publish_part, read_part
 from segjobs.manifest.schema import Footer
@@ -76,7 +76,7 @@ class Exporting:
 
     @property
     def exporter(self) -> Exporter:
-        return EXPORTERS[self.setting.config.format]
+        return get_exporter(self.setting.config.format)
 
 
 def export_part(block: pa.Table, *, exporting: Exporting) -> pa.Table:

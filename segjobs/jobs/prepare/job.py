@@ -47,7 +47,7 @@ from segjobs.labels.base import LabelReader, LabelRequest, Labels, Leftover, Mas
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
-from segjobs.labels.table import ADAPTERS
+from segjobs.labels.table import get_adapter
 from segjobs.manifest.plan import Plan, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
@@ -74,7 +74,9 @@ def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | 
     if not plan.items.num_rows and config.fail_on_empty:
         raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
     image_ids = plan.items["image_id"].to_pylist()
-    labels = ADAPTERS[config.labels.format](LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels))
+    labels = get_adapter(config.labels.format)(
+        LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
+    )
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
