@@ -1,6 +1,7 @@
 """The house of DESIGN.md, read from the imports: who may use whom, and where Ray and torch stay."""
 
 import ast
+import graphlib
 import re
 import shlex
 import subprocess
@@ -48,6 +49,64 @@ TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safeten
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
+_STANDS_ON_VERBS = {"bench", "demo"}
+_BY_VERB = "data that its verb's test_job.py checks end to end"
+_BY_FORMATS = "checked for every format by the folder's tests of formats and of the table"
+_BY_CONTRACT = "every model passes test_contract.py and test_parity.py"
+_BY_CONFIG = "keys, checked by test_config.py and test_catalogue.py"
+TESTED_ELSEWHERE = {
+    "__init__.py": "test_api.py",
+    "__main__.py": "test_cli.py",
+    **{
+        f"config/{name}.py": _BY_CONFIG
+        for name in (
+            *("bench", "contradictions", "demo", "evaluate", "examples", "export", "interpolation", "keys", "label"),
+            *("prepare", "report", "sections", "train", "uris"),
+        )
+    },
+    "errors.py": "classes and codes without behaviour",
+    "evaluation/pairing.py": "test_inputs.py opens pairings",
+    "evaluation/score_image.py": "jobs/evaluate/test_score.py",
+    "evaluation/scores.py": "test_estimates.py, test_report.py",
+    **{
+        f"exporters/{name}.py": _BY_FORMATS
+        for name in ("base", "coco_instances", "coco_results", "cvat", "label_studio", "table")
+    },
+    "jobs/__init__.py": "jobs/engine/test_ray_data.py",
+    "jobs/bench/bare_model.py": _BY_VERB,
+    "jobs/bench/plain_script.py": _BY_VERB,
+    "jobs/bench/runs.py": _BY_VERB,
+    "jobs/demo/job.py": "test_flow_demo.py",
+    "jobs/engine/graceful_stop.py": "test_flow_resume.py stops jobs; engine/test_first_signal.py",
+    "jobs/engine/guest.py": "test_api.py",
+    "jobs/evaluate/console.py": _BY_VERB,
+    **{f"jobs/export/{name}.py": _BY_VERB for name in ("documents", "parts", "plan", "summary")},
+    "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
+    "jobs/report/tasks.py": _BY_VERB,
+    "jobs/train/task.py": "a dataclass",
+    "jobs/train/worker.py": _BY_VERB,
+    "labels/base.py": _BY_FORMATS,
+    "labels/match_files.py": "test_binary.py and test_png.py match files",
+    "manifest/rows.py": "jobs/engine/test_run.py",
+    "manifest/schema.py": "test_parts.py",
+    "manifest/segments.py": "models/test_postprocess.py",
+    "metrics/names.py": "names without behaviour",
+    "models/base.py": "a Protocol",
+    **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "maskrcnn", "semantic", "unet")},
+    "models/table.py": "test_registry.py",
+    "models/tensors.py": "test_weights.py",
+    "page/contents.py": "test_page.py",
+    "page/view.py": "test_page.py",
+    "page/wording.py": "test_page.py",
+    "results.py": "each verb's test_job.py",
+    "storage/local.py": "test_storage.py, for every store",
+    "storage/s3_client.py": "test_s3.py",
+    "storage/uris.py": "test_storage.py",
+    "text.py": "page/test_text.py",
+    "training/optim.py": "jobs/train/test_job.py",
+    "training/validate.py": "jobs/train/test_job.py",
+}
+"""Modules without a test file of their own, and where they are tested or why they need none."""
 
 
 def layer_of(path: Path) -> str:
@@ -56,12 +115,12 @@ def layer_of(path: Path) -> str:
     return first if first != "segjobs" else "" if rest == ["__init__"] else rest[0]
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports when it runs, wherever in it the statement stands."""
+def imports_of(path: Path, *, for_types: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports when it runs, wherever in it the statement stands; and ``for_types`` alone."""
     nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
     while nodes:
         node = nodes.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -96,6 +155,68 @@ def test_arrows_point_one_way(path: Path) -> None:
         assert not libraries & {"s3fs", "fsspec", "botocore"}, "storage.py is the one door to files"
 
 
+def modules() -> dict[str, Path]:
+    """Dotted name → file, packages by their own names."""
+    names = {}
+    for path in SOURCES:
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        if parts[0] == "segjobs":
+            names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module → the project's modules that it imports, for its types too.
+
+    The version is none of them: it stands in the package whose names are the public surface, above all others.
+    """
+    known = modules()
+
+    def module_of(name: str) -> str:
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {
+        name: {module_of(one) for one in imports_of(path, for_types=True) if one != "segjobs.__version__"} - {name, ""}
+        for name, path in known.items()
+    }
+
+
+def test_no_circles() -> None:
+    try:
+        graphlib.TopologicalSorter(arrows()).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' → '.join(reversed(error.args[1]))}")
+
+
+def test_the_engine_knows_no_verb_and_verbs_know_no_other() -> None:
+    for name, imported in arrows().items():
+        if not name.startswith("segjobs.jobs."):
+            continue
+        verb = name.split(".")[2]
+        others = {one.split(".")[2] for one in imported if one.startswith("segjobs.jobs.")} - {verb, "engine"}
+        assert not others or verb in _STANDS_ON_VERBS, f"{name} imports {sorted(others)}"
+
+
+@pytest.mark.parametrize("layer", ["evaluation", "training"])
+def test_what_scores_and_what_learns_needs_no_ray(layer: str) -> None:
+    for path in REPOSITORY.glob(f"segjobs/{layer}/*.py"):
+        assert "ray" not in {name.partition(".")[0] for name in imports_of(path, for_types=True)}, path.name
+
+
+def test_every_module_has_a_test_file_or_a_reason() -> None:
+    without = set()
+    for path in modules().values():
+        place = path.relative_to(REPOSITORY / "segjobs")
+        name = place.parent.name if place.stem == "__init__" else place.stem
+        does_nothing = len(ast.parse(path.read_text()).body) <= 1  # a docstring
+        if not does_nothing and not (REPOSITORY / "tests" / place.parent / f"test_{name}.py").exists():
+            without.add(place.as_posix())
+    assert sorted(without - TESTED_ELSEWHERE.keys()) == [], "neither a test file nor a reason"
+    assert sorted(TESTED_ELSEWHERE.keys() - without) == [], "has a test file, or is no more: no reason is needed"
+
+
 def test_the_checks_see_what_they_should(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(
@@ -103,6 +224,7 @@ def test_the_checks_see_what_they_should(tmp_path: Path) -> None:
         "def f():\n    import ray.data\n    from segjobs.jobs import label\n    from segjobs import __version__\n"
     )
     assert set(imports_of(path)) == {"typing.TYPE_CHECKING", "ray.data", "segjobs.jobs.label", "segjobs.__version__"}
+    assert "torch" in set(imports_of(path, for_types=True))
     assert [own_layer(name) for name in ("ray.data", "segjobs.jobs.label", "segjobs.__version__")] == [None, "jobs", ""]
 
 

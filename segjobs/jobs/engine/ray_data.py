@@ -5,10 +5,13 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
 
 from segjobs.jobs.engine.cluster import own_error
 from segjobs.jobs.engine.executor import Actors, Work
+
+__all__ = ["ExecutionCallback", "dataset_of", "map_blocks", "map_in_actors", "rows_of"]
 
 
 def dataset_of(blocks: Sequence[pa.Table]) -> "ray.data.Dataset":

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ExecutionOptions, ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback  # a DataContext takes its classes
 from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
 from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.ray_data import ExecutionCallback
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
