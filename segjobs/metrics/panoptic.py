@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from segjobs.errors import ManifestError
-from segjobs.manifest.rle import VOID, runs
+from segjobs.manifest.rle import VOID
+from segjobs.manifest.segments import Segment, stack
 from segjobs.metrics.bootstrap import divide, mean
 from segjobs.metrics.confusion import Runs, image_confusion
 
@@ -36,19 +36,18 @@ _IOU_UNIT = 24  # bits: the bootstrap adds IoUs as whole multiples of 2^-24
 
 
 def match_segments(
-    truth: Sequence[Mapping[str, Any]],
-    predicted: Sequence[Mapping[str, Any]],
+    truth: Sequence[Segment],
+    predicted: Sequence[Segment],
     size_hw: tuple[int, int],
     *,
     uncovered: Literal["void", "background"] = "void",
 ) -> list[dict[str, Any]]:
     """The segments of one image on both sides → rows of ``QUALITY_TYPE``, by category.
 
-    Segments are as in the manifest; both sides' ``category_id`` are the truth's. ``uncovered``: what the
-    pixels are that no segment of the truth covers: unlabelled (panoptic truth), or background, where
-    every detection is wrong (instance truth). Where segments of one side overlap, the pixel goes to the
-    higher score, then the smaller area, then the first; crowds give way to objects. A segment that is
-    left without a pixel is dropped. Raises ManifestError where a mask is malformed or of another size.
+    Both sides' ``category_id`` are the truth's. ``uncovered``: what the pixels are that no segment of the
+    truth covers: unlabelled (panoptic truth), or background, where every detection is wrong (instance
+    truth). Where segments of one side overlap, the pixel goes to the top one (``segments.stack``). A segment
+    that is left without a pixel is dropped. Raises ManifestError where a mask is malformed or of another size.
     """
     sides = (_drawn(truth, size_hw), _drawn(predicted, size_hw))
     cells = image_confusion(*sides, max(len(truth), len(predicted)))
@@ -58,21 +57,21 @@ def match_segments(
     tp, fp, fn, ious = (defaultdict[int, Any](kind) for kind in (int, int, int, list))
     matched_truth, matched = set(), set()
     for (t, p), pixels in overlap_px.items():
-        if VOID in (t, p) or truth[t]["iscrowd"] or truth[t]["category_id"] != predicted[p]["category_id"]:
+        if VOID in (t, p) or truth[t].iscrowd or truth[t].category_id != predicted[p].category_id:
             continue
         union = true_px[t] + found_px[p] - pixels - void_px[p]
         if 2 * pixels > union:
-            category = truth[t]["category_id"]
+            category = truth[t].category_id
             tp[category] += 1
             ious[category].append(pixels / union)
             matched_truth.add(t)
             matched.add(p)
     # As panopticapi does: of several crowd regions of one class, the last one.
-    crowds = {truth[t]["category_id"]: t for t in sorted(true_px) if truth[t]["iscrowd"]}
+    crowds = {truth[t].category_id: t for t in sorted(true_px) if truth[t].iscrowd}
     for t in true_px.keys() - matched_truth:
-        fn[truth[t]["category_id"]] += not truth[t]["iscrowd"]
+        fn[truth[t].category_id] += not truth[t].iscrowd
     for p in found_px.keys() - matched:
-        category = predicted[p]["category_id"]
+        category = predicted[p].category_id
         excused = void_px[p] + (overlap_px.get((crowds[category], p), 0) if category in crowds else 0)
         fp[category] += 2 * excused <= found_px[p]
     return [
@@ -82,20 +81,12 @@ def match_segments(
     ]
 
 
-def _drawn(segments: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> Runs:
+def _drawn(segments: Sequence[Segment], size_hw: tuple[int, int]) -> Runs:
     """Segments → their image's column-major pixels cut into runs of one segment (its place in the list), or void."""
     total = size_hw[0] * size_hw[1]
     owner = np.full(total, VOID, np.int32)
-    first = sorted(
-        range(len(segments)),
-        key=lambda n: (bool(segments[n]["iscrowd"]), -segments[n]["score"], segments[n]["area"], n),
-    )
-    for number in reversed(first):
-        bounds = np.cumsum(runs(segments[number]["segmentation"]["counts"]))
-        if (int(bounds[-1]) if bounds.size else 0) != total:
-            raise ManifestError(
-                f"a mask of {int(bounds[-1]) if bounds.size else 0} pixels on an image of {size_hw[1]}x{size_hw[0]}"
-            )
+    for number in stack(segments):
+        bounds = np.cumsum(segments[number].runs(size_hw))
         for begin, end in zip(bounds[:-1:2].tolist(), bounds[1::2].tolist(), strict=True):
             owner[begin:end] = number
     ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, total) if total else np.zeros(0, np.int64)

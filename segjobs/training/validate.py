@@ -8,7 +8,7 @@ The figures are those that ``evaluate`` gives for the same masks.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.rle import label_runs
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.average_precision import DetectionMatches, accumulate
 from segjobs.metrics.confusion import dense, image_confusion, summarise
 from segjobs.metrics.matching import MATCHES_TYPE, match_image
@@ -38,7 +39,7 @@ class Scored:
     """One image's example and what the model finds in it."""
 
     example: Example
-    segments: list[dict[str, Any]]
+    segments: list[Segment]
 
 
 def predictions(
@@ -60,9 +61,9 @@ def predictions(
                 yield Scored(example, to_segments(prediction, segmenter.card.categories, PostprocessConfig())[0])
 
 
-def truth_segments(example: Example, categories: Sequence[Category]) -> list[dict[str, Any]]:
+def truth_segments(example: Example, categories: Sequence[Category]) -> list[Segment]:
     """The example's segments under the model's category ids."""
-    return [{**s, "category_id": categories[s["index"]].id, "score": 1.0} for s in example.segments]
+    return [replace(one, category_id=categories[index].id, score=1.0) for index, one in example.segments]
 
 
 def score(
@@ -91,8 +92,8 @@ def image_score(one: Scored, categories: Sequence[Category], task: str) -> float
 def _confusion(one: Scored, categories: Sequence[Category]) -> np.ndarray:
     index = {category.id: number for number, category in enumerate(categories)}
     size_hw = one.example.image.shape[:2]
-    truth = [(s["index"], s["segmentation"]["counts"]) for s in one.example.segments]
-    predicted = [(index[s["category_id"]], s["segmentation"]["counts"]) for s in one.segments]
+    truth = [(number, segment.counts) for number, segment in one.example.segments]
+    predicted = [(index[segment.category_id], segment.counts) for segment in one.segments]
     return image_confusion(label_runs(truth, size_hw), label_runs(predicted, size_hw), len(categories))
 
 

@@ -13,9 +13,7 @@ from segjobs.config import LabelsConfig
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.base import CHECKS, LabelRequest, Policy, UnknownId, policy_of, resolve
 from segjobs.labels.table import ADAPTERS
-from segjobs.manifest.rle import counts_from_runs
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment
 from segjobs.storage import Storage
 from tests.sources.test_decode import save
 
@@ -36,7 +34,7 @@ def test_a_reader_does_not_grow_with_the_set(tmp_path: Path) -> None:
             Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / f"{name}.png")
         config = LabelsConfig(format="png", uri=str(folder), categories=["a", "b"])
         labels = ADAPTERS["png"](LabelRequest(config, Storage(), [f"{name}.jpg" for name in names], 100))
-        assert labels.read(str(labels.texts[0]), (2, 2)).segments[0]["area"] == 4
+        assert labels.read(str(labels.texts[0]), (2, 2)).segments[0].area == 4
         sizes.append(len(pickle.dumps(ADAPTERS["png"](LabelRequest(config, Storage(), [f"{names[0]}.jpg"], 9)).read)))
     assert sizes[1] - sizes[0] < 10
 
@@ -74,13 +72,6 @@ def test_a_policy_for_a_class_that_is_none() -> None:
     config = LabelsConfig(format="png", uri="x", unknown="map", unknown_class="cta")
     with pytest.raises(ConfigError, match="did you mean 'cat'"):
         policy_of(config, [CAT, DOG])
-
-
-def test_a_segment_without_pixels_is_none() -> None:
-    assert segment(CAT, counts_from_runs([20]), (4, 5)) is None
-    row = segment(CAT, counts_from_runs([5, 2, 2, 2, 9]), (4, 5), iscrowd=True)
-    assert row is not None
-    assert (row["area"], row["bbox"], row["score"], row["iscrowd"]) == (4, [1.0, 1.0, 2.0, 2.0], 1.0, True)
 
 
 def test_every_check_says_what_it_means() -> None:

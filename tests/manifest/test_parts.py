@@ -24,20 +24,13 @@ from segjobs.manifest.parts import (
 )
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer, make_categories
+from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage, join
 
 Store = tuple[Storage, str]
 FOOTER = Footer("semantic", make_categories(["sky", "Straße"]), "digest", {"label": "unet@123"})
 AUTHOR = Author("run", "unet@123")
-SEGMENT = {
-    "category_id": 1,
-    "category": "Straße",
-    "score": 0.5,
-    "bbox": [0.0, 0.0, 2.0, 1.0],
-    "area": 2,
-    "iscrowd": False,
-    "segmentation": {"size": [1, 2], "counts": "02"},
-}
+SEGMENT = Segment(1, "Straße", 0.5, (0.0, 0.0, 2.0, 1.0), 2, False, (1, 2), "02")
 
 
 def rows() -> list[dict[str, Any]]:
@@ -58,7 +51,7 @@ def test_a_part_is_plain_parquet_with_the_schema_and_the_footer() -> None:
     assert read.schema.equals(MANIFEST_SCHEMA)
     assert Footer.from_bytes(read.schema.metadata[FOOTER_KEY]) == FOOTER
     first, second = read.to_pylist()
-    assert first["segments"] == [SEGMENT]
+    assert first["segments"] == [SEGMENT.to_row()]
     assert (first["width"], first["height"], first["status"], first["error"]) == (2, 1, "ok", None)
     assert first["source"]["mtime"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
     assert second["error"] == {"code": "NOT_FOUND", "message": "no such file"}

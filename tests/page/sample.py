@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
-from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task, make_categories
+from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage
+from tests import manifests
 
 STREET = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -43,20 +44,9 @@ HOSTILE = (
 )
 
 
-def segments_of(ids: np.ndarray, categories: Sequence[Category]) -> list[dict[str, Any]]:
+def segments_of(ids: np.ndarray, categories: Sequence[Category]) -> list[Segment]:
     """Segments of a label map, uint8 (H, W) of indices into ``categories``; 255 is unlabelled."""
-    return [
-        {
-            "category_id": categories[region.index].id,
-            "category": categories[region.index].name,
-            "score": 1.0,
-            "bbox": [float(side) for side in region.bbox],
-            "area": region.area,
-            "iscrowd": False,
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids, void=255)
-    ]
+    return manifests.segments_of(ids, categories, void=255)
 
 
 def write_run_of(
