@@ -1,7 +1,6 @@
 """Small trainings: scenes of squares with their manifest, and a trainer in this process, fed by the session's Ray."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.train.job import Division, make_task, open_start
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, Task, make_categories
 from segjobs.storage import FileInfo, Storage
-from tests.manifests import segment_of
+from tests.manifests import info_of, segment_of
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
@@ -74,7 +74,7 @@ def scenes(
         part = rows[start : start + 3]
         data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(part, MANIFEST_SCHEMA), footer))
         receipts.append(receipt_of(number, data, [row["image_id"] for row in part]).part)
-    info = {"run_id": "0" * 16, "footer": json.loads(footer.to_bytes()), "counts": {"images": count}}
+    info = info_of(footer, RunCounts(count, count - len(broken), len(broken), 0))
     write_run(storage, Run(uri, tuple(receipts), info))
     return uri
 

@@ -112,11 +112,10 @@ def _spelling(name: str) -> str:
 
 
 def _about_run(run: Run) -> dict[str, Any]:
-    model = run.info["footer"]["model"] or {}
     return {
         "uri": run.uri,
-        "run_id": run.info["run_id"],
-        "model": model.get("label"),
+        "run_id": run.info.run_id,
+        "model": run.info.model_label,
         "parts_digest": digest([part.sha256 for part in run.parts]),
     }
 

@@ -35,7 +35,7 @@ def ok_row(
     size_hw: tuple[int, int],
     segments: Sequence[Segment],
     confidence: float | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The row of an image that was labelled; ``size_hw`` in pixels after EXIF orientation."""
     row = _row(item, author, sha256)
     height, width = size_hw
@@ -48,13 +48,13 @@ def segments_of(row: Mapping[str, Any]) -> list[Segment]:
     return [Segment.from_row(one) for one in row["segments"]]
 
 
-def failed_row(item: FileInfo, author: Author, error: ItemError, *, sha256: str | None = None) -> dict[str, Any]:
+def failed_row(item: FileInfo, author: Author, error: ItemError, *, sha256: str | None = None) -> dict[str, object]:
     """The row of an image that failed; ``sha256`` where its bytes were read."""
     row = _row(item, author, sha256)
     return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
 
 
-def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, Any]:
+def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, object]:
     there = item.size >= 0
     source = {
         "size": item.size if there else None,
@@ -71,7 +71,7 @@ def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, Any]:
     }
 
 
-def rows_table(rows: Iterable[dict[str, Any]], extra: pa.Schema, items: pa.Table) -> pa.Table:
+def rows_table(rows: Iterable[Mapping[str, object]], extra: pa.Schema, items: pa.Table) -> pa.Table:
     """Rows of a shard, with ``extra`` columns of theirs, and the shard's number and key from ``items``."""
     schema = pa.unify_schemas([MANIFEST_SCHEMA, extra])
     table = pa.Table.from_pylist(list(rows), schema=schema)

@@ -10,7 +10,7 @@ ranges. ``average_precision.py`` takes it from there.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -49,12 +49,28 @@ MATCHES_TYPE = pa.struct(
 """What one image adds to the average precision."""
 
 
+class DetectionRow(TypedDict):
+    """One detection of ``MATCHES_TYPE``."""
+
+    category_id: int
+    score: float
+    matched: int
+    ignored: int
+
+
+class MatchesRow(TypedDict):
+    """A value of ``MATCHES_TYPE``; a truth's entry has its ``category_id`` and objects by the names of ``AREAS``."""
+
+    detections: list[DetectionRow]
+    truth: list[dict[str, int]]
+
+
 _RANGES = np.array(list(AREAS.values()))
 BITS = (np.int64(1) << np.arange(len(AREAS) * IOU_THRESHOLDS.size)).reshape(len(AREAS), IOU_THRESHOLDS.size)
 """The bit of each area range and IoU threshold, int64 (A, T)."""
 
 
-def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind: MatchKind) -> dict[str, Any]:
+def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind: MatchKind) -> MatchesRow:
     """The segments of one image on both sides → what they add, one value of ``MATCHES_TYPE``.
 
     Both sides' ``category_id`` are the truth's. A truth's ``area`` decides its area range; a detection's is
@@ -63,7 +79,7 @@ def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind:
     or a score is not finite.
     """
     truth = sorted(truth, key=lambda segment: segment.category_id)
-    predicted = _ranked(predicted)
+    scores, predicted = _ranked(predicted)
     true_class = np.array([segment.category_id for segment in truth], np.int64)
     predicted_class = np.array([segment.category_id for segment in predicted], np.int64)
     crowd = np.array([segment.iscrowd for segment in truth], bool)
@@ -78,8 +94,8 @@ def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind:
     columns = [(bits * BITS).sum(axis=(1, 2)).tolist() for bits in (matched, excused)]
     return {
         "detections": [
-            {"category_id": segment.category_id, "score": segment.score, "matched": hit, "ignored": left}
-            for segment, hit, left in zip(predicted, *columns, strict=True)
+            {"category_id": segment.category_id, "score": score, "matched": hit, "ignored": left}
+            for segment, score, hit, left in zip(predicted, scores, *columns, strict=True)
         ],
         "truth": [
             {"category_id": category, **dict(zip(AREAS, counts, strict=True))}
@@ -89,19 +105,22 @@ def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind:
     }
 
 
-def _ranked(predicted: Sequence[Segment]) -> list[Segment]:
-    """Detections by category, then falling score (equal ones in their order), the first 100 of each."""
-    order = []
+def _ranked(predicted: Sequence[Segment]) -> tuple[list[float], list[Segment]]:
+    """Detections by category, then falling score (equal ones in their order), the first 100 of each; their scores."""
+    order: list[tuple[int, float, Segment]] = []
     for segment in predicted:
         if segment.score is None or not math.isfinite(segment.score):
             raise ManifestError(f"a detection has the score {segment.score}: expected a finite number")
         order.append((segment.category_id, -segment.score, segment))
-    ranked, seen = [], Counter[int]()
-    for category_id, _, segment in sorted(order, key=lambda one: one[:2]):
+    scores: list[float] = []
+    ranked: list[Segment] = []
+    seen = Counter[int]()
+    for category_id, below, segment in sorted(order, key=lambda one: one[:2]):
         seen[category_id] += 1
         if seen[category_id] <= MOST_DETECTIONS:
+            scores.append(-below)
             ranked.append(segment)
-    return ranked
+    return scores, ranked
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ The figures are those that ``evaluate`` gives for the same masks.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,7 +23,7 @@ from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.metrics.average_precision import DetectionMatches, accumulate
 from segjobs.metrics.confusion import dense, image_confusion, summarise
-from segjobs.metrics.matching import MATCHES_TYPE, match_image
+from segjobs.metrics.matching import MATCHES_TYPE, MatchesRow, match_image
 from segjobs.models.base import Segmenter
 from segjobs.models.batching import predict
 from segjobs.models.postprocess import to_segments
@@ -109,11 +109,11 @@ def _mean_iou(total: np.ndarray, categories: Sequence[Category]) -> ValidationSc
     }
 
 
-def _matches(one: Scored, categories: Sequence[Category]) -> dict[str, Any]:
+def _matches(one: Scored, categories: Sequence[Category]) -> MatchesRow:
     return match_image(truth_segments(one.example, categories), one.segments, kind="mask")
 
 
-def _gathered(matches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gathered(matches: Iterator[MatchesRow]) -> list[MatchesRow]:
     """Every worker's, rank after rank."""
     own = list(matches)
     if not dist.is_initialized():
@@ -124,7 +124,7 @@ def _gathered(matches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
 
 
-def _average_precision(matches: Sequence[Mapping[str, Any]], categories: Sequence[Category]) -> ValidationScores:
+def _average_precision(matches: Sequence[MatchesRow], categories: Sequence[Category]) -> ValidationScores:
     column = pa.array(matches, MATCHES_TYPE)
     found = accumulate(DetectionMatches.from_column(column, [category.id for category in categories]))
     return {"score": found.figures["AP"], **found.figures}

@@ -239,13 +239,13 @@ def test_real_masks_equal_pycocotools(folder, file, images, count, capsys):
             size_hw = (image.height, image.width)
         rows = segments_for(index, file_name, size_hw)
         expected = theirs.imgToAnns[ids_of[file_name]]
-        assert [row["category_id"] for row in rows] == [entry["category_id"] for entry in expected]
+        assert [row.category_id for row in rows] == [entry["category_id"] for entry in expected]
         for row, entry in zip(rows, expected, strict=True):
             mask = theirs.annToMask(entry).astype(bool)
             ys, xs = np.nonzero(mask)
             assert np.array_equal(row.mask(), mask)
             assert row.area == mask.sum()
             assert list(row.bbox) == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
-            assert row["iscrowd"] == bool(entry["iscrowd"])
+            assert row.iscrowd == bool(entry["iscrowd"])
             compared += 1
     assert compared == count

@@ -153,5 +153,5 @@ def test_coco_sample_has_the_areas_and_boxes_of_its_json(shared_data: Path, read
         masks = found[names[entry["image_id"]]]
         assert isinstance(masks, Masks) and masks.findings == ()
         keys = ("category_id", "area", "bbox", "iscrowd")
-        rows = [{key: row[key] for key in keys} for row in masks.segments]
+        rows = [{key: row.to_row()[key] for key in keys} for row in masks.segments]
         assert rows == [{key: info[key] for key in keys} for info in entry["segments_info"]]

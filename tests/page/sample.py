@@ -6,7 +6,6 @@ make_report      seed → report.json (schema 2) whose figures agree: the confus
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, ok_row
+from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task, make_categories
 from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage
@@ -81,16 +81,7 @@ def write_run_of(
             storage, str(uri), number, part_bytes(pa.Table.from_pylist(some, schema=MANIFEST_SCHEMA), footer)
         )
         parts.append(receipt_of(number, data, [row["image_id"] for row in some]).part)
-    info = {
-        "run_id": "0123456789abcdef",
-        "verb": "label",
-        "version": "0.1.0",
-        "counts": {"images": len(rows), "ok": len(rows), "failed": 0},
-        "failures": {},
-        "examples": {},
-        "footer": json.loads(footer.to_bytes()),
-        "config": {"input": {"uri": "photos"}},
-    }
+    info = manifests.info_of(footer, RunCounts(len(rows), len(rows), 0, 0), config={"input": {"uri": "photos"}})
     write_run(storage, Run(str(uri), tuple(parts), info))
     return str(uri)
 

@@ -161,8 +161,8 @@ def tally_rows(rows: pa.Table, wanted: Wanted) -> dict[str, Any]:
 
 
 def _slim(run: Run) -> Run:
-    """The run without what its tasks do not read: it travels with each of them."""
-    return Run(run.uri, (), {})
+    """The run without its parts, which may be many: it travels with each of its tasks."""
+    return replace(run, parts=())
 
 
 # --- drawing -----------------------------------------------------------------------------------
