@@ -11,6 +11,7 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.png import ClassTable, class_table, match_labels, segments_from_ids
 from segjobs.manifest.rle import decode, paint
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
@@ -123,9 +124,7 @@ def test_missing_class_names_are_named():
 def test_one_segment_per_class_and_none_where_void():
     ids = np.array([[0, 0, 7], [255, 7, 7]], np.uint8)
     ground, cat = segments_from_ids(ids, (2, 3), TABLE)
-    assert {key: ground[key] for key in ("category_id", "category", "score", "bbox", "area", "iscrowd")} == {
-        "category_id": 0, "category": "ground", "score": 1.0, "bbox": [0.0, 0.0, 2.0, 1.0], "area": 2, "iscrowd": False,
-    }  # fmt: skip
+    assert ground == Segment(0, "ground", 1.0, (0.0, 0.0, 2.0, 1.0), 2, False, (2, 3), ground.counts)
     assert (cat.category_id, list(cat.bbox), cat.area) == (7, [1.0, 0.0, 2.0, 2.0], 3)
     assert cat.size_hw == (2, 3)
     assert decode(cat.counts, (2, 3)).tolist() == [[False, False, True], [False, True, True]]
