@@ -5,6 +5,7 @@ SegjobsError
 ├── StorageError     a store cannot be reached, read or written at all                     exit 2
 ├── WeightsError     a model's weights are missing, damaged or do not fit                  exit 2
 ├── ManifestError    a manifest is incomplete, damaged or of another kind than needed      exit 2
+│   └── MaskSizeError  one of its masks is not of its image's size
 ├── ConflictError    the output already holds a run of other inputs or settings            exit 2
 ├── ClusterError     the cluster lacks what the job asks for, or lost it for good          exit 2
 ├── TrainingError    a training cannot go on: its loss is no number, or it does not fit    exit 2
@@ -78,6 +79,10 @@ class WeightsError(SegjobsError):
 
 class ManifestError(SegjobsError):
     """A manifest is incomplete, damaged, or not of the kind that the job needs."""
+
+
+class MaskSizeError(ManifestError):
+    """A mask is not of the size of its image, or its runs do not cover it."""
 
 
 class ConflictError(SegjobsError):

@@ -13,10 +13,11 @@ from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode, ItemError
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
-from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
 from segjobs.storage import FileInfo, Storage
+from tests.manifests import info_of, segments_of
 
 GREY = (1, 1, 1)
 SKY, ROAD, TREE, CAR = (Category(i, n, GREY) for i, n in ((3, "sky"), (7, "road"), (9, "tree"), (11, "car")))
@@ -51,11 +52,8 @@ def manifest(
             part = pa.Table.from_pylist(rows[start:stop], schema=MANIFEST_SCHEMA)
             data, _ = publish_part(storage, uri, number, part_bytes(part, footer))
             receipts.append(receipt_of(number, data, [row["image_id"] for row in rows[start:stop]]).part)
-    info = {
-        "run_id": Path(uri).name,
-        "footer": json.loads(footer.to_bytes()),
-        "counts": {"images": len(rows)},
-    }
+    ok = sum(row["status"] == "ok" for row in rows)
+    info = info_of(footer, RunCounts(len(rows), ok, len(rows) - ok, 0), run_id=Path(uri).name)
     write_run(storage, Run(uri, tuple(receipts), info))
     return uri
 
@@ -66,18 +64,7 @@ def row_of(name: str, picture: Picture, categories: Sequence[Category]) -> dict[
         return failed_row(item, author, picture)
     letters = {category.name[0]: index for index, category in enumerate(categories)}
     ids = np.array([[letters.get(letter, 65535) for letter in line] for line in picture], np.uint16)
-    segments = [
-        {
-            "category_id": categories[region.index].id,
-            "category": categories[region.index].name,
-            "score": 1.0,
-            "bbox": [float(side) for side in region.bbox],
-            "area": region.area,
-            "iscrowd": False,
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids)
-    ]
+    segments = segments_of(ids, categories, void=65535)
     return ok_row(item, author, sha256="00", size_hw=ids.shape, segments=segments)
 
 

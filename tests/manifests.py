@@ -1,38 +1,49 @@
 """Finished manifests made of plain masks, as a run would leave them: for tests of what reads manifests."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pycocotools import mask as coco_mask
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.plan import make_plan, write_plan
+from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items
+from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage, join
 
-Row = Sequence[dict[str, Any]] | ItemError
+Row = Sequence[Segment] | ItemError
 """What becomes of an image: its segments, or why it has none."""
 
 
-def segment_of(mask: np.ndarray, category: Category, **keys: Any) -> dict[str, Any]:
-    """bool (H, W) → one segment, by pycocotools."""
-    code: Any = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {
-        "category_id": category.id,
-        "category": category.name,
-        "score": 1.0,
-        "bbox": coco_mask.toBbox(code).tolist(),
-        "area": int(mask.sum()),
-        "iscrowd": False,
-        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode()},
-        **keys,
-    }
+def segment_of(mask: np.ndarray, category: Category, **keys: Any) -> Segment:
+    """bool (H, W) with a pixel or more → one segment; ``keys``: score, iscrowd."""
+    segment = Segment.from_mask(category, mask, **keys)
+    assert segment is not None
+    return segment
+
+
+def segments_of(
+    ids: np.ndarray, categories: Mapping[int, Category] | Sequence[Category], *, void: int, crowds: Container[int] = ()
+) -> list[Segment]:
+    """A map of ids, uint8 or uint16 (H, W), each with its category → one segment per id; ``void`` is none."""
+    size_hw = (ids.shape[0], ids.shape[1])
+    return [
+        Segment.from_region(categories[region.index], region, size_hw, iscrowd=region.index in crowds)
+        for region in encode_label_map(ids, void=void)
+    ]
+
+
+def info_of(footer: Footer, counts: RunCounts, *, run_id: str = "0123456789abcdef", **keys: Any) -> RunInfo:
+    """The content of a run.json without parts; ``keys``: what is not as here."""
+    empty = {"failures": {}, "examples": {}, "timings": Timings(1.5, {}), "identity": {}, "config": {}}
+    made = {"run_id": run_id, "verb": "label", "version": "0.1.0", "finished": "2026-01-31T12:00:00+00:00"}
+    return RunInfo(**{**made, **empty, "counts": counts, "footer": footer, **keys})
 
 
 def write_manifest(
@@ -62,10 +73,9 @@ def write_manifest(
                 made.append(ok_row(item, author, sha256="0" * 64, size_hw=size_hw, segments=row, confidence=0.5))
         data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(made, MANIFEST_SCHEMA), footer))
         receipts.append(receipt_of(number, data, items["image_id"].to_pylist()))
-    ok = sum(receipt.ok for receipt in receipts)
-    counts = {"images": len(rows), "ok": ok, "failed": len(rows) - ok}
-    counts["segments"] = sum(receipt.segments for receipt in receipts)
-    info = {"run_id": author.run_id, "counts": counts, "footer": json.loads(footer.to_bytes())}
+    failed = len(rows) - sum(receipt.ok for receipt in receipts)
+    segments = sum(receipt.segments for receipt in receipts)
+    info = info_of(footer, RunCounts(len(rows), len(rows) - failed, failed, segments), run_id=author.run_id)
     run = Run(uri, tuple(receipt.part for receipt in receipts), info)
     write_run(storage, run)
     return run

@@ -1,7 +1,6 @@
 """Small trainings: scenes of squares with their manifest, and a trainer in this process, fed by the session's Ray."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from segjobs.errors import ItemError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.train.job import Division, make_task, open_start
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
-from segjobs.manifest.rle import encode_crop, encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row
+from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, Task, make_categories
 from segjobs.storage import FileInfo, Storage
+from tests.manifests import info_of, segment_of
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
@@ -62,22 +62,9 @@ def scenes(
         if number in broken:
             rows.append(failed_row(item, author, ItemError("UNREADABLE", "no image")))
             continue
+        segments = [segment_of(mask, categories[1], score=1.0 if score is None else score)]
         if task == "semantic":
-            found = [(one.index, one.counts, one.area, one.bbox) for one in encode_label_map(mask.astype(np.uint8))]
-        else:
-            found = [(1, *encode_crop(mask, (0, 0), SIZE_HW))]
-        segments = [
-            {
-                "category_id": categories[index].id,
-                "category": categories[index].name,
-                "score": 1.0 if index == 0 or score is None else score,
-                "bbox": [float(side) for side in bbox],
-                "area": area,
-                "iscrowd": False,
-                "segmentation": {"size": list(SIZE_HW), "counts": counts},
-            }
-            for index, counts, area, bbox in found
-        ]
+            segments.insert(0, segment_of(~mask, categories[0]))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append(ok_row(item, author, sha256=sha256, size_hw=SIZE_HW, segments=segments, confidence=score))
     storage, uri = Storage(), str(folder / "truth")
@@ -87,7 +74,7 @@ def scenes(
         part = rows[start : start + 3]
         data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(part, MANIFEST_SCHEMA), footer))
         receipts.append(receipt_of(number, data, [row["image_id"] for row in part]).part)
-    info = {"run_id": "0" * 16, "footer": json.loads(footer.to_bytes()), "counts": {"images": count}}
+    info = info_of(footer, RunCounts(count, count - len(broken), len(broken), 0))
     write_run(storage, Run(uri, tuple(receipts), info))
     return uri
 

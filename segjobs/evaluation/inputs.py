@@ -26,6 +26,7 @@ from segjobs.labels.png import match_labels, segments_from_ids
 from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_label_png
 from segjobs.sources.read import read_file
 from segjobs.storage import Storage, join
@@ -105,11 +106,10 @@ def match_categories(
 
 
 def _about_run(run: Run) -> dict[str, Any]:
-    model = run.info["footer"]["model"] or {}
     return {
         "uri": run.uri,
-        "run_id": run.info["run_id"],
-        "model": model.get("label"),
+        "run_id": run.info.run_id,
+        "model": run.info.model_label,
         "parts_digest": digest([part.sha256 for part in run.parts]),
     }
 
@@ -167,7 +167,7 @@ def _open_png(
 
 def _png_segments(
     uri: str, size_hw: tuple[int, int], *, storage: Storage, table: ClassTable, max_pixels: int
-) -> list[dict[str, Any]]:
+) -> list[Segment]:
     data = read_file(storage, uri, what="the mask")
     return segments_from_ids(decode_label_png(data, max_pixels=max_pixels), size_hw, table)
 
@@ -203,13 +203,13 @@ def _open_coco_results(
     return ScoredSide("predictions", "instance", own, foreign=read), texts, digest(sorted(texts.items()))
 
 
-def _result_segments(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
+def _result_segments(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...]) -> list[Segment]:
     entries = json.loads(text)
     found = []
     for number, entry in enumerate(entries):
         one = CocoImage(size_hw, (CocoAnnotation(number, entry["category_id"], False, entry["segmentation"]),))
         segments = segments_for(CocoIndex(categories, {"": one}), "", size_hw)
-        found += [{**segment, "score": float(entry["score"])} for segment in segments]
+        found += [replace(segment, score=float(entry["score"])) for segment in segments]
     return found
 
 

@@ -7,10 +7,10 @@ its range.
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ from segjobs.config import BoundaryConfig
 from segjobs.errors import ManifestError
 from segjobs.manifest.parts import PartInfo, Run
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.boundary import BOUNDARY_TYPE
 from segjobs.metrics.matching import MATCHES_TYPE
 from segjobs.metrics.panoptic import QUALITY_TYPE
@@ -65,19 +66,22 @@ SCORES_SCHEMA = pa.schema(
 _RANGE_IMAGES = 256
 
 
+ForeignReader = Callable[[str, tuple[int, int]], list[Segment]]
+"""(JSON text of an image, its size h, w in pixels) → segments. Raises ItemError. Pickles small."""
+
+
 @dataclass(frozen=True)
 class ScoredSide:
     """One of the two manifests: ``index`` maps its category ids to class indices of the evaluation, None to none.
 
-    ``foreign`` reads what other tools wrote: one JSON text of an image and its size (h, w) → segments;
-    then ``run`` is None.
+    ``foreign`` reads what other tools wrote; then ``run`` is None.
     """
 
     name: Literal["truth", "predictions"]
     task: Task
     index: Mapping[int, int | None]
     run: Run | None = None
-    foreign: Any = None
+    foreign: ForeignReader | None = None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ What is kept are counts, from which every score, convention, slice and interval 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.evaluation.pairing import UNION_COUNTS, Pairing, ScoredSide
+from segjobs.manifest.coco_api import Rle, area, intersection, mask_ious, union
 from segjobs.manifest.rle import label_runs
+from segjobs.manifest.rows import segments_of
+from segjobs.manifest.segments import Segment, check_known
 from segjobs.metrics.boundary import boundary_counts
 from segjobs.metrics.confusion import VOID, dense, image_confusion, summarise
 from segjobs.metrics.matching import match_image
@@ -27,16 +30,12 @@ _MATCH_IOU = 0.5  # from which on two objects stand in the same place
 def _foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> dict[str, Any]:
     """Another tool's masks of one image as a manifest has them."""
     row: dict[str, Any] = {"status": "ok", "error": None, "segments": [], "confidence": None}
-    if truth is None or truth["status"] != "ok":
+    if truth is None or truth["status"] != "ok" or pairing.predictions.foreign is None:
         return row
     size_hw = (truth["height"], truth["width"])
     try:
-        return {
-            **row,
-            "height": size_hw[0],
-            "width": size_hw[1],
-            "segments": pairing.predictions.foreign(text, size_hw),
-        }
+        found = [segment.to_row() for segment in pairing.predictions.foreign(text, size_hw)]
+        return {**row, "height": size_hw[0], "width": size_hw[1], "segments": found}
     except ItemError as error:
         return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
 
@@ -87,30 +86,25 @@ def _pair_counts(
     return {**counts, "disputes": disputes}
 
 
-def _segments(
-    row: dict[str, Any], side: ScoredSide, size_hw: tuple[int, int], pairing: Pairing
-) -> list[dict[str, Any]]:
-    """The row's segments under their class in the evaluation: its ``index`` and id. Raises ManifestError."""
-    unknown = {segment["category_id"] for segment in row["segments"]} - side.index.keys()
-    if unknown:
-        raise ManifestError(f"category ids {sorted(unknown)} are not in the manifest's categories")
-    for segment in row["segments"]:
-        if tuple(segment["segmentation"]["size"]) != size_hw:
-            height, width = segment["segmentation"]["size"]
-            raise ManifestError(f"a mask of {width}x{height} on an image of {size_hw[1]}x{size_hw[0]} pixels")
+def _segments(row: dict[str, Any], side: ScoredSide, size_hw: tuple[int, int], pairing: Pairing) -> list[Segment]:
+    """The row's segments under the truth's category ids, those of a class of the evaluation. Raises ManifestError."""
+    segments, ids = segments_of(row), pairing.ids
+    check_known(segments, side.index)
+    for segment in segments:
         if pairing.overlapping:  # pycocotools takes whatever the runs say; label_runs looks for itself
-            label_runs([(0, segment["segmentation"]["counts"])], size_hw)
-    ids = pairing.ids
-    known = [(segment, side.index[segment["category_id"]]) for segment in row["segments"]]
-    return [{**segment, "index": index, "category_id": ids[index]} for segment, index in known if index is not None]
+            segment.runs(size_hw)
+        else:
+            segment.check_size(size_hw)
+    known = [(segment, side.index[segment.category_id]) for segment in segments]
+    return [replace(segment, category_id=ids[index]) for segment, index in known if index is not None]
 
 
 def _counts(
-    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+    truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], pairing: Pairing
 ) -> dict[str, Any]:
     """All counts of one image; without a prediction, nothing is predicted anywhere. Raises ManifestError."""
     counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
-    numbers = [Counter(segment["category_id"] for segment in side) for side in (truth, predicted)]
+    numbers = [Counter(segment.category_id for segment in side) for side in (truth, predicted)]
     counts["objects"] = [
         {"category_id": category_id, "truth": numbers[0][category_id], "predicted": numbers[1][category_id]}
         for category_id in sorted({*numbers[0], *numbers[1]})
@@ -125,11 +119,11 @@ def _counts(
 
 
 def _pixel_counts(
-    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+    truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], pairing: Pairing
 ) -> dict[str, Any]:
     """Two partitions of the image's pixels → the confusion of their classes."""
     ids = pairing.ids
-    truth_runs, predicted_runs = (label_runs(_pairs(side), size_hw) for side in (truth, predicted))
+    truth_runs, predicted_runs = (label_runs(_pairs(side, pairing), size_hw) for side in (truth, predicted))
     confusion = image_confusion(truth_runs, predicted_runs, len(ids))
     scores = summarise(dense(confusion, len(ids)))
     counts: dict[str, Any] = {
@@ -150,66 +144,72 @@ def _pixel_counts(
 
 
 def _union_counts(
-    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], size_hw: tuple[int, int], pairing: Pairing
+    truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], pairing: Pairing
 ) -> dict[str, Any]:
     """Objects that may overlap → the pixels of each class's union on both sides, on labelled pixels only."""
     whole = _merged(truth) if pairing.truth.task != "instance" else None  # elsewhere the truth says nothing
     unions = []
-    for index in sorted({segment["index"] for segment in (*truth, *predicted)}):
-        right, found = (_merged([s for s in side if s["index"] == index]) for side in (truth, predicted))
+    present = {segment.category_id for segment in (*truth, *predicted)}
+    for category_id in (one for one in pairing.ids if one in present):
+        right, found = (_merged([s for s in side if s.category_id == category_id]) for side in (truth, predicted))
         if whole is not None and found is not None:
-            found = coco_mask.merge([whole, found], intersect=True)
-        both = coco_mask.merge([right, found], intersect=True) if right and found else None
-        areas = [int(coco_mask.area(union)) if union else 0 for union in (both, right, found)]
-        unions.append({"category_id": pairing.ids[index], **dict(zip(UNION_COUNTS, areas, strict=True))})
+            found = intersection([whole, found])
+        both = intersection([right, found]) if right and found else None
+        areas = [area(mask) if mask else 0 for mask in (both, right, found)]
+        unions.append({"category_id": category_id, **dict(zip(UNION_COUNTS, areas, strict=True))})
     ious = [u["both_px"] / total for u in unions if (total := u["truth_px"] + u["predicted_px"] - u["both_px"])]
     return {
         "unions": unions,
-        "labelled_px": sum(union["truth_px"] for union in unions),
-        "correct_px": sum(union["both_px"] for union in unions),
+        "labelled_px": sum(one["truth_px"] for one in unions),
+        "correct_px": sum(one["both_px"] for one in unions),
         "mean_iou": float(np.mean(ious)) if ious else None,
     }
 
 
-def _pairs(segments: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
-    return [(segment["index"], segment["segmentation"]["counts"]) for segment in segments]
+def _pairs(segments: Sequence[Segment], pairing: Pairing) -> list[tuple[int, str]]:
+    index = {category_id: number for number, category_id in enumerate(pairing.ids)}
+    return [(index[segment.category_id], segment.counts) for segment in segments]
 
 
-def _merged(segments: Sequence[dict[str, Any]]) -> Any:
-    """The union of masks as COCO RLE, None of none."""
-    return coco_mask.merge([segment["segmentation"] for segment in segments]) if segments else None
+def _merged(segments: Sequence[Segment]) -> Rle | None:
+    """The union of masks, None of none."""
+    return union([segment.segmentation for segment in segments]) if segments else None
+
+
+def _certain(predicted: Sequence[Segment], pairing: Pairing) -> list[tuple[float, Segment]]:
+    """The predictions that are confident enough for a dispute, and their scores."""
+    scored = [(1.0 if one.score is None else one.score, one) for one in predicted]
+    return [(score, one) for score, one in scored if score >= pairing.dispute_score]
 
 
 def _pixel_disputes(
-    truth: Sequence[dict[str, Any]],
-    predicted: Sequence[dict[str, Any]],
+    truth: Sequence[Segment],
+    predicted: Sequence[Segment],
     confusion: Sequence[dict[str, Any]],
     pairing: Pairing,
 ) -> Iterator[dict[str, Any]]:
     """The largest regions of one class in the truth that the prediction is confident to be another's."""
-    sure = {p["category_id"]: p["score"] for p in predicted if p["score"] >= pairing.dispute_score}
+    sure = {one.category_id: score for score, one in _certain(predicted, pairing)}
     cells = [cell for cell in confusion if cell["truth"] not in (None, cell["predicted"]) and cell["predicted"] in sure]
     for cell in sorted(cells, key=lambda cell: -cell["pixels"])[:_DISPUTES]:
         if cell["pixels"] >= pairing.dispute_px:
             sides = ((truth, cell["truth"]), (predicted, cell["predicted"]))
-            masks = [_merged([s for s in side if s["category_id"] == category_id]) for side, category_id in sides]
-            region: Any = coco_mask.merge(masks, intersect=True)
+            masks = [union([s.segmentation for s in side if s.category_id == wanted]) for side, wanted in sides]
+            region = intersection(masks)
             about = {"category_id": cell["truth"], "other_id": cell["predicted"], "pixels": cell["pixels"]}
-            yield {**about, "score": sure[cell["predicted"]], "counts": region["counts"].decode("ascii")}
+            yield {**about, "score": sure[cell["predicted"]], "counts": region["counts"]}
 
 
 def _object_disputes(
-    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], pairing: Pairing
+    truth: Sequence[Segment], predicted: Sequence[Segment], pairing: Pairing
 ) -> Iterator[dict[str, Any]]:
     """Confident objects that stand where the truth has another class's object, or where it has nothing at all."""
-    sure = [p for p in predicted if p["score"] >= pairing.dispute_score and p["area"] >= pairing.dispute_px]
-    iou = np.zeros((len(sure), len(truth)))
-    if sure and truth:
-        ours, theirs = ([segment["segmentation"] for segment in side] for side in (sure, truth))
-        iou = np.asarray(coco_mask.iou(ours, theirs, [int(segment["iscrowd"]) for segment in truth]))
-    for one, overlaps in zip(sure, iou, strict=True):
+    sure = [(score, one) for score, one in _certain(predicted, pairing) if one.area >= pairing.dispute_px]
+    ours, theirs = [one.segmentation for _, one in sure], [one.segmentation for one in truth]
+    ious = mask_ious(ours, theirs, [one.iscrowd for one in truth])
+    for (score, one), overlaps in zip(sure, ious, strict=True):
         there = [t for t, overlap in zip(truth, overlaps, strict=True) if overlap >= _MATCH_IOU]
-        agreed = any(t["index"] == one["index"] or t["iscrowd"] for t in there)
+        agreed = any(t.category_id == one.category_id or t.iscrowd for t in there)
         if not agreed and (there or not overlaps.any()):
-            about = {"category_id": there[0]["category_id"] if there else None, "other_id": one["category_id"]}
-            yield {**about, "pixels": one["area"], "score": one["score"], "counts": one["segmentation"]["counts"]}
+            about = {"category_id": there[0].category_id if there else None, "other_id": one.category_id}
+            yield {**about, "pixels": one.area, "score": score, "counts": one.counts}

@@ -15,9 +15,7 @@ import numpy as np
 
 from segjobs.config import ExportConfig
 from segjobs.manifest.schema import Category, Task
-
-Segment = dict[str, Any]
-"""One element of the manifest's ``segments`` column."""
+from segjobs.manifest.segments import Segment
 
 LossKind = Literal["excluded", "covered", "hidden", "merged", "crowd", "holes", "parts", "extra", "missing", "name"]
 LOSSES: dict[LossKind, str] = {

@@ -7,9 +7,11 @@ collection agree; ``ids_from`` takes another file's. Annotation ids count from 1
 for none. ``score`` is added where a model made the labels; pycocotools ignores it, other tools show it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from segjobs.exporters.base import Document, Exporter, Labelled, Segment, Series, Setting, Written, exact, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
+from segjobs.manifest.segments import Segment
 
 
 def write(image: Labelled, setting: Setting) -> Written:
@@ -28,16 +30,16 @@ def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str,
     """COCO's annotation of a segment, without its id."""
     entry = {
         "image_id": image.number,
-        "category_id": setting.ids[segment["category_id"]],
-        "iscrowd": int(segment["iscrowd"]),
-        "area": segment["area"],
-        "bbox": whole(segment["bbox"]),
-        "segmentation": {"size": segment["segmentation"]["size"], "counts": segment["segmentation"]["counts"]},
+        "category_id": setting.ids[segment.category_id],
+        "iscrowd": int(segment.iscrowd),
+        "area": segment.area,
+        "bbox": whole(segment.bbox),
+        "segmentation": segment.segmentation,
     }
-    return {**entry, "score": exact(segment["score"])} if setting.by_model else entry
+    return {**entry, "score": exact(segment.score)} if setting.by_model else entry
 
 
-def whole(values: list[float]) -> list[float]:
+def whole(values: Iterable[float]) -> list[float]:
     """Numbers with no fraction as integers."""
     return [int(value) if value == int(value) else value for value in values]
 

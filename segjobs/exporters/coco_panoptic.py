@@ -28,8 +28,8 @@ def write(image: Labelled, setting: Setting) -> Written:
     info = [
         {
             "id": place + 1,
-            "category_id": setting.ids[image.segments[position]["category_id"]],
-            "iscrowd": int(image.segments[position]["iscrowd"]),
+            "category_id": setting.ids[image.segments[position].category_id],
+            "iscrowd": int(image.segments[position].iscrowd),
             "area": regions[place].area,
             "bbox": list(regions[place].bbox),
         }

@@ -13,20 +13,20 @@ from segjobs.exporters.flatten import losses_of
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → one detection per object; crowd regions are no detections."""
-    found = [segment for segment in image.segments if not segment["iscrowd"]]
+    found = [segment for segment in image.segments if not segment.iscrowd]
     records = tuple(
         to_json(
             {
                 "image_id": image.number,
-                "category_id": setting.ids[segment["category_id"]],
-                "bbox": whole(segment["bbox"]),
-                "score": exact(segment["score"]),
-                "segmentation": {"size": segment["segmentation"]["size"], "counts": segment["segmentation"]["counts"]},
+                "category_id": setting.ids[segment.category_id],
+                "bbox": whole(segment.bbox),
+                "score": exact(segment.score),
+                "segmentation": segment.segmentation,
             }
         )
         for segment in found
     )
-    crowds = losses_of("crowd", [segment for segment in image.segments if segment["iscrowd"]])
+    crowds = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
     return Written(len(found), records=records, losses=crowds)
 
 

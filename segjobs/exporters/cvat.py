@@ -17,7 +17,7 @@ def write(image: Labelled, setting: Setting) -> Written:
     for segment in image.segments:
         entry = annotation(segment, image, setting)
         attributes = {"occluded": False, "source": "auto" if setting.by_model else "manual"}
-        entry["attributes"] = attributes | ({"score": exact(segment["score"])} if setting.by_model else {})
+        entry["attributes"] = attributes | ({"score": exact(segment.score)} if setting.by_model else {})
         records.append(to_json(entry)[1:])
     losses = (Loss("name", None, 1),) if image.shares_name else ()
     return Written(len(image.segments), image=to_json(image_entry(image)), records=tuple(records), losses=losses)

@@ -3,19 +3,22 @@
 | manifest | as objects | as one label per pixel |
 |---|---|---|
 | semantic | one object per class, or per connected component (8 neighbours) | as it is |
-| instance | as it is | crowds lowest, then by score; of equal score the smaller on top, then the earlier |
+| instance | as it is | the top one of each pixel, by ``segments.stack`` |
 | panoptic | as it is | as it is |
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from segjobs.errors import ItemError, ManifestError
-from segjobs.exporters.base import Labelled, Loss, LossKind, Segment, Setting
-from segjobs.manifest.rle import Region, decode, encode_label_map, runs
+from segjobs.errors import ItemError, ManifestError, MaskSizeError
+from segjobs.exporters.base import Labelled, Loss, LossKind, Setting
+from segjobs.manifest.rle import Region, encode_label_map
+from segjobs.manifest.rows import segments_of
+from segjobs.manifest.segments import Segment, check_known, stack
 
 Segments = tuple[Segment, ...]
 Losses = tuple[Loss, ...]
@@ -30,23 +33,18 @@ def checked_segments(row: dict[str, Any], known: Sequence[int]) -> Segments:
     ``known``: the category ids of the manifest.
     """
     size_hw = (row["height"], row["width"])
-    for segment in row["segments"]:
-        if segment["category_id"] not in known:
-            raise ItemError("LABEL_VALUE", f"category id {segment['category_id']} is not in the manifest's categories")
-        try:
-            lengths = runs(segment["segmentation"]["counts"])
-        except ManifestError as error:
-            raise ItemError("LABEL_VALUE", str(error)) from None
-        covered, area = int(lengths.sum()), int(lengths[1::2].sum())
-        if tuple(segment["segmentation"]["size"]) != size_hw or covered != size_hw[0] * size_hw[1]:
-            height, width = segment["segmentation"]["size"]
-            raise ItemError(
-                "LABEL_SHAPE",
-                f"a mask of {covered} pixels ({width}x{height}) on an image of {size_hw[1]}x{size_hw[0]}",
-            )
-        if area != segment["area"] or not area:
-            raise ItemError("LABEL_VALUE", f"a mask of {area} pixels, where the row says {segment['area']}")
-    return tuple(row["segments"])
+    try:
+        segments = segments_of(row)
+        check_known(segments, known)
+        areas = [int(segment.runs(size_hw)[1::2].sum()) for segment in segments]
+    except MaskSizeError as error:
+        raise ItemError("LABEL_SHAPE", str(error)) from None
+    except ManifestError as error:
+        raise ItemError("LABEL_VALUE", str(error)) from None
+    for segment, area in zip(segments, areas, strict=True):
+        if area != segment.area or not area:
+            raise ItemError("LABEL_VALUE", f"a mask of {area} pixels, where the row says {segment.area}")
+    return tuple(segments)
 
 
 def exported_segments(row: dict[str, Any], known: Sequence[int], setting: Setting) -> tuple[Segments, Losses]:
@@ -56,18 +54,19 @@ def exported_segments(row: dict[str, Any], known: Sequence[int], setting: Settin
     """
     index = setting.index
     segments = checked_segments(row, known)
-    kept = [segment for segment in segments if segment["category_id"] in index]
-    left_out = losses_of("excluded", [segment for segment in segments if segment["category_id"] not in index])
+    kept = [segment for segment in segments if segment.category_id in index]
+    left_out = losses_of("excluded", [segment for segment in segments if segment.category_id not in index])
     if setting.config.components:
-        kept = [part for segment in kept for part in components(segment, (row["height"], row["width"]))]
+        kept = [part for segment in kept for part in components(segment)]
     return tuple(kept), left_out
 
 
-def components(segment: Segment, size_hw: tuple[int, int]) -> list[Segment]:
+def components(segment: Segment) -> list[Segment]:
     """One segment → one per connected component of it (8 neighbours), in the order of their first rows."""
-    mask = decode(segment["segmentation"]["counts"], size_hw).astype(np.uint8)
-    count, labels = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)
-    return [segment] if count == 2 else [_like(segment, region, size_hw) for region in regions_of(labels)]
+    count, labels = cv2.connectedComponents(segment.mask().astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    if count == 2:
+        return [segment]
+    return [segment.with_mask(region, segment.size_hw) for region in regions_of(labels)]
 
 
 def regions_of(labels: np.ndarray) -> list[Region]:
@@ -79,15 +78,6 @@ def regions_of(labels: np.ndarray) -> list[Region]:
     return regions
 
 
-def _like(segment: Segment, region: Region, size_hw: tuple[int, int]) -> Segment:
-    return {
-        **segment,
-        "bbox": [float(value) for value in region.bbox],
-        "area": region.area,
-        "segmentation": {"size": list(size_hw), "counts": region.counts},
-    }
-
-
 def top_segments(image: Labelled, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     """Which segment each pixel shows: int32 (H, W) positions in ``image.segments`` or ``NOTHING``.
 
@@ -96,28 +86,19 @@ def top_segments(image: Labelled, setting: Setting) -> tuple[np.ndarray, np.ndar
     """
     height, width = image.size_hw
     flat = np.full(height * width, NOTHING, np.int32)
-    for position in _from_bottom(image.segments):
-        bounds = np.cumsum(runs(image.segments[position]["segmentation"]["counts"]))
+    for position in stack(image.segments):
+        bounds = np.cumsum(image.segments[position].runs(image.size_hw))
         starts, ends = bounds[: bounds.size // 2 * 2 : 2], bounds[1::2]
         flat[_ranges(starts, ends)] = position
     visible = np.bincount(flat[flat != NOTHING], minlength=len(image.segments))
-    areas = np.array([segment["area"] for segment in image.segments], np.int64)
+    areas = np.array([segment.area for segment in image.segments], np.int64)
     if setting.task != "instance" and (visible != areas).any():
-        names = sorted({image.segments[k]["category"] for k in np.flatnonzero(visible != areas)})
+        names = sorted({image.segments[k].category for k in np.flatnonzero(visible != areas)})
         raise ItemError(
             "LABEL_VALUE",
             f"segments of {', '.join(map(repr, names))} overlap others, which a {setting.task} manifest forbids",
         )
     return np.ascontiguousarray(flat.reshape(width, height).T), visible
-
-
-def _from_bottom(segments: Sequence[Segment]) -> list[int]:
-    def height(position: int) -> tuple[bool, float, int, int]:
-        segment = segments[position]
-        score = 1.0 if segment["score"] is None else segment["score"]
-        return not segment["iscrowd"], score, -segment["area"], -position
-
-    return sorted(range(len(segments)), key=height)
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -131,12 +112,12 @@ def covering_losses(image: Labelled, visible: np.ndarray) -> Losses:
     """What overlapping segments lose where each pixel shows only the top one."""
     pairs = list(zip(image.segments, visible.tolist(), strict=True))
     hidden = [segment for segment, left in pairs if not left]
-    partly = [{**segment, "area": segment["area"] - left} for segment, left in pairs if 0 < left < segment["area"]]
+    partly = [replace(segment, area=segment.area - left) for segment, left in pairs if 0 < left < segment.area]
     return (*losses_of("hidden", hidden), *losses_of("covered", partly))
 
 
 def losses_of(kind: LossKind, segments: Sequence[Segment]) -> Losses:
     """Segments that are lost, counted by class; ``pixels`` are their areas."""
-    ids = sorted({segment["category_id"] for segment in segments})
-    areas = {i: [s["area"] for s in segments if s["category_id"] == i] for i in ids}
+    ids = sorted({segment.category_id for segment in segments})
+    areas = {i: [s.area for s in segments if s.category_id == i] for i in ids}
     return tuple(Loss(kind, i, len(areas[i]), sum(areas[i])) for i in ids)

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from segjobs.errors import ItemError
-from segjobs.exporters.base import Document, Exporter, Labelled, Segment, Series, Setting, Written, exact, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
 from segjobs.exporters.label_studio_rle import encode_mask
-from segjobs.manifest.rle import decode
+from segjobs.manifest.segments import Segment
 
 FROM_NAME, TO_NAME = "label", "image"
 _MOST_PIXELS = (2**32 - 1) // 4  # the code's own count of values has 32 bits
@@ -50,11 +50,11 @@ def _result(segment: Segment, place: int, image: Labelled, setting: Setting) -> 
         "original_height": height,
         "value": {
             "format": "rle",
-            "rle": encode_mask(decode(segment["segmentation"]["counts"], image.size_hw)),
-            "brushlabels": [segment["category"]],
+            "rle": encode_mask(segment.mask()),
+            "brushlabels": [segment.category],
         },
     }
-    return {**result, "score": exact(segment["score"])} if setting.by_model else result
+    return {**result, "score": exact(segment.score)} if setting.by_model else result
 
 
 def _config_xml(setting: Setting) -> str:

@@ -50,7 +50,7 @@ def write(image: Labelled, setting: Setting) -> Written:
     """One image → its label map."""
     values = values_of(setting)
     top, visible = top_segments(image, setting)
-    ids = np.array([segment["category_id"] for segment in image.segments] + [0], np.int64)
+    ids = np.array([segment.category_id for segment in image.segments] + [0], np.int64)
     ids[NOTHING] = values.background if setting.task == "instance" else values.void
     pixels = ids[top]
     if values.bits == 8:
@@ -59,7 +59,7 @@ def write(image: Labelled, setting: Setting) -> Written:
         data = png_of(pixels.astype(np.uint16))
     merged = ()
     if setting.task != "semantic":
-        counts = Counter(image.segments[position]["category_id"] for position in np.flatnonzero(visible).tolist())
+        counts = Counter(image.segments[position].category_id for position in np.flatnonzero(visible).tolist())
         merged = tuple(Loss("merged", i, count) for i, count in sorted(counts.items()) if count > 1)
     losses = (*covering_losses(image, visible), *merged)
     return Written(int(np.count_nonzero(visible)), data=data, losses=losses)

@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Segment, Series, Setting, Written, to_json
+from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Series, Setting, Written, to_json
 from segjobs.exporters.flatten import losses_of
 from segjobs.exporters.outline import joined, rings_of, signed_area, simplified
-from segjobs.manifest.rle import decode
+from segjobs.manifest.segments import Segment
 
 FOLDER, SUFFIX = "labels", ".txt"
 
@@ -31,26 +31,26 @@ def write(image: Labelled, setting: Setting) -> Written:
     """One image → its text file."""
     lines, losses = [], []
     for segment in image.segments:
-        if segment["iscrowd"]:
+        if segment.iscrowd:
             losses += losses_of("crowd", [segment])
             continue
-        (left, top), mask = _crop(segment, image.size_hw)
+        (left, top), mask = _crop(segment)
         rings = rings_of(mask)
         kept = [ring for one in rings if (ring := simplified(one, setting.config.yolo.tolerance_px)) is not None]
         if not kept:  # simplified to nothing: a ring around its box stays
             kept = rings_of(np.ones_like(mask))
         ring = joined(kept) + np.array([left, top])
         line, drawn = _line(ring, image.size_hw)
-        lines.append(f"{setting.index[segment['category_id']]} {line}\n")
-        losses += _losses(segment["category_id"], rings, mask, _drawn(drawn, (left, top), image.size_hw, mask.shape))
+        lines.append(f"{setting.index[segment.category_id]} {line}\n")
+        losses += _losses(segment.category_id, rings, mask, _drawn(drawn, (left, top), image.size_hw, mask.shape))
     path = f"./images/{image.name}{posixpath.splitext(image.image_id)[1]}"
     data = "".join(lines).encode()
     return Written(len(lines), data=data, image=path, losses=tuple(losses))
 
 
-def _crop(segment: Segment, size_hw: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
+def _crop(segment: Segment) -> tuple[tuple[int, int], np.ndarray]:
     """The mask's own window: its corner (x, y) and bool (h, w)."""
-    mask = decode(segment["segmentation"]["counts"], size_hw)
+    mask = segment.mask()
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (int(columns[0]), int(rows[0])), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

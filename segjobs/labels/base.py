@@ -17,11 +17,11 @@ from segjobs.config import LabelsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.segments import Segment
 from segjobs.sources.read import read_file
 from segjobs.storage import FileInfo, Storage
 from segjobs.text import first_few, size_text
 
-Segments = list[dict[str, Any]]
 Key = TypeVar("Key", bound=Hashable)
 
 CHECKS: dict[str, str] = {
@@ -61,9 +61,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Masks:
-    """One image's label: rows of the manifest's ``segments``, and what was found on the way."""
+    """One image's label: its segments, and what was found on the way."""
 
-    segments: Segments
+    segments: list[Segment]
     findings: tuple[Finding, ...] = ()
 
 

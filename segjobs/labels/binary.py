@@ -22,7 +22,6 @@ from segjobs.labels.base import (
     LabelRequest,
     Labels,
     Masks,
-    Segments,
     check_size,
     leftover,
     list_files,
@@ -32,9 +31,9 @@ from segjobs.labels.base import (
 )
 from segjobs.labels.class_tables import named_categories
 from segjobs.labels.match_files import image_stem, stem
-from segjobs.manifest.rle import encode_crop, encode_label_map
+from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_image, decode_label_png
 from segjobs.storage import Storage
 from segjobs.text import first_few
@@ -127,15 +126,8 @@ def _read_classes(
 ) -> Masks:
     mask = binary_mask(read_label(storage, uri), threshold=threshold, max_pixels=max_pixels)
     check_size(mask.shape, size_hw)
-    size = list(size_hw)
-    return Masks(
-        [
-            segment_row(
-                categories[region.index], {"size": size, "counts": region.counts}, area=region.area, bbox=region.bbox
-            )
-            for region in encode_label_map(mask.astype(np.uint8))
-        ]
-    )
+    regions = encode_label_map(mask.astype(np.uint8))
+    return Masks([Segment.from_region(categories[region.index], region, size_hw) for region in regions])
 
 
 def _read_objects(
@@ -147,16 +139,15 @@ def _read_objects(
     threshold: int | None,
     max_pixels: int,
 ) -> Masks:
-    segments: Segments = []
-    empty = []
+    segments, empty = [], []
     for uri in json.loads(text):
         mask = binary_mask(read_label(storage, uri), threshold=threshold, max_pixels=max_pixels)
         check_size(mask.shape, size_hw)
-        counts, area, bbox = encode_crop(mask, (0, 0), size_hw)
-        if area:
-            segments.append(segment_row(category, {"size": list(size_hw), "counts": counts}, area=area, bbox=bbox))
-        else:
+        segment = Segment.from_mask(category, mask)
+        if segment is None:
             empty.append(uri.rpartition("/")[2])
+        else:
+            segments.append(segment)
     findings = (Finding("empty_masks", len(empty), ", ".join(first_few(empty))),) if empty else ()
     return Masks(segments, findings)
 

@@ -18,7 +18,7 @@ from segjobs.errors import ConfigError
 from segjobs.labels.base import Finding, Masks, UnknownId, policy_of, read_whole
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import VOC_NAMES, Category, make_categories, palette_color
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
@@ -218,17 +218,9 @@ def masks_from_indices(
         fate = f"taken as {table.unknown_class.name!r}" if table.unknown_class else "taken as unlabelled"
         findings = (Finding("unknown_ids", len(values), f"ids {found}: {fate}"),)
         indices = np.where(strangers, np.uint16(table.unknown_index), indices)
-    size = [int(edge) for edge in indices.shape]
-    segments = [
-        segment_row(
-            table.categories[region.index],
-            {"size": size, "counts": region.counts},
-            area=region.area,
-            bbox=region.bbox,
-        )
-        for region in encode_label_map(indices, void=VOID)
-    ]
-    return Masks(segments, findings)
+    size_hw = (indices.shape[0], indices.shape[1])
+    regions = encode_label_map(indices, void=VOID)
+    return Masks([Segment.from_region(table.categories[one.index], one, size_hw) for one in regions], findings)
 
 
 def repeated(values: Sequence[Any]) -> list[Any]:

@@ -27,13 +27,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from segjobs.errors import ItemError, ManifestError
+from segjobs.errors import ItemError, ManifestError, MaskSizeError
 from segjobs.labels.base import Finding, LabelRequest, Labels, Masks, Policy, leftover, policy_of, read_whole, resolve
 from segjobs.labels.match_files import FileMatches, match_paths
 from segjobs.labels.polygons import outside
-from segjobs.manifest.rle import encode_polygons, from_uncompressed, runs
+from segjobs.manifest.rle import encode_polygons, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
-from segjobs.manifest.segments import segment
+from segjobs.manifest.segments import Segment
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
@@ -135,7 +135,7 @@ def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
     return match_paths(image_ids, list(index.images), image_key=_normal, label_key=_normal)
 
 
-def segments_for(index: CocoIndex, file_name: str, size_hw: tuple[int, int]) -> list[dict[str, Any]]:
+def segments_for(index: CocoIndex, file_name: str, size_hw: tuple[int, int]) -> list[Segment]:
     """The objects of one entry, on an image of ``size_hw`` pixels; raises as ``masks_of``, and NOT_FOUND."""
     image = index.images.get(file_name)
     if image is None:
@@ -146,7 +146,7 @@ def segments_for(index: CocoIndex, file_name: str, size_hw: tuple[int, int]) -> 
 def masks_of(
     image: CocoImage, size_hw: tuple[int, int], categories: Sequence[Category], policy: Policy | None = None
 ) -> Masks:
-    """The objects of one entry, on an image of ``size_hw`` pixels → rows of the manifest's ``segments``.
+    """The objects of one entry, on an image of ``size_hw`` pixels → segments.
 
     In the file's order, with score 1, as of any human label. Raises ItemError LABEL_SHAPE where the
     entry or a mask has another size, LABEL_VALUE where a category is unknown (and ``policy`` fails it)
@@ -165,11 +165,11 @@ def masks_of(
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
             continue
-        row = segment(category, _counts(annotation, size_hw), size_hw, iscrowd=annotation.iscrowd)
-        if row is None:
+        segment = _segment(annotation, category, size_hw)
+        if segment is None:
             empty.append(annotation.id)
         else:
-            segments.append(row)
+            segments.append(segment)
         if isinstance(annotation.segmentation, list) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
     for check, ids in (("empty_masks", empty), ("outside_frame", cut)):
@@ -201,29 +201,28 @@ def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ..
     return masks_of(image, size_hw, categories, policy)
 
 
-def _counts(annotation: CocoAnnotation, size_hw: tuple[int, int]) -> str:
-    """A checked counts string of an annotation in any of COCO's three notations."""
-    shape = annotation.segmentation
+def _segment(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment | None:
+    """The object of an annotation; None where its mask covers no pixel."""
     try:
-        if isinstance(shape, list):
-            return encode_polygons([part for part in shape if not _is_degenerate(part)], size_hw)
-        if not isinstance(shape, dict) or not isinstance(shape.get("counts"), list | str):
-            raise ManifestError("expected a list of polygons, or size and counts")
-        size = shape.get("size")
-        if size != list(size_hw):
-            expected = f"[h, w] = {list(size_hw)}, as the image has"
-            raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: mask of size {size}, expected {expected}")
-        counts = shape["counts"]
-        counts = counts if isinstance(counts, str) else from_uncompressed(counts)
-        covered = int(runs(counts).sum())
+        counts = _counts(annotation.segmentation, size_hw)
+        return Segment.from_counts(category, counts, size_hw, iscrowd=annotation.iscrowd)
+    except MaskSizeError as error:
+        raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: {error}") from None
     except ManifestError as error:
         raise ItemError("LABEL_VALUE", f"annotation {annotation.id}: {error}") from None
-    # pycocotools does not check it, and takes area and box from whatever the runs say.
-    if covered != size_hw[0] * size_hw[1]:
-        raise ItemError(
-            "LABEL_SHAPE", f"annotation {annotation.id}: mask of {covered} pixels on an image of {size_text(size_hw)}"
-        )
-    return counts
+
+
+def _counts(shape: Any, size_hw: tuple[int, int]) -> str:
+    """The counts string of a mask in any of COCO's three notations."""
+    if isinstance(shape, list):
+        return encode_polygons([part for part in shape if not _is_degenerate(part)], size_hw)
+    if not isinstance(shape, dict) or not isinstance(shape.get("counts"), list | str):
+        raise ManifestError("expected a list of polygons, or size and counts")
+    size = shape.get("size")
+    if size != list(size_hw):
+        raise MaskSizeError(f"mask of size {size}, expected [h, w] = {list(size_hw)}, as the image has")
+    counts = shape["counts"]
+    return counts if isinstance(counts, str) else from_uncompressed(counts)
 
 
 def _is_degenerate(part: Any) -> bool:

@@ -38,7 +38,7 @@ from segjobs.labels.base import (
 from segjobs.labels.match_files import match_paths
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category, palette_color
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_color_map
 from segjobs.storage import Storage
 from segjobs.text import first_few
@@ -152,7 +152,7 @@ def masks_of(
     categories: Sequence[Category],
     policy: Policy | None = None,
 ) -> Masks:
-    """Segment ids as colours, uint8 (H, W, 3), and their ``segments_info`` → rows of the manifest's ``segments``.
+    """Segment ids as colours, uint8 (H, W, 3), and their ``segments_info`` → segments, in the order of these.
 
     Raises UnknownId where ids of the PNG are not in the list, or categories are unknown, unless ``policy``
     takes them; ItemError LABEL_VALUE where an id is listed twice.
@@ -170,15 +170,12 @@ def masks_of(
         if policy.unknown == "fail":
             raise UnknownId("LABEL_VALUE", f"segment ids {found} of the PNG are not in segments_info")
         findings += (Finding("unknown_ids", len(strangers), f"segment ids {found}: taken as unlabelled"),)
-    segments = []
+    segments, size_hw = [], (colors.shape[0], colors.shape[1])
     regions = encode_label_map(indices)
     for region in regions:
         category, entry = resolved[region.index], entries[region.index]
         if category is not None:
-            mask = {"size": list(colors.shape[:2]), "counts": region.counts}
-            segments.append(
-                segment_row(category, mask, area=region.area, bbox=region.bbox, iscrowd=bool(entry["iscrowd"]))
-            )
+            segments.append(Segment.from_region(category, region, size_hw, iscrowd=bool(entry["iscrowd"])))
     empty = sorted(set(range(len(ids))) - {region.index for region in regions})
     if empty:
         detail = f"segments {', '.join(first_few([str(ids[position]) for position in empty]))} have no pixel"

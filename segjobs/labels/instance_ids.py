@@ -15,7 +15,7 @@ from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_f
 from segjobs.labels.class_tables import named_categories
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_label_png
 from segjobs.storage import Storage
 
@@ -69,11 +69,11 @@ def masks_of(ids: np.ndarray, category: Category, void_ids: tuple[int, ...] = ()
         ids = ids.astype(np.uint16)
     else:
         background = {0, *void_ids}
-    size = list(ids.shape)
+    size_hw = (ids.shape[0], ids.shape[1])
     # 65535 is an id like any other here, so what encode_label_map leaves out is the background.
     return Masks(
         [
-            segment_row(category, {"size": size, "counts": region.counts}, area=region.area, bbox=region.bbox)
+            Segment.from_region(category, region, size_hw)
             for region in encode_label_map(ids, void=0)
             if region.index not in background
         ]

@@ -53,7 +53,7 @@ from segjobs.labels.class_tables import named_categories
 from segjobs.labels.polygons import TOLERANCE_PX
 from segjobs.manifest.rle import VOID, encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_label_png
 from segjobs.storage import Storage
 from segjobs.text import first_few
@@ -167,7 +167,7 @@ def shapes_of(data: bytes) -> tuple[list[Shape], tuple[int, int] | None]:
 
 
 def masks_of(shapes: Sequence[Shape], size_hw: tuple[int, int], rules: Rules) -> Masks:
-    """Shapes on an image of ``size_hw`` pixels → rows of the manifest's ``segments``.
+    """Shapes on an image of ``size_hw`` pixels → segments.
 
     Instances in the order of their first shape, classes in the order of the table. Raises ItemError
     LABEL_VALUE where a shape is malformed or its name is unknown (and the policy fails it).
@@ -208,19 +208,18 @@ MaskWindow = tuple[tuple[int, int], np.ndarray]
 
 def _objects(
     drawn: Sequence[tuple[Shape, MaskWindow]], category_of: Mapping[int, Category | None], size_hw: tuple[int, int]
-) -> list[dict[str, Any]]:
+) -> list[Segment]:
     """One segment per shape or group."""
-    groups: dict[Any, list[MaskWindow]] = defaultdict(list)
-    categories = {}
+    groups: dict[tuple[str, str] | int, tuple[Category, list[MaskWindow]]] = {}
     for shape, window in drawn:
+        category = category_of[shape.number]
+        assert category is not None, "shapes without a class are left out before"  # noqa: S101
         key = (shape.name, repr(shape.group)) if shape.group is not None else shape.number
-        groups[key].append(window)
-        categories.setdefault(key, category_of[shape.number])
+        groups.setdefault(key, (category, []))[1].append(window)
     segments = []
-    for key, windows in groups.items():
+    for category, windows in groups.values():
         corner_xy, mask = _joined(windows)
-        counts, area, bbox = encode_crop(mask, corner_xy, size_hw)
-        segments.append(segment_row(categories[key], {"size": list(size_hw), "counts": counts}, area=area, bbox=bbox))
+        segments.append(Segment.from_region(category, encode_crop(mask, corner_xy, size_hw), size_hw))
     return segments
 
 
@@ -240,7 +239,7 @@ def _painted(
     category_of: Mapping[int, Category | None],
     size_hw: tuple[int, int],
     rules: Rules,
-) -> list[dict[str, Any]]:
+) -> list[Segment]:
     """One segment per class, later shapes over earlier ones."""
     index = {category.id: number for number, category in enumerate(rules.categories)}
     rest = VOID if rules.background is None else index[rules.background.id]
@@ -249,15 +248,7 @@ def _painted(
         category = category_of.get(shape.number)
         value = VOID if category is None else index[category.id]
         canvas[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = value
-    return [
-        segment_row(
-            rules.categories[region.index],
-            {"size": list(size_hw), "counts": region.counts},
-            area=region.area,
-            bbox=region.bbox,
-        )
-        for region in encode_label_map(canvas)
-    ]
+    return [Segment.from_region(rules.categories[region.index], region, size_hw) for region in encode_label_map(canvas)]
 
 
 # --- drawing ------------------------------------------------------------------------------------

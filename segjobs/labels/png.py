@@ -8,13 +8,13 @@ A pixel whose id is void is covered by no segment.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_files, read_label
 from segjobs.labels.class_tables import LARGEST_ID, ClassTable, class_table, masks_from_indices
 from segjobs.labels.match_files import match_labels
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_label_png
 from segjobs.storage import Storage
 
@@ -34,7 +34,7 @@ def _read(uri: str, size_hw: tuple[int, int], *, storage: Storage, table: ClassT
     return masks_from_ids(ids, size_hw, table)
 
 
-def segments_from_ids(ids: np.ndarray, size_hw: tuple[int, int], table: ClassTable) -> list[dict[str, Any]]:
+def segments_from_ids(ids: np.ndarray, size_hw: tuple[int, int], table: ClassTable) -> list[Segment]:
     """The segments of ``masks_from_ids``."""
     return masks_from_ids(ids, size_hw, table).segments
 

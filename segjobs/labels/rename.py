@@ -9,15 +9,13 @@ Merged regions of one class (semantic, and panoptic stuff) become one segment; o
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pycocotools import mask as coco_mask
 
 from segjobs.config import nearest
 from segjobs.errors import ConfigError
-from segjobs.labels.base import Finding, Masks, Segments
+from segjobs.labels.base import Finding, Masks
+from segjobs.manifest import coco_api
 from segjobs.manifest.schema import Category, Task
-from segjobs.manifest.segments import segment
+from segjobs.manifest.segments import Segment
 from segjobs.text import first_few
 
 _OTHERS = "*"
@@ -78,33 +76,31 @@ def class_map(categories: Sequence[Category], classes: Mapping[str, str | None],
 def remap(masks: Masks, table: ClassMap) -> Masks:
     """An image's masks with the manifest's classes; the segments of dropped classes are counted."""
     dropped: Counter[str] = Counter()
-    kept: Segments = []
-    regions: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in masks.segments:
-        category = table.target[row["category_id"]]
+    kept: list[Segment] = []
+    regions: dict[int, list[Segment]] = defaultdict(list)
+    for segment in masks.segments:
+        category = table.target[segment.category_id]
         if category is None:
-            dropped[row["category"]] += 1
+            dropped[segment.category] += 1
             continue
-        row = {**row, "category_id": category.id, "category": category.name}
-        if category.id in table.regions and not row["iscrowd"]:
-            regions[category.id].append(row)
+        renamed = replace(segment, category_id=category.id, category=category.name)
+        if category.id in table.regions and not segment.iscrowd:
+            regions[category.id].append(renamed)
         else:
-            kept.append(row)
+            kept.append(renamed)
     findings = masks.findings
     if dropped:
         detail = ", ".join(first_few([f"{name} ({count})" for name, count in sorted(dropped.items())]))
         findings += (Finding("dropped_classes", dropped.total(), detail),)
-    united = [_united(rows, category) for category in table.categories if (rows := regions.get(category.id))]
+    united = [_united(parts, category) for category in table.categories if (parts := regions.get(category.id))]
     return Masks([*kept, *united], findings)
 
 
-def _united(rows: Sequence[dict[str, Any]], category: Category) -> dict[str, Any]:
+def _united(parts: Sequence[Segment], category: Category) -> Segment:
     """One segment for several of one class."""
-    if len(rows) == 1:
-        return rows[0]
-    parts: Any = [row["segmentation"] for row in rows]
-    union: Any = coco_mask.merge(parts)
-    height, width = rows[0]["segmentation"]["size"]
-    row = segment(category, union["counts"].decode("ascii"), (height, width))
-    assert row is not None, "a union of masks that cover pixels covers some"  # noqa: S101
-    return row
+    if len(parts) == 1:
+        return parts[0]
+    counts = coco_api.union([part.segmentation for part in parts])["counts"]
+    whole = Segment.from_counts(category, counts, parts[0].size_hw)
+    assert whole is not None, "a union of masks that cover pixels covers some"  # noqa: S101
+    return whole

@@ -31,7 +31,7 @@ from segjobs.labels.class_tables import ClassTable, class_table
 from segjobs.labels.match_files import image_stem
 from segjobs.labels.png import masks_from_ids
 from segjobs.manifest.rle import encode_label_map
-from segjobs.manifest.segments import segment_row
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_label_png
 from segjobs.storage import Storage, join
 from segjobs.text import first_few
@@ -111,8 +111,7 @@ def objects_of(objects: np.ndarray, classes: np.ndarray, table: ClassTable) -> M
         if class_id not in index_of:
             taken[class_id] += 1
         if category is not None:
-            mask = {"size": list(objects.shape), "counts": region.counts}
-            segments.append(segment_row(category, mask, area=region.area, bbox=region.bbox))
+            segments.append(Segment.from_region(category, region, (objects.shape[0], objects.shape[1])))
     findings: tuple[Finding, ...] = ()
     if taken:
         found = ", ".join(first_few([f"{value} ({count} objects)" for value, count in sorted(taken.items())]))

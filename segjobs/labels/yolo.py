@@ -33,7 +33,7 @@ from segjobs.labels.class_tables import named_categories
 from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import encode_polygons
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment
+from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
@@ -60,7 +60,7 @@ def _read(
 def masks_of(
     text: str, size_hw: tuple[int, int], categories: tuple[Category, ...], policy: Policy | None = None
 ) -> Masks:
-    """Lines of YOLO → rows of the manifest's ``segments``, in their order, on an image of ``size_hw`` pixels.
+    """Lines of YOLO → segments, in their order, on an image of ``size_hw`` pixels.
 
     Raises ItemError LABEL_VALUE where a line is not numbers or a class is unknown (and ``policy`` fails it).
     """
@@ -84,13 +84,13 @@ def masks_of(
             continue
         part = _in_pixels(shape, size_hw, number)
         try:
-            row = segment(category, encode_polygons([part], size_hw), size_hw)
+            segment = Segment.from_counts(category, encode_polygons([part], size_hw), size_hw)
         except ManifestError as error:
             raise ItemError("LABEL_VALUE", f"line {number}: {error}") from None
-        if row is None:
+        if segment is None:
             odd["empty_masks"].append(number)
         else:
-            segments.append(row)
+            segments.append(segment)
         if outside(part, size_hw):
             odd["outside_frame"].append(number)
     findings += tuple(

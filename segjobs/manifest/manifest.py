@@ -5,7 +5,7 @@ uri ─→ Manifest ─┬→ Row ─→ mask("car"): bool (H, W); label_map(): 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import pyarrow as pa
 from segjobs.errors import ManifestError
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.rle import VOID, decode, paint
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Task
+from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
 from segjobs.text import nearest
 
@@ -55,6 +57,12 @@ class Row(Mapping[str, Any]):
         self._check()
         return self.columns["height"], self.columns["width"]
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The image's masks, in the manifest's order. Raises ManifestError of a failed image."""
+        self._check()
+        return segments_of(self.columns)
+
     def mask(self, category: str) -> np.ndarray:
         """bool (H, W), True where a segment of this class is; all False where the image shows none.
 
@@ -64,9 +72,9 @@ class Row(Mapping[str, Any]):
         if category not in names:
             raise ManifestError(f"{category!r} is no class of the manifest; {nearest(category, names)}")
         found = np.zeros(self.size_hw, bool)
-        for segment in self.columns["segments"]:
-            if segment["category"] == category:
-                found |= decode(segment["segmentation"]["counts"], self.size_hw)
+        for segment in self.segments:
+            if segment.category == category:
+                found |= decode(segment.counts, self.size_hw)
         return found
 
     def label_map(self) -> np.ndarray:
@@ -79,8 +87,7 @@ class Row(Mapping[str, Any]):
                 f"{self.image_id!r}: instances may overlap, and have no label map; take row.mask(class)"
             )
         size_hw = self.size_hw
-        segments = [(one["category_id"], one["segmentation"]["counts"]) for one in self.columns["segments"]]
-        return paint(segments, size_hw, VOID)
+        return paint([(segment.category_id, segment.counts) for segment in self.segments], size_hw, VOID)
 
     def _check(self) -> None:
         if not self.ok:
@@ -129,12 +136,12 @@ class Manifest:
     @property
     def counts(self) -> Mapping[str, int]:
         """``images``, ``ok``, ``failed``, ``segments``."""
-        return self._run.info["counts"]
+        return asdict(self._run.info.counts)
 
     @property
     def failures(self) -> Mapping[str, int]:
         """Error code → how many images."""
-        return self._run.info["failures"]
+        return self._run.info.failures
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, or some of their columns, in memory at once. ``polars.from_arrow`` and DuckDB take it."""

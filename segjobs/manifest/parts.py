@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.errors import ManifestError
+from segjobs.manifest.run_info import RunInfo
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer
 from segjobs.storage import Storage, join
 
@@ -143,11 +144,11 @@ def receipt_of(shard: int, data: bytes, image_ids: Sequence[str]) -> Receipt:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished manifest as run.json describes it. ``info`` holds the rest of that file."""
+    """A finished manifest as run.json describes it."""
 
     uri: str
     parts: tuple[PartInfo, ...]
-    info: dict[str, Any]
+    info: RunInfo
 
 
 def run_uri(uri: str) -> str:
@@ -157,7 +158,7 @@ def run_uri(uri: str) -> str:
 
 def write_run(storage: Storage, run: Run) -> bool:
     """Publish run.json; False where it stands already."""
-    body = {**run.info, "parts": [asdict(part) for part in run.parts]}
+    body = {**run.info.to_json(), "parts": [asdict(part) for part in run.parts]}
     crash_at("run:before")
     new = storage.put_if_absent(run_uri(run.uri), json.dumps(body, indent=1, ensure_ascii=False).encode())
     crash_at("run:after")
@@ -165,15 +166,16 @@ def write_run(storage: Storage, run: Run) -> bool:
 
 
 def find_run(storage: Storage, uri: str) -> Run | None:
-    """The finished run at ``uri``, or None where there is no run.json."""
+    """The finished run at ``uri``, or None where there is no run.json. Raises ManifestError where that is damaged."""
     try:
         raw = json.loads(storage.read(run_uri(uri)))
+        return Run(uri, tuple(PartInfo(**part) for part in raw["parts"]), RunInfo.from_json(raw))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ManifestError(f"{run_uri(uri)} is damaged: {error}") from error
-    parts = tuple(PartInfo(**part) for part in raw.pop("parts"))
-    return Run(uri, parts, raw)
+    except KeyError as error:
+        raise ManifestError(f"{run_uri(uri)} is damaged: no key {error}") from error
 
 
 def open_run(storage: Storage, uri: str) -> Run:
@@ -207,4 +209,4 @@ def read_rows(storage: Storage, uri: str, *, columns: Sequence[str] | None = Non
 
 def footer_of(run: Run) -> Footer:
     """Task, categories and model card of a run, from run.json (the same as every part's footer)."""
-    return Footer.from_bytes(json.dumps(run.info["footer"]).encode())
+    return run.info.footer

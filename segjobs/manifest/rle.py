@@ -11,12 +11,13 @@ Scoring reads runs and never pixels: ``label_runs`` turns an image's segments in
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from segjobs.errors import ManifestError
+from segjobs.errors import ManifestError, MaskSizeError
+from segjobs.manifest import coco_api
+from segjobs.text import size_text
 
 VOID = 65535
 """In a label map and in ``label_runs``: this pixel has no class (unlabelled, ignore)."""
@@ -27,6 +28,14 @@ Box = tuple[int, int, int, int]
 _LARGEST_RUN = 2**32 - 1
 _MOST_GROUPS = 7
 _SHOWN = 40
+
+
+class Encoded(NamedTuple):
+    """One mask: COCO ``counts``, ``area`` and ``bbox`` (x, y, w, h), in pixels."""
+
+    counts: str
+    area: int
+    bbox: Box
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,10 @@ def encode_label_map(ids: np.ndarray, *, void: int = VOID) -> list[Region]:
     return [Region(*parts) for parts in zip(values[first].tolist(), counts, areas, boxes, strict=True)]
 
 
-def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int]) -> tuple[str, int, Box]:
+def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int]) -> Encoded:
     """One object's mask, bool (h, w) with its top left corner at ``corner_xy`` of an image ``size_hw``.
 
-    Gives (counts, area, bbox x, y, w, h) of the mask pasted to the whole image, which is never made.
+    Gives the code of the mask pasted to the whole image, which is never made.
     Raises ValueError where the window leaves the image.
     """
     (height, width), (left, top), (image_height, image_width) = mask.shape, corner_xy, size_hw
@@ -79,7 +88,7 @@ def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int
     flat[:, :height] = mask.T
     starts, ends = _foreground(flat.ravel())
     if starts.size == 0:
-        return counts_from_runs([image_height * image_width]), 0, (0, 0, 0, 0)
+        return Encoded(counts_from_runs([image_height * image_width]), 0, (0, 0, 0, 0))
     if stride == height:
         starts, ends = starts + left * image_height, ends + left * image_height
     else:
@@ -89,7 +98,7 @@ def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int
     first = np.zeros(1, np.int64)
     (counts,) = _encode_groups(starts, ends, first, image_height * image_width)
     (box,) = _boxes(starts, ends, first, image_height)
-    return counts, int((ends - starts).sum()), box
+    return Encoded(counts, int((ends - starts).sum()), box)
 
 
 def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> str:
@@ -112,9 +121,7 @@ def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int
         reach = np.maximum(np.abs(points[0::2] - width / 2) / width, np.abs(points[1::2] - height / 2) / height)
         if not (reach <= 1.5).all():
             raise ManifestError(f"polygon {_show(part)}: a coordinate is far outside the {width}x{height} image")
-    parts: Any = [list(map(float, part)) for part in polygons]  # pycocotools' own annotations know one form only
-    union: Any = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))
-    return union["counts"].decode("ascii")
+    return coco_api.polygons(polygons, size_hw)["counts"]
 
 
 def from_uncompressed(counts: Sequence[int]) -> str:
@@ -166,6 +173,27 @@ def runs(counts: str) -> np.ndarray:
     return lengths
 
 
+def covering_runs(counts: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """``runs`` of a mask on an image of ``size_hw`` pixels. Raises MaskSizeError where they do not cover it."""
+    lengths = runs(counts)
+    covered = int(lengths.sum())
+    if covered != size_hw[0] * size_hw[1]:
+        raise MaskSizeError(f"a mask of {covered} pixels on an image of {size_text(size_hw)}")
+    return lengths
+
+
+def encoded(counts: str, size_hw: tuple[int, int]) -> Encoded:
+    """Counts string → the same with its area and box (all zero where it is empty); raises as ``covering_runs``."""
+    bounds = np.cumsum(covering_runs(counts, size_hw))
+    starts, ends = bounds[: bounds.size // 2 * 2 : 2], bounds[1::2]
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    if starts.size == 0:
+        return Encoded(counts, 0, (0, 0, 0, 0))
+    (box,) = _boxes(starts, ends, np.zeros(1, np.int64), size_hw[0])
+    return Encoded(counts, int((ends - starts).sum()), box)
+
+
 def decode(counts: str, size_hw: tuple[int, int]) -> np.ndarray:
     """Counts string → bool (H, W). Raises ManifestError where malformed or not of this size."""
     return paint([(1, counts)], size_hw, 0).astype(bool)
@@ -184,10 +212,7 @@ def label_runs(
     total = height * width
     starts, ends, classes = [], [], []
     for index, counts in segments:
-        bounds = np.cumsum(runs(counts))
-        covered = int(bounds[-1]) if bounds.size else 0
-        if covered != total:
-            raise ManifestError(f"counts {_show(counts)}: covers {covered} pixels, the image has {height}x{width}")
+        bounds = np.cumsum(covering_runs(counts, size_hw))
         starts.append(bounds[: bounds.size // 2 * 2 : 2])
         ends.append(bounds[1::2])
         classes.append(np.full(bounds.size // 2, index, np.int32))

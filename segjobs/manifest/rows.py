@@ -1,6 +1,6 @@
 """Rows of a manifest: a planned item and what became of it → one dict of ``MANIFEST_SCHEMA``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import MANIFEST_SCHEMA
+from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo
 
 
@@ -32,22 +33,28 @@ def ok_row(
     *,
     sha256: str,
     size_hw: tuple[int, int],
-    segments: Sequence[dict[str, Any]],
+    segments: Sequence[Segment],
     confidence: float | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The row of an image that was labelled; ``size_hw`` in pixels after EXIF orientation."""
     row = _row(item, author, sha256)
     height, width = size_hw
-    return {**row, "status": "ok", "height": height, "width": width, "segments": segments, "confidence": confidence}
+    rows = [segment.to_row() for segment in segments]
+    return {**row, "status": "ok", "height": height, "width": width, "segments": rows, "confidence": confidence}
 
 
-def failed_row(item: FileInfo, author: Author, error: ItemError, *, sha256: str | None = None) -> dict[str, Any]:
+def segments_of(row: Mapping[str, Any]) -> list[Segment]:
+    """The segments of the row of an image that was labelled. Raises ManifestError where one lacks what a mask needs."""
+    return [Segment.from_row(one) for one in row["segments"]]
+
+
+def failed_row(item: FileInfo, author: Author, error: ItemError, *, sha256: str | None = None) -> dict[str, object]:
     """The row of an image that failed; ``sha256`` where its bytes were read."""
     row = _row(item, author, sha256)
     return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
 
 
-def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, Any]:
+def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, object]:
     there = item.size >= 0
     source = {
         "size": item.size if there else None,
@@ -64,7 +71,7 @@ def _row(item: FileInfo, author: Author, sha256: str | None) -> dict[str, Any]:
     }
 
 
-def rows_table(rows: Iterable[dict[str, Any]], extra: pa.Schema, items: pa.Table) -> pa.Table:
+def rows_table(rows: Iterable[Mapping[str, object]], extra: pa.Schema, items: pa.Table) -> pa.Table:
     """Rows of a shard, with ``extra`` columns of theirs, and the shard's number and key from ``items``."""
     schema = pa.unify_schemas([MANIFEST_SCHEMA, extra])
     table = pa.Table.from_pylist(list(rows), schema=schema)

@@ -5,7 +5,7 @@ Standard Parquet types only, so DuckDB, Polars, pandas and pycocotools read it a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -110,16 +110,23 @@ class Footer:
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
 
+    def to_json(self) -> dict[str, Any]:
+        """What ``to_bytes`` writes, as run.json holds it."""
+        return json.loads(self.to_bytes())
+
     @staticmethod
     def from_bytes(data: bytes) -> "Footer":
-        raw = json.loads(data)
+        return Footer.from_json(json.loads(data))
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> "Footer":
+        """Raises ManifestError where the schema is another release's."""
         if raw.get("schema_version") != SCHEMA_VERSION:
             raise ManifestError(
                 f"the manifest's schema version is {raw.get('schema_version')!r}, this release reads "
                 f"{SCHEMA_VERSION}: read it with segjobs {raw.get('version')}"
             )
-        raw["categories"] = categories_from_json(raw["categories"])
-        return Footer(**raw)
+        return Footer(**{**raw, "categories": categories_from_json(raw["categories"])})
 
 
 def _without_unknown(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ do end the masks beside them.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +51,7 @@ def boundary_counts(
     *,
     dilation_ratio: float = 0.02,
     tolerance_px: float = 3,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, int]]:
     """Two partitions of one image → per class that is in either, ``index`` and the ``BOUNDARY_FIELDS``, by index.
 
     ``truth``, ``predicted``: ``label_runs`` of class indices, ``VOID`` where unlabelled and where not

@@ -8,15 +8,16 @@ ranges. ``average_precision.py`` takes it from there.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
-from pycocotools import mask as coco_mask
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.rle import runs
+from segjobs.manifest.coco_api import box_ious, mask_ious
+from segjobs.manifest.segments import Segment
 
 MatchKind = Literal["mask", "box"]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -48,39 +49,53 @@ MATCHES_TYPE = pa.struct(
 """What one image adds to the average precision."""
 
 
+class DetectionRow(TypedDict):
+    """One detection of ``MATCHES_TYPE``."""
+
+    category_id: int
+    score: float
+    matched: int
+    ignored: int
+
+
+class MatchesRow(TypedDict):
+    """A value of ``MATCHES_TYPE``; a truth's entry has its ``category_id`` and objects by the names of ``AREAS``."""
+
+    detections: list[DetectionRow]
+    truth: list[dict[str, int]]
+
+
 _RANGES = np.array(list(AREAS.values()))
 BITS = (np.int64(1) << np.arange(len(AREAS) * IOU_THRESHOLDS.size)).reshape(len(AREAS), IOU_THRESHOLDS.size)
 """The bit of each area range and IoU threshold, int64 (A, T)."""
 
 
-def match_image(
-    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], *, kind: MatchKind
-) -> dict[str, Any]:
+def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind: MatchKind) -> MatchesRow:
     """The segments of one image on both sides → what they add, one value of ``MATCHES_TYPE``.
 
-    Segments are as in the manifest; both sides' ``category_id`` are the truth's. A truth's ``area``
-    decides its area range; a detection's is its ``area`` for masks and width times height for boxes.
-    Crowd regions match any number of detections, which are then ignored. Raises ManifestError where
-    a mask is malformed or of another size than the first, or a score is not finite.
+    Both sides' ``category_id`` are the truth's. A truth's ``area`` decides its area range; a detection's is
+    its ``area`` for masks and width times height for boxes. Crowd regions match any number of detections,
+    which are then ignored. Raises ManifestError where a mask is malformed or of another size than the first,
+    or a score is not finite.
     """
-    truth = sorted(truth, key=lambda segment: segment["category_id"])
-    predicted = _ranked(predicted)
-    true_class = np.array([segment["category_id"] for segment in truth], np.int64)
-    predicted_class = np.array([segment["category_id"] for segment in predicted], np.int64)
-    crowd = np.array([bool(segment["iscrowd"]) for segment in truth], bool)
-    ignored = crowd | _outside(np.array([segment["area"] for segment in truth], float))
+    truth = sorted(truth, key=lambda segment: segment.category_id)
+    scores, predicted = _ranked(predicted)
+    true_class = np.array([segment.category_id for segment in truth], np.int64)
+    predicted_class = np.array([segment.category_id for segment in predicted], np.int64)
+    crowd = np.array([segment.iscrowd for segment in truth], bool)
+    ignored = crowd | _outside(np.array([segment.area for segment in truth], float))
     overlaps = _overlaps(truth, predicted, kind)
     matched, excused = _greedy(np.where(predicted_class[:, None] == true_class, overlaps, -1.0), crowd, ignored)
     if kind == "mask":
-        areas = np.array([segment["area"] for segment in predicted], float)
+        areas = np.array([segment.area for segment in predicted], float)
     else:
-        areas = np.array([float(segment["bbox"][2]) * float(segment["bbox"][3]) for segment in predicted])
+        areas = np.array([segment.bbox[2] * segment.bbox[3] for segment in predicted])
     excused |= ~matched & _outside(areas).T[:, :, None]
     columns = [(bits * BITS).sum(axis=(1, 2)).tolist() for bits in (matched, excused)]
     return {
         "detections": [
-            {"category_id": segment["category_id"], "score": float(segment["score"]), "matched": hit, "ignored": left}
-            for segment, hit, left in zip(predicted, *columns, strict=True)
+            {"category_id": segment.category_id, "score": score, "matched": hit, "ignored": left}
+            for segment, score, hit, left in zip(predicted, scores, *columns, strict=True)
         ],
         "truth": [
             {"category_id": category, **dict(zip(AREAS, counts, strict=True))}
@@ -90,17 +105,22 @@ def match_image(
     }
 
 
-def _ranked(predicted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Detections by category, then falling score (equal ones in their order), the first 100 of each."""
-    wrong = [segment["score"] for segment in predicted if not math.isfinite(segment["score"])]
-    if wrong:
-        raise ManifestError(f"a detection has the score {wrong[0]}: expected a finite number")
-    ranked, seen = [], {}
-    for segment in sorted(predicted, key=lambda segment: (segment["category_id"], -segment["score"])):
-        rank = seen[segment["category_id"]] = seen.get(segment["category_id"], 0) + 1
-        if rank <= MOST_DETECTIONS:
+def _ranked(predicted: Sequence[Segment]) -> tuple[list[float], list[Segment]]:
+    """Detections by category, then falling score (equal ones in their order), the first 100 of each; their scores."""
+    order: list[tuple[int, float, Segment]] = []
+    for segment in predicted:
+        if segment.score is None or not math.isfinite(segment.score):
+            raise ManifestError(f"a detection has the score {segment.score}: expected a finite number")
+        order.append((segment.category_id, -segment.score, segment))
+    scores: list[float] = []
+    ranked: list[Segment] = []
+    seen = Counter[int]()
+    for category_id, below, segment in sorted(order, key=lambda one: one[:2]):
+        seen[category_id] += 1
+        if seen[category_id] <= MOST_DETECTIONS:
+            scores.append(-below)
             ranked.append(segment)
-    return ranked
+    return scores, ranked
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:
@@ -108,36 +128,23 @@ def _outside(areas: np.ndarray) -> np.ndarray:
     return (areas < _RANGES[:, :1]) | (areas > _RANGES[:, 1:])
 
 
-def _overlaps(truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], kind: MatchKind) -> np.ndarray:
+def _overlaps(truth: Sequence[Segment], predicted: Sequence[Segment], kind: MatchKind) -> np.ndarray:
     """IoU of every detection and object of one category, float64 (D, G); of a crowd: its share of the detection."""
     overlaps = np.zeros((len(predicted), len(truth)))
-    sides = [truth, predicted]
+    sides = (truth, predicted)
     if kind == "mask":
-        _check_masks([segment["segmentation"] for side in sides for segment in side])
-    for category in {segment["category_id"] for segment in truth} & {segment["category_id"] for segment in predicted}:
-        g, d = ([n for n, segment in enumerate(side) if segment["category_id"] == category] for side in sides)
-        crowd = [int(truth[n]["iscrowd"]) for n in g]
-        found, real = (_shapes([side[n] for n in numbers], kind) for side, numbers in ((predicted, d), (truth, g)))
-        overlaps[np.ix_(d, g)] = coco_mask.iou(found, real, crowd)
+        every = [*truth, *predicted]
+        for segment in every:
+            segment.runs(every[0].size_hw)  # pycocotools compares whatever the runs say
+    for category in {segment.category_id for segment in truth} & {segment.category_id for segment in predicted}:
+        g, d = ([n for n, segment in enumerate(side) if segment.category_id == category] for side in sides)
+        crowd, found, real = [truth[n].iscrowd for n in g], [predicted[n] for n in d], [truth[n] for n in g]
+        if kind == "mask":
+            ious = mask_ious([one.segmentation for one in found], [one.segmentation for one in real], crowd)
+        else:
+            ious = box_ious([one.bbox for one in found], [one.bbox for one in real], crowd)
+        overlaps[np.ix_(d, g)] = ious
     return overlaps
-
-
-def _shapes(segments: Sequence[dict[str, Any]], kind: MatchKind) -> Any:
-    if kind == "mask":
-        return [segment["segmentation"] for segment in segments]
-    return [[float(value) for value in segment["bbox"]] for segment in segments]
-
-
-def _check_masks(masks: Sequence[dict[str, Any]]) -> None:
-    """pycocotools compares whatever the runs say; here they must cover one size."""
-    for mask in masks:
-        size, first = list(mask["size"]), list(masks[0]["size"])
-        covered = int(runs(mask["counts"]).sum())
-        if size != first or covered != size[0] * size[1]:
-            raise ManifestError(
-                f"a mask of {size[0]}x{size[1]} with {covered} pixels beside one of {first[0]}x{first[1]}: "
-                "all masks of an image have its size"
-            )
 
 
 def _greedy(overlaps: np.ndarray, crowd: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,15 @@ crowd region of its class is not wrong, and crowd regions are never missed.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from segjobs.errors import ManifestError
-from segjobs.manifest.rle import VOID, runs
+from segjobs.manifest.rle import VOID
+from segjobs.manifest.segments import Segment, stack
 from segjobs.metrics.bootstrap import divide, mean
 from segjobs.metrics.confusion import Runs, image_confusion
 
@@ -32,47 +32,79 @@ QUALITY_TYPE = pa.struct(
 )
 """What one image adds to the panoptic quality of one class."""
 
+
+class QualityRow(TypedDict):
+    """A value of ``QUALITY_TYPE``."""
+
+    category_id: int
+    tp: int
+    fp: int
+    fn: int
+    iou_sum: float
+
+
+class ClassQuality(TypedDict):
+    """One class's quality in [0, 1] over all images, None where no side has it, and its counts."""
+
+    category_id: int
+    pq: float | None
+    sq: float | None
+    rq: float | None
+    tp: int
+    fp: int
+    fn: int
+
+
+class MeanQuality(TypedDict):
+    """The means over the ``classes`` that are on either side, None where there are none."""
+
+    pq: float | None
+    sq: float | None
+    rq: float | None
+    classes: int
+
+
 _IOU_UNIT = 24  # bits: the bootstrap adds IoUs as whole multiples of 2^-24
 
 
 def match_segments(
-    truth: Sequence[Mapping[str, Any]],
-    predicted: Sequence[Mapping[str, Any]],
+    truth: Sequence[Segment],
+    predicted: Sequence[Segment],
     size_hw: tuple[int, int],
     *,
     uncovered: Literal["void", "background"] = "void",
-) -> list[dict[str, Any]]:
+) -> list[QualityRow]:
     """The segments of one image on both sides → rows of ``QUALITY_TYPE``, by category.
 
-    Segments are as in the manifest; both sides' ``category_id`` are the truth's. ``uncovered``: what the
-    pixels are that no segment of the truth covers: unlabelled (panoptic truth), or background, where
-    every detection is wrong (instance truth). Where segments of one side overlap, the pixel goes to the
-    higher score, then the smaller area, then the first; crowds give way to objects. A segment that is
-    left without a pixel is dropped. Raises ManifestError where a mask is malformed or of another size.
+    Both sides' ``category_id`` are the truth's. ``uncovered``: what the pixels are that no segment of the
+    truth covers: unlabelled (panoptic truth), or background, where every detection is wrong (instance
+    truth). Where segments of one side overlap, the pixel goes to the top one (``segments.stack``). A segment
+    that is left without a pixel is dropped. Raises ManifestError where a mask is malformed or of another size.
     """
     sides = (_drawn(truth, size_hw), _drawn(predicted, size_hw))
     cells = image_confusion(*sides, max(len(truth), len(predicted)))
     true_px, found_px = (_sums(cells[:, side], cells[:, 2]) for side in (0, 1))
     overlap_px = {(t, p): pixels for t, p, pixels in cells.tolist()}
     void_px = {p: overlap_px.get((VOID, p), 0) if uncovered == "void" else 0 for p in found_px}
-    tp, fp, fn, ious = (defaultdict[int, Any](kind) for kind in (int, int, int, list))
+    tp, fp, fn = Counter[int](), Counter[int](), Counter[int]()
+    ious: dict[int, list[float]] = defaultdict(list)
     matched_truth, matched = set(), set()
     for (t, p), pixels in overlap_px.items():
-        if VOID in (t, p) or truth[t]["iscrowd"] or truth[t]["category_id"] != predicted[p]["category_id"]:
+        if VOID in (t, p) or truth[t].iscrowd or truth[t].category_id != predicted[p].category_id:
             continue
         union = true_px[t] + found_px[p] - pixels - void_px[p]
         if 2 * pixels > union:
-            category = truth[t]["category_id"]
+            category = truth[t].category_id
             tp[category] += 1
             ious[category].append(pixels / union)
             matched_truth.add(t)
             matched.add(p)
     # As panopticapi does: of several crowd regions of one class, the last one.
-    crowds = {truth[t]["category_id"]: t for t in sorted(true_px) if truth[t]["iscrowd"]}
+    crowds = {truth[t].category_id: t for t in sorted(true_px) if truth[t].iscrowd}
     for t in true_px.keys() - matched_truth:
-        fn[truth[t]["category_id"]] += not truth[t]["iscrowd"]
+        fn[truth[t].category_id] += not truth[t].iscrowd
     for p in found_px.keys() - matched:
-        category = predicted[p]["category_id"]
+        category = predicted[p].category_id
         excused = void_px[p] + (overlap_px.get((crowds[category], p), 0) if category in crowds else 0)
         fp[category] += 2 * excused <= found_px[p]
     return [
@@ -82,20 +114,12 @@ def match_segments(
     ]
 
 
-def _drawn(segments: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> Runs:
+def _drawn(segments: Sequence[Segment], size_hw: tuple[int, int]) -> Runs:
     """Segments → their image's column-major pixels cut into runs of one segment (its place in the list), or void."""
     total = size_hw[0] * size_hw[1]
     owner = np.full(total, VOID, np.int32)
-    first = sorted(
-        range(len(segments)),
-        key=lambda n: (bool(segments[n]["iscrowd"]), -segments[n]["score"], segments[n]["area"], n),
-    )
-    for number in reversed(first):
-        bounds = np.cumsum(runs(segments[number]["segmentation"]["counts"]))
-        if (int(bounds[-1]) if bounds.size else 0) != total:
-            raise ManifestError(
-                f"a mask of {int(bounds[-1]) if bounds.size else 0} pixels on an image of {size_hw[1]}x{size_hw[0]}"
-            )
+    for number in stack(segments):
+        bounds = np.cumsum(segments[number].runs(size_hw))
         for begin, end in zip(bounds[:-1:2].tolist(), bounds[1::2].tolist(), strict=True):
             owner[begin:end] = number
     ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, total) if total else np.zeros(0, np.int64)
@@ -114,7 +138,7 @@ def _sums(keys: np.ndarray, pixels: np.ndarray) -> dict[int, int]:
 # --- all images --------------------------------------------------------------------------------
 
 
-def quality(rows: Iterable[Mapping[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def quality(rows: Iterable[QualityRow], category_ids: Sequence[int]) -> list[ClassQuality]:
     """Rows of any number of images → per category ``pq``, ``sq``, ``rq`` in [0, 1] and ``tp``, ``fp``, ``fn``.
 
     With n = tp + fp / 2 + fn / 2: pq is the sum of the matches' IoUs / n, rq is tp / n, and sq their mean
@@ -127,26 +151,25 @@ def quality(rows: Iterable[Mapping[str, Any]], category_ids: Sequence[int]) -> l
         category = row["category_id"]
         counts[category] = [sum(pair) for pair in zip(counts[category], (row["tp"], row["fp"], row["fn"]), strict=True)]
         ious[category].append(row["iou_sum"])
-    found = []
+    found: list[ClassQuality] = []
     for category, (tp, fp, fn) in counts.items():
         total, whole = math.fsum(ious[category]), tp + (fp + fn) / 2
-        scores: dict[str, float | None] = {"pq": None, "sq": None, "rq": None}
-        if whole:
-            scores = {"pq": total / whole, "sq": total / tp if tp else 0.0, "rq": tp / whole}
-        found.append({"category_id": category, **scores, "tp": tp, "fp": fp, "fn": fn})
+        pq, sq, rq = (total / whole, total / tp if tp else 0.0, tp / whole) if whole else (None, None, None)
+        found.append({"category_id": category, "pq": pq, "sq": sq, "rq": rq, "tp": tp, "fp": fp, "fn": fn})
     return found
 
 
-def overall(per_class: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Entries of ``quality`` → ``pq``, ``sq``, ``rq``, the means over the ``classes`` that are on either side."""
-    known = [entry for entry in per_class if entry["pq"] is not None]
-    means = {
-        name: math.fsum(entry[name] for entry in known) / len(known) if known else None for name in ("pq", "sq", "rq")
-    }
-    return {**means, "classes": len(known)}
+def overall(per_class: Iterable[ClassQuality]) -> MeanQuality:
+    """Entries of ``quality`` → their means."""
+    scores = [(entry["pq"], entry["sq"], entry["rq"]) for entry in per_class]
+    known = [(pq, sq, rq) for pq, sq, rq in scores if pq is not None and sq is not None and rq is not None]
+    if not known:
+        return {"pq": None, "sq": None, "rq": None, "classes": 0}
+    pq, sq, rq = (math.fsum(values) / len(known) for values in zip(*known, strict=True))
+    return {"pq": pq, "sq": sq, "rq": rq, "classes": len(known)}
 
 
-def panoptic_values(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def panoptic_values(rows: Sequence[QualityRow]) -> np.ndarray:
     """Rows of ``QUALITY_TYPE`` → int64 (K, 4) counts for ``counts.from_rows``: tp, fp, fn, and IoUs in 2^-24."""
     found = [(row["tp"], row["fp"], row["fn"], round(row["iou_sum"] * 2**_IOU_UNIT)) for row in rows]
     return np.array(found, np.int64).reshape(-1, 4)

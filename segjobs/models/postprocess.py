@@ -22,13 +22,14 @@ import numpy as np
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.rle import encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.models.base import VOID, Instances, LabelMap, Prediction
 
 
 def to_segments(
     prediction: Prediction, categories: Sequence[Category], config: PostprocessConfig
-) -> tuple[list[dict[str, Any]], float | None]:
-    """One image's rows for the manifest's ``segments`` column, and its ``confidence``.
+) -> tuple[list[Segment], float | None]:
+    """One image's segments, and its ``confidence``.
 
     Semantic segments come in the order of ``categories``, instances by descending score. The confidence is None
     where there is no instance. ``config`` has passed ``check_postprocess``.
@@ -40,7 +41,7 @@ def to_segments(
 
 def _semantic_segments(
     prediction: LabelMap, categories: Sequence[Category], config: PostprocessConfig
-) -> tuple[list[dict[str, Any]], float]:
+) -> tuple[list[Segment], float]:
     ids, confidence = prediction.ids, prediction.confidence
     if confidence is None:
         raise ValueError("expected a prediction; a label map without confidence is a target")
@@ -54,28 +55,21 @@ def _semantic_segments(
     if config.fill_holes:
         ids = fill_void_holes(ids)
     sums = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=len(categories))
-    segments = [
-        _segment(
-            categories[region.index],
-            sums[region.index] / region.area,
-            (region.counts, region.area, region.bbox),
-            ids.shape,
-        )
-        for region in encode_label_map(ids)
-    ]
+    found = [(float(sums[region.index] / region.area), region) for region in encode_label_map(ids)]
     if config.classes is not None:
-        segments = [segment for segment in segments if segment["category"] in config.classes]
-    segments = [segment for segment in segments if segment["score"] >= config.score_threshold]
-    if config.top_k is not None and len(segments) > config.top_k:
-        best = sorted(range(len(segments)), key=lambda index: -segments[index]["score"])[: config.top_k]
-        segments = [segments[index] for index in sorted(best)]
-    return segments, mean
+        found = [(score, region) for score, region in found if categories[region.index].name in config.classes]
+    found = [(score, region) for score, region in found if score >= config.score_threshold]
+    if config.top_k is not None and len(found) > config.top_k:
+        best = sorted(range(len(found)), key=lambda place: -found[place][0])[: config.top_k]
+        found = [found[place] for place in sorted(best)]
+    size_hw = (ids.shape[0], ids.shape[1])
+    return [Segment.from_region(categories[one.index], one, size_hw, score=score) for score, one in found], mean
 
 
 def _instance_segments(
     prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
-) -> tuple[list[dict[str, Any]], float | None]:
-    segments: list[dict[str, Any]] = []
+) -> tuple[list[Segment], float | None]:
+    segments, scores = [], []
     for index in np.argsort(-prediction.scores, kind="stable").tolist():
         category, score = categories[int(prediction.classes[index])], float(prediction.scores[index])
         if len(segments) == config.top_k or score < config.score_threshold:
@@ -88,24 +82,9 @@ def _instance_segments(
         left, top = prediction.corners_xy[index].tolist()
         if np.count_nonzero(mask) >= max(config.min_area_px, 1):
             encoded = encode_crop(mask, (left, top), prediction.size_hw)
-            segments.append(_segment(category, score, encoded, prediction.size_hw))
-    scores = [segment["score"] for segment in segments]
+            segments.append(Segment.from_region(category, encoded, prediction.size_hw, score=score))
+            scores.append(score)
     return segments, sum(scores) / len(scores) if scores else None
-
-
-def _segment(
-    category: Category, score: float, encoded: tuple[str, int, tuple[int, int, int, int]], size_hw: tuple[int, ...]
-) -> dict[str, Any]:
-    counts, area, box = encoded
-    return {
-        "category_id": category.id,
-        "category": category.name,
-        "score": float(score),
-        "bbox": [float(side) for side in box],
-        "area": int(area),
-        "iscrowd": False,
-        "segmentation": {"size": list(size_hw), "counts": counts},
-    }
 
 
 def _threshold(ids: np.ndarray, confidence: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

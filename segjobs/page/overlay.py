@@ -12,17 +12,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segjobs.manifest.rle import decode, encode_crop
+from segjobs.manifest.rle import encode_crop
 from segjobs.manifest.schema import Category, Task, palette_color
+from segjobs.manifest.segments import Segment, stack
 
 Color = tuple[int, int, int]
-Segments = Sequence[Mapping[str, Any]]
 
 BACKGROUND_NAMES = ("background", "__background__", "_background_")
 # The first seven are Okabe and Ito's, told apart by the colour-blind too (https://jfly.uni-koeln.de/color/);
@@ -54,20 +53,20 @@ def display_colors(categories: Sequence[Category]) -> dict[int, Color]:
 
 def overlay(
     image: np.ndarray | Image.Image,
-    segments: Segments,
+    segments: Sequence[Segment],
     categories: Sequence[Category],
     *,
     alpha: float = 0.5,
     outline: bool = True,
 ) -> Image.Image:
-    """The image, uint8 (H, W, 3) RGB or PIL, with a manifest row's segments over it.
+    """The image, uint8 (H, W, 3) RGB or PIL, with the segments over it.
 
     ``alpha``: opacity of the masks, 0 to 1. Small masks lie over large ones; several objects of one
     class get shades of its colour. The background class leaves the photo as it is.
     """
     canvas = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
     background = {category.id for category in categories if _is_background(category)}
-    objects = [segment for segment in segments if segment["category_id"] not in background]
+    objects = [segment for segment in segments if segment.category_id not in background]
     width_px = max(1, round(max(canvas.shape[:2]) * _OUTLINE_PER_PX))
     for segment, color in _in_drawing_order(objects, display_colors(categories)):
         window, mask = _cut_out(segment, margin_px=width_px)
@@ -82,9 +81,9 @@ def overlay(
 
 
 def label_picture(
-    segments: Segments, size_hw: tuple[int, int], categories: Sequence[Category], *, task: Task = "semantic"
+    segments: Sequence[Segment], size_hw: tuple[int, int], categories: Sequence[Category], *, task: Task = "semantic"
 ) -> Image.Image:
-    """A manifest row's segments in flat colours, without the photo.
+    """Segments in flat colours, without the photo.
 
     Pixels that no segment covers are hatched (``semantic``, ``panoptic``: unlabelled) or dark
     (``instance``: background, as the task defines it).
@@ -110,8 +109,8 @@ class Tile:
 
     name: str
     image: np.ndarray | Image.Image
-    truth: Segments | None = None
-    prediction: Segments | None = None
+    truth: Sequence[Segment] | None = None
+    prediction: Sequence[Segment] | None = None
     score: float | None = None
     task: Task = "semantic"
 
@@ -196,7 +195,7 @@ def _picture(row: Tile, column: str, photo: Image.Image, categories: Sequence[Ca
 
 def _occurring(rows: Sequence[Tile], categories: Sequence[Category], columns: Sequence[str]) -> list[Category]:
     """The categories drawn on the sheet, each in its colour; overlays do not draw the background."""
-    ids = {segment["category_id"] for row in rows for segment in (*(row.truth or ()), *(row.prediction or ()))}
+    ids = {segment.category_id for row in rows for segment in (*(row.truth or ()), *(row.prediction or ()))}
     if not any(column.endswith("_map") for column in columns):
         ids -= {category.id for category in categories if _is_background(category)}
     colors = display_colors(categories)
@@ -236,7 +235,7 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size_px)
 
 
-def shrunk(image: np.ndarray, segments: Segments, *, long_px: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def shrunk(image: np.ndarray, segments: Sequence[Segment], *, long_px: int) -> tuple[np.ndarray, list[Segment]]:
     """An image, uint8 (H, W, 3), and its segments, small enough for a sheet: at most ``long_px`` on its longer side.
 
     Masks keep the pixel next to each kept one's centre; those that vanish are left out.
@@ -244,16 +243,16 @@ def shrunk(image: np.ndarray, segments: Segments, *, long_px: int) -> tuple[np.n
     height, width = image.shape[:2]
     scale = long_px / max(height, width)
     if scale >= 1:
-        return image, [dict(segment) for segment in segments]
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+        return image, list(segments)
+    size_hw = max(1, round(height * scale)), max(1, round(width * scale))
+    size_wh = size_hw[::-1]
     small = []
     for segment in segments:
-        mask = decode(segment["segmentation"]["counts"], (height, width)).astype(np.uint8)
-        mask = cv2.resize(mask, size_wh, interpolation=cv2.INTER_NEAREST).astype(bool)
-        counts, area, bbox = encode_crop(mask, (0, 0), mask.shape)
-        if area:
-            code = {"size": list(mask.shape), "counts": counts}
-            small.append({**segment, "segmentation": code, "area": area, "bbox": [float(edge) for edge in bbox]})
+        segment.check_size((height, width))
+        mask = cv2.resize(segment.mask().astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST).astype(bool)
+        code = encode_crop(mask, (0, 0), size_hw)
+        if code.area:
+            small.append(segment.with_mask(code, size_hw))
     return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)), small
 
 
@@ -290,28 +289,27 @@ def _shade(color: Color, position: int) -> Color:
     return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
 
 
-def _in_drawing_order(segments: Segments, colors: Mapping[int, Color]) -> list[tuple[Mapping[str, Any], Color]]:
+def _in_drawing_order(segments: Sequence[Segment], colors: Mapping[int, Color]) -> list[tuple[Segment, Color]]:
     """Segments with their colours, large ones first, so that small ones stay visible."""
-    objects = Counter(segment["category_id"] for segment in segments)
+    objects = Counter(segment.category_id for segment in segments)
     seen: Counter[int] = Counter()
     drawn = []
-    for segment in sorted(segments, key=lambda segment: segment["area"], reverse=True):
-        category_id = segment["category_id"]
+    for place in stack(segments, "area"):
+        segment, category_id = segments[place], segments[place].category_id
         color = colors[category_id]
         drawn.append((segment, _shade(color, seen[category_id]) if objects[category_id] > 1 else color))
         seen[category_id] += 1
     return drawn
 
 
-def _cut_out(segment: Mapping[str, Any], *, margin_px: int) -> tuple[tuple[slice, slice], np.ndarray]:
+def _cut_out(segment: Segment, *, margin_px: int) -> tuple[tuple[slice, slice], np.ndarray]:
     """The window of a segment's box, with a margin inside the image, and its mask there, bool (h, w)."""
-    height, width = segment["segmentation"]["size"]
-    x, y, w, h = segment["bbox"]
+    (height, width), (x, y, w, h) = segment.size_hw, segment.bbox
     window = (
         slice(max(0, int(y) - margin_px), min(height, int(y + h) + margin_px)),
         slice(max(0, int(x) - margin_px), min(width, int(x + w) + margin_px)),
     )
-    return window, decode(segment["segmentation"]["counts"], (height, width))[window]
+    return window, segment.mask()[window]
 
 
 def _hatching(size_hw: tuple[int, int]) -> np.ndarray:

@@ -20,8 +20,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.rle import decode, encode_label_map
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import Category, Task
-from segjobs.page.overlay import Segments, label_picture, overlay
+from segjobs.manifest.segments import Segment, check_known, stack
+from segjobs.page.overlay import label_picture, overlay
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 from segjobs.text import spelling
@@ -65,7 +67,7 @@ def draw_row(
         raise ManifestError(f"{name!r} has no masks to draw: {error.get('code')}: {error.get('message')}")
     size_hw = (row["height"], row["width"])
     if style == "map":
-        return label_picture(row["segments"], size_hw, categories)
+        return label_picture(segments_of(row), size_hw, categories)
     if image is None:
         sha256 = (row.get("source") or {}).get("sha256")
         image = open_picture(read_original(storage or Storage(), row["uri"], sha256=sha256), name=row["uri"])
@@ -75,7 +77,7 @@ def draw_row(
             f"{name!r}: the image is {found_hw[1]}x{found_hw[0]} pixels, its row says {size_hw[1]}x{size_hw[0]}; "
             "give it at that size, turned by its EXIF orientation"
         )
-    return overlay(image, row["segments"], categories)
+    return overlay(image, segments_of(row), categories)
 
 
 def open_picture(data: bytes, *, name: str) -> Image.Image:
@@ -113,18 +115,18 @@ def common_categories(
     return tuple(table), mapping
 
 
-def with_ids(segments: Segments, mapping: Mapping[int, int]) -> list[dict[str, Any]]:
+def with_ids(segments: Sequence[Segment], mapping: Mapping[int, int]) -> list[Segment]:
     """The segments with their category ids replaced. Raises ManifestError for an id without one."""
-    unknown = {segment["category_id"] for segment in segments} - mapping.keys()
-    if unknown:
-        raise ManifestError(f"category ids {sorted(unknown)} are not in the manifest's categories")
-    return [{**segment, "category_id": mapping[segment["category_id"]]} for segment in segments]
+    check_known(segments, mapping)
+    return [replace(segment, category_id=mapping[segment.category_id]) for segment in segments]
 
 
 # Difference ------------------------------------------------------------------------------------------
 
 
-def difference(truth: Segments, predicted: Segments, size_hw: tuple[int, int], *, task: Task) -> np.ndarray:
+def difference(
+    truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], *, task: Task
+) -> np.ndarray:
     """What became of each pixel: uint8 (H, W) of RIGHT, WRONG, MISSING, EXTRA and UNLABELLED.
 
     Both sides by the ids of one table. A pixel that the truth does not cover is UNLABELLED, in
@@ -144,12 +146,12 @@ def difference(truth: Segments, predicted: Segments, size_hw: tuple[int, int], *
     return kinds
 
 
-def _class_map(segments: Segments, size_hw: tuple[int, int]) -> np.ndarray:
-    """int32 (H, W) of category ids, _NO_CLASS where nothing is; small segments lie over large ones."""
+def _class_map(segments: Sequence[Segment], size_hw: tuple[int, int]) -> np.ndarray:
+    """int32 (H, W) of category ids, _NO_CLASS where nothing is; small objects over large ones over crowds."""
     ids = np.full(size_hw, _NO_CLASS, np.int32)
-    for segment in sorted(segments, key=lambda segment: (not segment["iscrowd"], -segment["area"])):
-        mask = decode(segment["segmentation"]["counts"], size_hw)
-        ids[mask] = _CROWD if segment["iscrowd"] else segment["category_id"]
+    for place in sorted(stack(segments, "area"), key=lambda place: not segments[place].iscrowd):
+        segment = segments[place]
+        ids[decode(segment.counts, size_hw)] = _CROWD if segment.iscrowd else segment.category_id
     return ids
 
 
@@ -199,8 +201,8 @@ class Subject:
     """
 
     photo: np.ndarray | None
-    truth: Segments | None
-    prediction: Segments | None
+    truth: Sequence[Segment] | None
+    prediction: Sequence[Segment] | None
     size_hw: tuple[int, int]
     task: Task
 
@@ -241,31 +243,20 @@ def _fitting(size_hw: tuple[int, int], most_px: int) -> tuple[int, int]:
     return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
 
 
-def _shrunk(segments: Segments, size_hw: tuple[int, int], to_hw: tuple[int, int]) -> list[Mapping[str, Any]]:
+def _shrunk(segments: Sequence[Segment], size_hw: tuple[int, int], to_hw: tuple[int, int]) -> list[Segment]:
     """The segments of a smaller picture: a pixel belongs to a mask that covers half of it or more.
 
     Raises ManifestError for a mask of another size than ``size_hw``.
     """
     for segment in segments:
-        if tuple(segment["segmentation"]["size"]) != size_hw:
-            raise ManifestError(
-                f"a mask of {segment['segmentation']['size']} pixels (h, w), the image has {list(size_hw)}"
-            )
+        segment.check_size(size_hw)
     if size_hw == to_hw:
         return list(segments)
-    small: list[Mapping[str, Any]] = []
+    small: list[Segment] = []
     for segment in segments:
-        mask = 255 * decode(segment["segmentation"]["counts"], size_hw).astype(np.uint8)
+        mask = 255 * segment.mask().astype(np.uint8)
         covered = cv2.resize(mask, to_hw[::-1], interpolation=cv2.INTER_AREA) >= 128
-        small += [
-            {
-                **segment,
-                "bbox": [float(side) for side in region.bbox],
-                "area": region.area,
-                "segmentation": {"size": list(to_hw), "counts": region.counts},
-            }
-            for region in encode_label_map(covered.astype(np.uint8), void=0)
-        ]
+        small += [segment.with_mask(region, to_hw) for region in encode_label_map(covered.astype(np.uint8), void=0)]
     return small
 
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 from segjobs.config import SourceConfig
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.parts import Run, read_part
+from segjobs.manifest.rows import segments_of
+from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
@@ -38,21 +40,22 @@ class ExampleSource:
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its masks. ``image``: uint8 (H, W, 3) RGB; ``segments``: of classes that are learnt, as the
-    manifest has them, each with its class as ``index``."""
+    """One image with its masks. ``image``: uint8 (H, W, 3) RGB; ``segments``: those of classes that are learnt, as the
+    manifest has them, each behind its class."""
 
     image_id: str
     image: np.ndarray
-    segments: Sequence[dict[str, Any]]
+    segments: Sequence[tuple[int, Segment]]
 
 
-def _used(segments: Iterable[dict[str, Any]], source: ExampleSource) -> list[dict[str, Any]]:
-    """The same of one row."""
+def _used(segments: Iterable[Segment], source: ExampleSource) -> list[tuple[int, Segment]]:
+    """The segments of one row that are learnt."""
     least = source.config.min_score
     return [
-        {**s, "index": index}
-        for s in segments
-        if (index := source.index[s["category_id"]]) is not None and not (s["score"] is not None and s["score"] < least)
+        (index, segment)
+        for segment in segments
+        if (index := source.index[segment.category_id]) is not None
+        and not (segment.score is not None and segment.score < least)
     ]
 
 
@@ -71,10 +74,10 @@ class ExampleReader:
         source = self._sources[number]
         row = self._part(number, part).slice(row_number, 1).to_pylist()[0]
         try:
-            image = self._image(row)
-        except ItemError as error:
+            image, segments = self._image(row), segments_of(row)
+        except (ItemError, ManifestError) as error:
             raise ManifestError(f"{source.key}: image {row['image_id']!r}: {error}") from error
-        return Example(row["image_id"], image, _used(row["segments"], source))
+        return Example(row["image_id"], image, _used(segments, source))
 
     def image_id(self, place: Sequence[int]) -> str:
         number, part, row = (int(one) for one in place)

@@ -6,9 +6,9 @@ The figures are those that ``evaluate`` gives for the same masks.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch.distributed as dist
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.rle import label_runs
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.average_precision import DetectionMatches, accumulate
 from segjobs.metrics.confusion import dense, image_confusion, summarise
-from segjobs.metrics.matching import MATCHES_TYPE, match_image
+from segjobs.metrics.matching import MATCHES_TYPE, MatchesRow, match_image
 from segjobs.models.base import Segmenter
 from segjobs.models.batching import predict
 from segjobs.models.postprocess import to_segments
@@ -38,7 +39,7 @@ class Scored:
     """One image's example and what the model finds in it."""
 
     example: Example
-    segments: list[dict[str, Any]]
+    segments: list[Segment]
 
 
 def predictions(
@@ -60,9 +61,9 @@ def predictions(
                 yield Scored(example, to_segments(prediction, segmenter.card.categories, PostprocessConfig())[0])
 
 
-def truth_segments(example: Example, categories: Sequence[Category]) -> list[dict[str, Any]]:
+def truth_segments(example: Example, categories: Sequence[Category]) -> list[Segment]:
     """The example's segments under the model's category ids."""
-    return [{**s, "category_id": categories[s["index"]].id, "score": 1.0} for s in example.segments]
+    return [replace(one, category_id=categories[index].id, score=1.0) for index, one in example.segments]
 
 
 def score(
@@ -91,8 +92,8 @@ def image_score(one: Scored, categories: Sequence[Category], task: str) -> float
 def _confusion(one: Scored, categories: Sequence[Category]) -> np.ndarray:
     index = {category.id: number for number, category in enumerate(categories)}
     size_hw = one.example.image.shape[:2]
-    truth = [(s["index"], s["segmentation"]["counts"]) for s in one.example.segments]
-    predicted = [(index[s["category_id"]], s["segmentation"]["counts"]) for s in one.segments]
+    truth = [(number, segment.counts) for number, segment in one.example.segments]
+    predicted = [(index[segment.category_id], segment.counts) for segment in one.segments]
     return image_confusion(label_runs(truth, size_hw), label_runs(predicted, size_hw), len(categories))
 
 
@@ -108,11 +109,11 @@ def _mean_iou(total: np.ndarray, categories: Sequence[Category]) -> ValidationSc
     }
 
 
-def _matches(one: Scored, categories: Sequence[Category]) -> dict[str, Any]:
+def _matches(one: Scored, categories: Sequence[Category]) -> MatchesRow:
     return match_image(truth_segments(one.example, categories), one.segments, kind="mask")
 
 
-def _gathered(matches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gathered(matches: Iterator[MatchesRow]) -> list[MatchesRow]:
     """Every worker's, rank after rank."""
     own = list(matches)
     if not dist.is_initialized():
@@ -123,7 +124,7 @@ def _gathered(matches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
 
 
-def _average_precision(matches: Sequence[Mapping[str, Any]], categories: Sequence[Category]) -> ValidationScores:
+def _average_precision(matches: Sequence[MatchesRow], categories: Sequence[Category]) -> ValidationScores:
     column = pa.array(matches, MATCHES_TYPE)
     found = accumulate(DetectionMatches.from_column(column, [category.id for category in categories]))
     return {"score": found.figures["AP"], **found.figures}

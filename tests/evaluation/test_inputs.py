@@ -64,7 +64,7 @@ def test_a_label_png_that_cannot_be_had_fails_its_image_alone(tmp_path: Path) ->
     pairing, (span,), _ = open_pairing(config, Storage(config.storage), config.predictions, truth)
     read, uri = pairing.predictions.foreign, span.foreign["a.jpg"]
     assert read is not None
-    assert [segment["category"] for segment in read(uri, (1, 4))] == ["sky", "road"]
+    assert [segment.category for segment in read(uri, (1, 4))] == ["sky", "road"]
     path.write_bytes(path.read_bytes() + bytes(200))
     with pytest.raises(ItemError, match=r"TOO_LARGE: .*a\.png: \d+ bytes, storage\.max_item_bytes is 200"):
         read(uri, (1, 4))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from segjobs.config import ExportConfig
-from segjobs.exporters.base import Labelled, Segment, Setting
+from segjobs.exporters.base import Labelled, Setting
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.segments import Segment
 from tests.manifests import segment_of
 
 CAT, DOG, SKY = Category(3, "cat", (255, 0, 0)), Category(7, 'dog "é"', (0, 128, 0)), Category(1, "sky", (0, 0, 255))
@@ -44,7 +45,7 @@ def segments_of_map(ids: np.ndarray) -> list[Segment]:
 
 def labelled(segments: Sequence[Segment], size_hw: tuple[int, int] | None = None, **keys: Any) -> Labelled:
     """One image; its size is that of its first segment."""
-    height, width = size_hw or segments[0]["segmentation"]["size"]
+    height, width = size_hw or segments[0].size_hw
     image = {"number": 4, "image_id": "a/b.jpg", "uri": "/photos/a/b.jpg", "name": "a/b"}
     return Labelled(**{**image, "size_hw": (height, width), "segments": tuple(segments), **keys})
 
@@ -59,9 +60,9 @@ def setting(name: str, task: Task = "instance", *, by_model: bool = False, **con
 
 def mask_of(segment: Segment) -> np.ndarray:
     """A segment's pixels by this test's own reading of COCO's counts: bool (H, W)."""
-    height, width = segment["segmentation"]["size"]
+    height, width = segment.size_hw
     lengths, value, shift, last = [], 0, 0, []
-    for symbol in segment["segmentation"]["counts"].encode():
+    for symbol in segment.counts.encode():
         bits = symbol - 48
         value |= (bits & 31) << shift
         shift += 5

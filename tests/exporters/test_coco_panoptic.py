@@ -35,7 +35,7 @@ def test_partitions_survive(ids: np.ndarray, task: Any) -> None:
         found = masks_of(np.array(picture), info, CATEGORIES)
     assert found.segments == segments
     assert (found.findings, written.losses) == ((), ())
-    assert [(entry["area"], entry["bbox"]) for entry in info] == [(s["area"], s["bbox"]) for s in segments]
+    assert [(entry["area"], entry["bbox"]) for entry in info] == [(s.area, list(s.bbox)) for s in segments]
 
 
 @given(overlapping())
@@ -48,7 +48,7 @@ def test_overlapping_objects_give_way_and_are_counted(segments: list[Segment]) -
         rows, columns = np.nonzero(numbers == entry["id"])
         width, height = np.ptp(columns) + 1, np.ptp(rows) + 1
         assert (entry["area"], entry["bbox"]) == (rows.size, [columns.min(), rows.min(), width, height])
-    lost = sum(segment["area"] for segment in segments) - union.sum()
+    lost = sum(segment.area for segment in segments) - union.sum()
     assert sum(loss.pixels for loss in written.losses) == lost
     hidden = sum(loss.count for loss in written.losses if loss.kind == "hidden")
     assert len(annotation["segments_info"]) == written.segments == len(segments) - hidden

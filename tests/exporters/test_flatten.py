@@ -25,21 +25,21 @@ SQUARE = np.array([[1, 1, 0], [1, 1, 0]], bool)
 
 
 def row_of(**keys: Any) -> dict[str, Any]:
-    return {"height": 2, "width": 3, "segments": [{**segment_of(SQUARE, CAT), **keys}]}
+    return {"height": 2, "width": 3, "segments": [{**segment_of(SQUARE, CAT).to_row(), **keys}]}
 
 
 @pytest.mark.parametrize(
     ("flaw", "code", "message"),
     [
-        ({"category_id": 9}, "LABEL_VALUE", "category id 9 is not in the manifest's categories"),
+        ({"category_id": 9}, "LABEL_VALUE", r"category ids \[9\] are not in the manifest's categories"),
         ({"area": 3}, "LABEL_VALUE", "a mask of 4 pixels, where the row says 3"),
         ({"segmentation": {"size": [2, 3], "counts": "~"}}, "LABEL_VALUE", "not a COCO run-length code"),
-        ({"segmentation": {"size": [3, 2], "counts": "042"}}, "LABEL_SHAPE", r"\(2x3\) on an image of 3x2"),
-        ({"segmentation": {"size": [2, 3], "counts": "041"}}, "LABEL_SHAPE", "a mask of 5 pixels"),
+        ({"segmentation": {"size": [3, 2], "counts": "042"}}, "LABEL_SHAPE", "a mask of 2x3 pixels on an image of 3x2"),
+        ({"segmentation": {"size": [2, 3], "counts": "041"}}, "LABEL_SHAPE", "a mask of 5 pixels on an image of 3x2"),
     ],
 )
 def test_a_segment_that_makes_no_sense_fails_its_image(flaw: dict[str, Any], code: str, message: str) -> None:
-    assert checked_segments(row_of(), [3]) == tuple(row_of()["segments"])
+    assert checked_segments(row_of(), [3]) == (segment_of(SQUARE, CAT),)
     with pytest.raises(ItemError, match=message) as caught:
         checked_segments(row_of(**flaw), [3])
     assert caught.value.code == code
@@ -47,7 +47,7 @@ def test_a_segment_that_makes_no_sense_fails_its_image(flaw: dict[str, Any], cod
 
 def test_classes_that_are_not_exported_are_counted() -> None:
     one, two = segment_of(SQUARE, CAT), segment_of(~SQUARE, DOG)
-    row = {"height": 2, "width": 3, "segments": [one, two, one]}
+    row = {"height": 2, "width": 3, "segments": [one.to_row(), two.to_row(), one.to_row()]}
     only = setting("png")
     only = type(only)(**{**vars(only), "categories": (DOG,)})
     assert exported_segments(row, [3, 7], only) == ((two,), (Loss("excluded", 3, 2, 8),))
@@ -72,7 +72,7 @@ def parts_of(mask: np.ndarray) -> list[np.ndarray]:
 @given(MASKS)
 def test_components_against_walking(mask: np.ndarray) -> None:
     segment = segment_of(mask, DOG, score=0.25)
-    found = components(segment, mask.shape)  # type: ignore[arg-type]
+    found = components(segment)
     expected = {part.tobytes(): part for part in parts_of(mask)}
     assert {mask_of(part).tobytes() for part in found} == set(expected)
     for part in found:
@@ -95,7 +95,7 @@ def test_the_top_segment_of_each_pixel(segments: list[Segment]) -> None:
     expected = np.full(image.size_hw, NOTHING)
     for y, x in np.ndindex(*image.size_hw):
         over = [k for k in range(len(segments)) if masks[k][y, x]]
-        order = {k: (segments[k]["iscrowd"], -segments[k]["score"], segments[k]["area"], k) for k in over}
+        order = {k: (segments[k].iscrowd, -(segments[k].score or 0), segments[k].area, k) for k in over}
         expected[y, x] = min(over, key=lambda k: order[k]) if over else NOTHING
     assert np.array_equal(top, expected)
     assert visible.tolist() == [int((expected == k).sum()) for k in range(len(segments))]

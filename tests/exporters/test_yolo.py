@@ -1,6 +1,7 @@
 """YOLO: the mask survives a reader of outlines, and what Ultralytics' own reader makes of it is counted."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -34,10 +35,10 @@ def test_prepare_reads_the_very_masks(segments: list[Segment]) -> None:
     image = labelled(segments)
     written = write(image, setting("yolo"))
     found = masks_of((written.data or b"").decode(), image.size_hw, CATEGORIES)
-    kept = [{**segment, "score": 1.0} for segment in segments if not segment["iscrowd"]]
+    kept = [replace(segment, score=1.0) for segment in segments if not segment.iscrowd]
     assert (found.segments, found.findings) == (kept, ())
     assert written.segments == len(kept)
-    crowds = [segment["area"] for segment in segments if segment["iscrowd"]]
+    crowds = [segment.area for segment in segments if segment.iscrowd]
     assert sum(loss.pixels for loss in written.losses if loss.kind == "crowd") == sum(crowds)
 
 

@@ -87,7 +87,7 @@ def test_several_masks_an_image_are_its_objects(tmp_path: Path, read_labels: Cal
     Image.new("L", (3, 2)).save(tmp_path / "masks/d.png")
     settings = {"format": "binary", "uri": str(tmp_path / "masks")}
     labels, found = read_labels(tmp_path / "images", **settings, task="instance", categories=["cell"])
-    assert [decode(row["segmentation"]["counts"], (2, 3)).tolist() for row in found["a.jpg"].segments] == [
+    assert [decode(row.counts, (2, 3)).tolist() for row in found["a.jpg"].segments] == [
         MASK.tolist(),
         (~MASK).tolist(),
     ]
@@ -109,5 +109,5 @@ def test_membrane(shared_data: Path, read_labels: Callable[..., Any]) -> None:
     for name, masks in list(found.items())[::10]:
         with Image.open(folder / "label" / name) as image:
             truth = np.asarray(image)
-        pairs = [(row["category_id"], row["segmentation"]["counts"]) for row in masks.segments]
+        pairs = [(row.category_id, row.counts) for row in masks.segments]
         assert np.array_equal(paint(pairs, truth.shape), truth // 255)

@@ -50,7 +50,7 @@ def test_a_table_may_have_other_void_ids() -> None:
 def test_unknown_ids_become_a_class() -> None:
     table = class_table(labels(categories=["ground", "cat"], unknown="map", unknown_class="ground"))
     masks = masks_from_ids(np.array([[1, 9, 9, 255, 77]], np.uint8), (1, 5), table)
-    assert [(row["category"], row["area"]) for row in masks.segments] == [("ground", 3), ("cat", 1)]
+    assert [(row.category, row.area) for row in masks.segments] == [("ground", 3), ("cat", 1)]
     assert [(one.check, one.count, one.detail) for one in masks.findings] == [
         ("unknown_ids", 2, "ids 9 (2 px), 77 (1 px): taken as 'ground'")
     ]

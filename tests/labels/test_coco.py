@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.labels.base import Policy
 from segjobs.labels.coco import CocoIndex, masks_of, match_images, read_coco, segments_for
-from segjobs.manifest.rle import decode
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]  # x, y, … of the pixels 1 and 2 in both directions
@@ -32,13 +32,8 @@ def annotation(segmentation: Any, **keys: Any) -> dict[str, Any]:
     return {"id": 1, "image_id": 0, "category_id": 7, "iscrowd": 0, "segmentation": segmentation, "area": 99} | keys
 
 
-def segments(*annotations: dict[str, Any], size_hw: tuple[int, int] = (4, 5)) -> list[dict[str, Any]]:
+def segments(*annotations: dict[str, Any], size_hw: tuple[int, int] = (4, 5)) -> list[Segment]:
     return segments_for(read_coco(coco(annotations=list(annotations))), "a.jpg", size_hw)
-
-
-def mask_of(segment: dict[str, Any]) -> np.ndarray:
-    height, width = segment["segmentation"]["size"]
-    return decode(segment["segmentation"]["counts"], (height, width))
 
 
 # Reading -------------------------------------------------------------------------------------------
@@ -124,25 +119,23 @@ def test_bare_names_that_are_not_unique_are_named():
 
 def test_polygon_becomes_a_row_with_area_and_box_of_its_raster():
     (row,) = segments(annotation([SQUARE]))
-    assert {key: row[key] for key in row if key != "segmentation"} == {
-        "category_id": 7, "category": "fig", "score": 1.0, "bbox": [1.0, 1.0, 2.0, 2.0], "area": 4, "iscrowd": False,
-    }  # fmt: skip
-    assert mask_of(row).astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
+    assert row == Segment(7, "fig", 1.0, (1.0, 1.0, 2.0, 2.0), 4, False, (4, 5), row.counts)
+    assert row.mask().astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
 
 
 def test_parts_are_united_and_degenerate_parts_left_out():
     corner = [3, 2, 5, 2, 5, 4, 3, 4]
     (row,) = segments(annotation([SQUARE, corner, corner, [0, 0, 4, 4], []]))
-    assert (row["area"], row["bbox"]) == (8, [1.0, 1.0, 4.0, 3.0])
+    assert (row.area, list(row.bbox)) == (8, [1.0, 1.0, 4.0, 3.0])
 
 
 def test_a_part_inside_another_cuts_no_hole_as_pycocotools_has_it():
     """A polygon cannot say a hole in COCO: annToMask unites the parts; uncompressed RLE can say it."""
     outer, inner = [0, 0, 5, 0, 5, 4, 0, 4], [1, 1, 3, 1, 3, 3, 1, 3]
     (row,) = segments(annotation([outer, inner]))
-    assert row["area"] == 20
+    assert row.area == 20
     (ring,) = segments(annotation({"size": [4, 5], "counts": [0, 5, 2, 2, 2, 9]}))
-    assert mask_of(ring).astype(int).tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 1, 1], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    assert ring.mask().astype(int).tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 1, 1], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
 
 
 def test_what_is_left_out_or_cut_is_found():
@@ -150,16 +143,16 @@ def test_what_is_left_out_or_cut_is_found():
         coco(annotations=[annotation([[-3, 1, 3, 1, 3, 3, -3, 3]], id=4), annotation([[1, 1, 1.2, 1, 1.2, 1.2]])])
     )
     masks = masks_of(image.images["a.jpg"], (4, 5), image.categories)
-    assert [(row["area"], row["bbox"]) for row in masks.segments] == [(6, [0.0, 1.0, 3.0, 2.0])]
+    assert [(row.area, list(row.bbox)) for row in masks.segments] == [(6, [0.0, 1.0, 3.0, 2.0])]
     assert [(one.check, one.detail) for one in masks.findings] == [
         ("empty_masks", "annotation 1"),
         ("outside_frame", "annotation 4"),
     ]
     odd = read_coco(coco(annotations=[annotation([SQUARE], category_id=3), annotation([SQUARE])]))
     masks = masks_of(odd.images["a.jpg"], (4, 5), odd.categories, Policy("ignore"))
-    assert [row["category_id"] for row in masks.segments] == [7]
+    assert [row.category_id for row in masks.segments] == [7]
     masks = masks_of(odd.images["a.jpg"], (4, 5), odd.categories, Policy("map", odd.categories[0]))
-    assert [row["category"] for row in masks.segments] == ["date", "fig"]
+    assert [row.category for row in masks.segments] == ["date", "fig"]
 
 
 def test_the_three_notations_give_the_same_mask():
@@ -167,9 +160,9 @@ def test_the_three_notations_give_the_same_mask():
     counts = [5, 2, 2, 2, 9]
     (polygon,) = segments(annotation([SQUARE]))
     (listed,) = segments(annotation({"size": [4, 5], "counts": counts}, iscrowd=1))
-    (packed,) = segments(annotation({"size": [4, 5], "counts": polygon["segmentation"]["counts"]}))
-    assert listed["iscrowd"] is True
-    assert polygon["segmentation"] == listed["segmentation"] == packed["segmentation"]
+    (packed,) = segments(annotation({"size": [4, 5], "counts": polygon.counts}))
+    assert listed.iscrowd is True
+    assert polygon.segmentation == listed.segmentation == packed.segmentation
 
 
 def test_masks_without_pixels_are_no_segments():
@@ -189,7 +182,7 @@ def test_masks_without_pixels_are_no_segments():
         (annotation({"size": [4, 5], "counts": "\u00ff"}), "LABEL_VALUE", "annotation 1: counts"),
         (annotation({"size": [4, 5], "counts": [20.5]}), "LABEL_VALUE", "annotation 1: counts"),
         (annotation({"size": [5, 4], "counts": [20]}), "LABEL_SHAPE", r"annotation 1: mask of size \[5, 4\]"),
-        (annotation({"size": [4, 5], "counts": [19]}), "LABEL_SHAPE", "annotation 1: mask of 19 pixels"),
+        (annotation({"size": [4, 5], "counts": [19]}), "LABEL_SHAPE", "annotation 1: a mask of 19 pixels"),
     ],
 )
 def test_flaws_of_an_annotation_fail_its_image(entry, code, message):
@@ -209,7 +202,7 @@ def test_other_size_than_the_image_names_both(size_hw, hint):
 
 def test_entry_without_size_takes_the_images():
     index = read_coco(coco(images=[{"id": 0, "file_name": "a.jpg"}], annotations=[annotation([SQUARE])]))
-    assert segments_for(index, "a.jpg", (9, 9))[0]["segmentation"]["size"] == [9, 9]
+    assert segments_for(index, "a.jpg", (9, 9))[0].size_hw == (9, 9)
 
 
 def test_unknown_entry_is_not_found():
@@ -246,13 +239,13 @@ def test_real_masks_equal_pycocotools(folder, file, images, count, capsys):
             size_hw = (image.height, image.width)
         rows = segments_for(index, file_name, size_hw)
         expected = theirs.imgToAnns[ids_of[file_name]]
-        assert [row["category_id"] for row in rows] == [entry["category_id"] for entry in expected]
+        assert [row.category_id for row in rows] == [entry["category_id"] for entry in expected]
         for row, entry in zip(rows, expected, strict=True):
             mask = theirs.annToMask(entry).astype(bool)
             ys, xs = np.nonzero(mask)
-            assert np.array_equal(mask_of(row), mask)
-            assert row["area"] == mask.sum()
-            assert row["bbox"] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
-            assert row["iscrowd"] == bool(entry["iscrowd"])
+            assert np.array_equal(row.mask(), mask)
+            assert row.area == mask.sum()
+            assert list(row.bbox) == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+            assert row.iscrowd == bool(entry["iscrowd"])
             compared += 1
     assert compared == count

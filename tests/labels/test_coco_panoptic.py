@@ -45,14 +45,14 @@ def test_ids_are_read_from_all_three_channels() -> None:
     masks = masks_of(colors_of([[big, big, 300], [0, big, 300]]), entries, CATEGORIES)
     assert masks.findings == ()
     sky, crowd = masks.segments
-    assert (sky["category"], sky["area"], sky["bbox"], sky["iscrowd"]) == ("sky", 3, [0.0, 0.0, 2.0, 2.0], False)
-    assert (crowd["category"], crowd["area"], crowd["bbox"], crowd["iscrowd"]) == (
+    assert (sky.category, sky.area, list(sky.bbox), sky.iscrowd) == ("sky", 3, [0.0, 0.0, 2.0, 2.0], False)
+    assert (crowd.category, crowd.area, list(crowd.bbox), crowd.iscrowd) == (
         "person",
         2,
         [2.0, 0.0, 1.0, 2.0],
         True,
     )
-    assert decode(sky["segmentation"]["counts"], (2, 3)).tolist() == [[True, True, False], [False, True, False]]
+    assert decode(sky.counts, (2, 3)).tolist() == [[True, True, False], [False, True, False]]
 
 
 def test_ids_that_the_json_does_not_list() -> None:
@@ -60,7 +60,7 @@ def test_ids_that_the_json_does_not_list() -> None:
     with pytest.raises(UnknownId, match=r"segment ids 8 \(2 px\) of the PNG are not in segments_info"):
         masks_of(colors, entries, CATEGORIES)
     masks = masks_of(colors, entries, CATEGORIES, Policy("ignore"))
-    assert [row["area"] for row in masks.segments] == [2]
+    assert [row.area for row in masks.segments] == [2]
     assert [(one.check, one.count) for one in masks.findings] == [("unknown_ids", 1)]
 
 
@@ -87,7 +87,7 @@ def test_random_maps_against_a_loop_over_pixels() -> None:
         shown = [int(one) for one in ids if expected[int(one)]]
         assert len(rows) == len(shown)
         for row, one in zip(rows, shown, strict=True):
-            mask = decode(row["segmentation"]["counts"], values.shape)
+            mask = decode(row.counts, values.shape)
             assert set(zip(*map(np.ndarray.tolist, np.nonzero(mask)), strict=True)) == expected[one]
 
 
@@ -129,7 +129,7 @@ def test_the_pngs_lie_beside_the_json_or_where_the_config_says(tmp_path: Path, r
     labels, found = read_labels(tmp_path / "images", format="coco_panoptic", uri=str(tmp_path / "p.json"))
     assert labels.task == "panoptic"
     assert [(one.check, one.examples) for one in labels.leftovers] == [("labels_without_image", ("gone.jpg",))]
-    assert isinstance(found["a.jpg"], Masks) and found["a.jpg"].segments[0]["area"] == 1
+    assert isinstance(found["a.jpg"], Masks) and found["a.jpg"].segments[0].area == 1
     assert isinstance(found["b.jpg"], ItemError) and found["b.jpg"].code == "LABEL_SHAPE"
     (tmp_path / "p").rename(tmp_path / "q")
     settings = {"format": "coco_panoptic", "uri": str(tmp_path / "p.json"), "masks": str(tmp_path / "q")}
@@ -153,5 +153,5 @@ def test_coco_sample_has_the_areas_and_boxes_of_its_json(shared_data: Path, read
         masks = found[names[entry["image_id"]]]
         assert isinstance(masks, Masks) and masks.findings == ()
         keys = ("category_id", "area", "bbox", "iscrowd")
-        rows = [{key: row[key] for key in keys} for row in masks.segments]
+        rows = [{key: row.to_row()[key] for key in keys} for row in masks.segments]
         assert rows == [{key: info[key] for key in keys} for info in entry["segments_info"]]

@@ -20,15 +20,15 @@ CELL = Category(0, "cell", (128, 0, 0))
 def test_each_value_is_an_object(dtype: type) -> None:
     ids = np.array([[0, 200, 3], [3, 200, 0], [3, 0, 3]], dtype)
     one, two = masks_of(ids, CELL).segments
-    assert (one["area"], one["bbox"], two["area"], two["bbox"]) == (4, [0.0, 0.0, 3.0, 3.0], 2, [1.0, 0.0, 1.0, 2.0])
-    assert decode(one["segmentation"]["counts"], (3, 3)).tolist() == (ids == 3).tolist()
-    assert [row["area"] for row in masks_of(ids, CELL, (3,)).segments] == [2]
+    assert (one.area, list(one.bbox), two.area, list(two.bbox)) == (4, [0.0, 0.0, 3.0, 3.0], 2, [1.0, 0.0, 1.0, 2.0])
+    assert decode(one.counts, (3, 3)).tolist() == (ids == 3).tolist()
+    assert [row.area for row in masks_of(ids, CELL, (3,)).segments] == [2]
 
 
 def test_values_at_the_ends_of_their_types() -> None:
-    assert [row["area"] for row in masks_of(np.array([[255, 0]], np.uint8), CELL).segments] == [1]
-    assert [row["area"] for row in masks_of(np.array([[65535, 65534, 65534]], np.uint16), CELL).segments] == [2, 1]
-    assert [row["area"] for row in masks_of(np.array([[2**31 - 1, 0, 70000]], np.int32), CELL).segments] == [1, 1]
+    assert [row.area for row in masks_of(np.array([[255, 0]], np.uint8), CELL).segments] == [1]
+    assert [row.area for row in masks_of(np.array([[65535, 65534, 65534]], np.uint16), CELL).segments] == [2, 1]
+    assert [row.area for row in masks_of(np.array([[2**31 - 1, 0, 70000]], np.int32), CELL).segments] == [1, 1]
     with pytest.raises(ItemError, match="2 ids from -1: expected 0"):
         masks_of(np.array([[-1, 0]], np.int32), CELL)
 
@@ -39,9 +39,9 @@ def test_random_maps_against_a_loop_over_ids() -> None:
         ids = rng.integers(0, 6, (9, 7)).astype(np.uint16) * 13107
         rows = masks_of(ids, CELL).segments
         expected = [value for value in np.unique(ids) if value]
-        assert [row["area"] for row in rows] == [int((ids == value).sum()) for value in expected]
+        assert [row.area for row in rows] == [int((ids == value).sum()) for value in expected]
         for row, value in zip(rows, expected, strict=True):
-            assert np.array_equal(decode(row["segmentation"]["counts"], ids.shape), ids == value)
+            assert np.array_equal(decode(row.counts, ids.shape), ids == value)
 
 
 def test_nuclei_of_16_bits(shared_data: Path, tmp_path: Path, read_labels: Callable[..., Any]) -> None:
@@ -58,9 +58,9 @@ def test_nuclei_of_16_bits(shared_data: Path, tmp_path: Path, read_labels: Calla
     rows = found["nuclei.tif"].segments
     values, counts = np.unique(ids[ids > 0], return_counts=True)
     assert (labels.task, [category.name for category in labels.categories]) == ("instance", ["nucleus"])
-    assert [row["area"] for row in rows] == counts.tolist()
+    assert [row.area for row in rows] == counts.tolist()
     assert len(rows) == 125
-    assert np.array_equal(decode(rows[-1]["segmentation"]["counts"], ids.shape), ids == values[-1])
+    assert np.array_equal(decode(rows[-1].counts, ids.shape), ids == values[-1])
 
 
 def test_one_class_only(tmp_path: Path, read_labels: Callable[..., Any]) -> None:

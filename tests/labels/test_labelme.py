@@ -38,8 +38,8 @@ def read(*shapes: dict[str, Any], **settings: Any) -> Masks:
 
 
 def mask_of(row: dict[str, Any]) -> np.ndarray:
-    height, width = row["segmentation"]["size"]
-    return decode(row["segmentation"]["counts"], (height, width))
+    height, width = row.size_hw
+    return decode(row.counts, (height, width))
 
 
 def box(x0: int, y0: int, x1: int, y1: int) -> list[list[float]]:
@@ -87,7 +87,7 @@ def test_random_shapes_are_drawn_as_labelme_draws_them(kind: str) -> None:
 
 def test_a_polygon_by_hand() -> None:
     (row,) = read(shape(box(2, 3, 5, 4))).segments
-    assert (row["category"], row["category_id"], row["area"], row["bbox"]) == ("cat", 0, 8, [2.0, 3.0, 4.0, 2.0])
+    assert (row.category, row.category_id, row.area, list(row.bbox)) == ("cat", 0, 8, [2.0, 3.0, 4.0, 2.0])
     assert np.argwhere(mask_of(row)).tolist() == [[y, x] for y in (3, 4) for x in (2, 3, 4, 5)]
 
 
@@ -95,9 +95,9 @@ def test_a_circle_and_a_rectangle_have_their_areas() -> None:
     circle, rectangle = read(
         shape([[15, 10], [15, 16]], "circle"), shape([[9.7, 8.2], [4.3, 5.9]], "rectangle", "dog")
     ).segments
-    assert abs(circle["area"] - math.pi * 6.5**2) < 8, "a disc of radius 6 with its outline"
-    assert circle["bbox"] == [9.0, 4.0, 13.0, 13.0]
-    assert (rectangle["bbox"], rectangle["area"]) == ([4.0, 5.0, 6.0, 4.0], 24), "corners in any order"
+    assert abs(circle.area - math.pi * 6.5**2) < 8, "a disc of radius 6 with its outline"
+    assert list(circle.bbox) == [9.0, 4.0, 13.0, 13.0]
+    assert (list(rectangle.bbox), rectangle.area) == ([4.0, 5.0, 6.0, 4.0], 24), "corners in any order"
 
 
 def test_parts_of_a_group_are_one_object() -> None:
@@ -109,7 +109,7 @@ def test_parts_of_a_group_are_one_object() -> None:
         shape(box(20, 0, 20, 1)),
         shape(box(20, 0, 20, 1)),
     ).segments
-    assert [(row["category"], row["area"], row["bbox"]) for row in rows] == [
+    assert [(row.category, row.area, list(row.bbox)) for row in rows] == [
         ("cat", 4 + 6 + 2, [0.0, 0.0, 13.0, 13.0]),
         ("dog", 4, [0.0, 0.0, 2.0, 2.0]),
         ("cat", 2, [20.0, 0.0, 1.0, 2.0]),
@@ -136,23 +136,23 @@ def test_lines_and_points_have_no_area_unless_a_width_is_given() -> None:
     assert masks.segments == []
     assert [(one.check, one.count, one.detail) for one in masks.findings] == [("without_mask", 3, "shapes[0, 1, 2]")]
     masks = read(*entries, line_width_px=3)
-    assert masks.segments[0]["area"] == 3 * 19
+    assert masks.segments[0].area == 3 * 19
     assert [(one.check, one.detail) for one in masks.findings] == [("without_mask", "shapes[2]")]
 
 
 def test_later_shapes_lie_over_earlier_ones_where_classes_are_read() -> None:
     entries = [shape(box(0, 0, 9, 9)), shape(box(5, 0, 14, 9), name="dog"), shape(box(7, 0, 7, 9), name="__ignore__")]
     masks = read(*entries, task="semantic", background=None)
-    assert [(row["category"], row["area"]) for row in masks.segments] == [("cat", 50), ("dog", 90)]
+    assert [(row.category, row.area) for row in masks.segments] == [("cat", 50), ("dog", 90)]
     assert [one.check for one in masks.findings] == ["void"]
     masks = read(*entries, task="semantic", categories=["ground", "cat", "dog"], background="ground")
-    assert [(row["category"], row["area"]) for row in masks.segments] == [("ground", 450), ("cat", 50), ("dog", 90)]
-    assert [(row["category"], row["area"]) for row in read(*entries).segments] == [("cat", 100), ("dog", 100)]
+    assert [(row.category, row.area) for row in masks.segments] == [("ground", 450), ("cat", 50), ("dog", 90)]
+    assert [(row.category, row.area) for row in read(*entries).segments] == [("cat", 100), ("dog", 100)]
 
 
 def test_what_leaves_the_frame_is_cut_and_counted() -> None:
     masks = read(shape(box(-5, -5, 3, 3)), shape(box(100, 100, 110, 110)), shape(box(0, 0, 30, 20)))
-    assert [row["area"] for row in masks.segments] == [16, 600]
+    assert [row.area for row in masks.segments] == [16, 600]
     assert {(one.check, one.detail) for one in masks.findings} == {
         ("outside_frame", "shapes[0, 1]"),
         ("empty_masks", "shapes[1]"),
@@ -179,7 +179,7 @@ def test_flaws_of_a_shape(entry: dict[str, Any], kind: type[ItemError], message:
 
 def test_unknown_names_may_be_left_out() -> None:
     masks = read(shape(box(0, 0, 1, 1), name="emu"), shape(box(0, 0, 1, 1)), unknown="ignore")
-    assert [row["category"] for row in masks.segments] == ["cat"]
+    assert [row.category for row in masks.segments] == ["cat"]
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"shapes": 3}'])
@@ -195,7 +195,7 @@ def test_files_sizes_and_collected_names(tmp_path: Path, read_labels: Callable[.
         (tmp_path / f"{name}.json").write_bytes(data if name != "c" else b"{")
     labels, found = read_labels(tmp_path, format="labelme", uri=str(tmp_path))
     assert [category.name for category in labels.categories] == ["kind a", "kind b"]
-    assert [row["category"] for row in found["a.jpg"].segments] == ["kind a"]
+    assert [row.category for row in found["a.jpg"].segments] == ["kind a"]
     assert (found["b.jpg"].code, found["c.jpg"].code) == ("LABEL_SHAPE", "LABEL_VALUE")
     assert "EXIF" in found["b.jpg"].message
     with pytest.raises(ConfigError, match=r"labels\.background: 'grund' is no class; did you mean 'ground'"):
@@ -213,5 +213,5 @@ def test_random_overlaps_against_painting() -> None:
             entries.append(shape([[x0, y0], [x1, y1]], "rectangle", ("cat", "dog")[number]))
             canvas[y0 : y1 + 1, x0 : x1 + 1] = number
         rows = read(*entries, task="semantic").segments
-        pairs = [(row["category_id"], row["segmentation"]["counts"]) for row in rows]
+        pairs = [(row.category_id, row.counts) for row in rows]
         assert np.array_equal(paint(pairs, (20, 30), 255), canvas)

@@ -11,6 +11,7 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.png import ClassTable, class_table, match_labels, segments_from_ids
 from segjobs.manifest.rle import decode, paint
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
@@ -123,12 +124,10 @@ def test_missing_class_names_are_named():
 def test_one_segment_per_class_and_none_where_void():
     ids = np.array([[0, 0, 7], [255, 7, 7]], np.uint8)
     ground, cat = segments_from_ids(ids, (2, 3), TABLE)
-    assert {key: ground[key] for key in ("category_id", "category", "score", "bbox", "area", "iscrowd")} == {
-        "category_id": 0, "category": "ground", "score": 1.0, "bbox": [0.0, 0.0, 2.0, 1.0], "area": 2, "iscrowd": False,
-    }  # fmt: skip
-    assert (cat["category_id"], cat["bbox"], cat["area"]) == (7, [1.0, 0.0, 2.0, 2.0], 3)
-    assert cat["segmentation"]["size"] == [2, 3]
-    assert decode(cat["segmentation"]["counts"], (2, 3)).tolist() == [[False, False, True], [False, True, True]]
+    assert ground == Segment(0, "ground", 1.0, (0.0, 0.0, 2.0, 1.0), 2, False, (2, 3), ground.counts)
+    assert (cat.category_id, list(cat.bbox), cat.area) == (7, [1.0, 0.0, 2.0, 2.0], 3)
+    assert cat.size_hw == (2, 3)
+    assert decode(cat.counts, (2, 3)).tolist() == [[False, False, True], [False, True, True]]
 
 
 def test_void_only_label_has_no_segment():
@@ -152,7 +151,7 @@ def test_ids_beyond_16_bits_are_unknown_not_wrapped():
 def test_unknown_ids_may_be_void():
     table = ClassTable(TABLE.categories, unknown="void")
     (ground,) = segments_from_ids(np.array([[0, 3, 100000]], np.int32), (1, 3), table)
-    assert (ground["category_id"], ground["area"]) == (0, 1)
+    assert (ground.category_id, ground.area) == (0, 1)
 
 
 @pytest.mark.parametrize(("shape", "hint"), [((2, 2), ""), ((3, 2), "EXIF")])
@@ -183,7 +182,7 @@ def test_real_labels_paint_back_to_themselves(path, table):
         with Image.open(file) as image:
             ids = np.asarray(image)
         segments = segments_from_ids(ids, ids.shape, table)
-        pairs = [(segment["category_id"], segment["segmentation"]["counts"]) for segment in segments]
+        pairs = [(segment.category_id, segment.counts) for segment in segments]
         painted = paint(pairs, ids.shape, 999)
         void = np.isin(ids, table.void_ids)
         assert (painted[void] == 999).all() and np.array_equal(painted[~void], ids[~void])

@@ -9,9 +9,9 @@ import pytest
 from segjobs.errors import ConfigError
 from segjobs.labels.base import Masks
 from segjobs.labels.rename import class_map, remap
-from segjobs.manifest.rle import decode, encode_label_map, paint
+from segjobs.manifest.rle import decode, paint
 from segjobs.manifest.schema import Category, Task
-from segjobs.manifest.segments import segment_row
+from tests.manifests import segments_of
 
 CATEGORIES = (
     Category(3, "car", (1, 0, 0), True),
@@ -23,12 +23,7 @@ IDS = np.array([[3, 3, 5, 7], [9, 9, 5, 255]], np.uint8)
 
 
 def masks_of(ids: np.ndarray) -> Masks:
-    names = {category.id: category for category in CATEGORIES}
-    rows = [
-        segment_row(names[r.index], {"size": list(ids.shape), "counts": r.counts}, area=r.area, bbox=r.bbox)
-        for r in encode_label_map(ids, void=255)
-    ]
-    return Masks(rows)
+    return Masks(segments_of(ids, {category.id: category for category in CATEGORIES}, void=255))
 
 
 def mapped(classes: Mapping[str, str | None], task: Task = "semantic", ids: np.ndarray = IDS) -> Masks:
@@ -43,32 +38,32 @@ def test_no_table_changes_nothing() -> None:
 
 def test_merged_regions_become_one_segment() -> None:
     rows = mapped({"car": "vehicle", "truck": "vehicle"}).segments
-    assert [(row["category"], row["category_id"], row["area"], row["bbox"]) for row in rows] == [
+    assert [(row.category, row.category_id, row.area, list(row.bbox)) for row in rows] == [
         ("vehicle", 3, 4, [0.0, 0.0, 3.0, 2.0]),
         ("tree", 7, 1, [3.0, 0.0, 1.0, 1.0]),
         ("grass", 9, 2, [0.0, 1.0, 2.0, 1.0]),
     ]
-    assert decode(rows[0]["segmentation"]["counts"], (2, 4)).tolist() == ((IDS == 3) | (IDS == 5)).tolist()
+    assert decode(rows[0].counts, (2, 4)).tolist() == ((IDS == 3) | (IDS == 5)).tolist()
 
 
 def test_objects_stay_apart_and_stuff_is_united() -> None:
     rows = mapped({"car": "vehicle", "truck": "vehicle", "tree": "plants", "grass": "plants"}, "panoptic").segments
-    assert [(row["category"], row["area"]) for row in rows] == [("vehicle", 2), ("vehicle", 2), ("plants", 3)]
+    assert [(row.category, row.area) for row in rows] == [("vehicle", 2), ("vehicle", 2), ("plants", 3)]
     rows = mapped({"tree": "plants", "grass": "plants"}, "instance").segments
-    assert [(row["category"], row["area"]) for row in rows] == [("car", 2), ("truck", 2), ("plants", 1), ("plants", 2)]
+    assert [(row.category, row.area) for row in rows] == [("car", 2), ("truck", 2), ("plants", 1), ("plants", 2)]
 
 
 def test_dropped_classes_are_unlabelled_and_counted() -> None:
     masks = mapped({"tree": None, "grass": None})
-    assert [row["category"] for row in masks.segments] == ["car", "truck"]
+    assert [row.category for row in masks.segments] == ["car", "truck"]
     assert [(one.check, one.count, one.detail) for one in masks.findings] == [
         ("dropped_classes", 2, "grass (1), tree (1)")
     ]
 
 
 def test_a_star_stands_for_all_others() -> None:
-    assert [row["category"] for row in mapped({"*": None, "car": "car"}).segments] == ["car"]
-    assert [(row["category"], row["area"]) for row in mapped({"*": "thing", "tree": "tree"}).segments] == [
+    assert [row.category for row in mapped({"*": None, "car": "car"}).segments] == ["car"]
+    assert [(row.category, row.area) for row in mapped({"*": "thing", "tree": "tree"}).segments] == [
         ("thing", 6),
         ("tree", 1),
     ]
@@ -116,5 +111,5 @@ def test_random_merges_against_a_lookup_of_pixels() -> None:
         by_name = {category.name: category.id for category in table.categories}
         lookup = {255: 999} | {c.id: by_name.get(str(classes[c.name]), 999) for c in CATEGORIES}
         rows = remap(masks_of(ids), table).segments
-        pairs = [(row["category_id"], row["segmentation"]["counts"]) for row in rows]
+        pairs = [(row.category_id, row.counts) for row in rows]
         assert np.array_equal(paint(pairs, ids.shape, 999), np.vectorize(lookup.get)(ids))

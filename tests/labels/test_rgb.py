@@ -26,8 +26,8 @@ def labels(**keys: Any) -> LabelsConfig:
 def test_colours_become_classes_and_void() -> None:
     pixels = np.array([[RED, BLUE, GREY], [RED, RED, BLUE]], np.uint8)
     cat, sky = masks_of(pixels, color_table(labels())).segments
-    assert (cat["category_id"], cat["category"], cat["area"], cat["bbox"]) == (0, "cat", 3, [0.0, 0.0, 2.0, 2.0])
-    assert (sky["category_id"], sky["category"], sky["area"], sky["bbox"]) == (1, "sky", 2, [1.0, 0.0, 2.0, 2.0])
+    assert (cat.category_id, cat.category, cat.area, list(cat.bbox)) == (0, "cat", 3, [0.0, 0.0, 2.0, 2.0])
+    assert (sky.category_id, sky.category, sky.area, list(sky.bbox)) == (1, "sky", 2, [1.0, 0.0, 2.0, 2.0])
 
 
 def test_unknown_colours_by_policy() -> None:
@@ -35,10 +35,10 @@ def test_unknown_colours_by_policy() -> None:
     with pytest.raises(UnknownId, match=r"ids \(0, 0, 254\) \(1 px\), \(255, 255, 255\) \(2 px\) are neither"):
         masks_of(pixels, color_table(labels()))
     masks = masks_of(pixels, color_table(labels(unknown="ignore")))
-    assert [row["area"] for row in masks.segments] == [1]
+    assert [row.area for row in masks.segments] == [1]
     assert [(one.check, one.count) for one in masks.findings] == [("unknown_ids", 2)]
     masks = masks_of(pixels, color_table(labels(unknown="map", unknown_class="sky")))
-    assert [(row["category"], row["area"]) for row in masks.segments] == [("cat", 1), ("sky", 3)]
+    assert [(row.category, row.area) for row in masks.segments] == [("cat", 1), ("sky", 3)]
 
 
 def test_random_maps_against_a_dictionary() -> None:
@@ -50,7 +50,7 @@ def test_random_maps_against_a_dictionary() -> None:
         )
         picks = rng.integers(0, len(colors), (7, 5))
         rows = masks_of(np.array(colors, np.uint8)[picks], table).segments
-        pairs = [(row["category_id"], row["segmentation"]["counts"]) for row in rows]
+        pairs = [(row.category_id, row.counts) for row in rows]
         assert np.array_equal(paint(pairs, (7, 5), 99), np.where(picks == 0, 99, picks - 1))
 
 
@@ -82,7 +82,7 @@ def test_voc_palette_files_give_voc_classes(shared_data: Path, read_labels: Call
     for name, masks in found.items():
         with Image.open(folder / "SegmentationClass" / name.replace("jpg", "png")) as image:
             truth = np.asarray(image)
-        pairs = [(row["category_id"], row["segmentation"]["counts"]) for row in masks.segments]
+        pairs = [(row.category_id, row.counts) for row in masks.segments]
         assert np.array_equal(paint(pairs, truth.shape, 255), truth)
 
 

@@ -20,14 +20,14 @@ UNLABELLED = 255
 
 
 def map_of(masks: Masks, size_hw: tuple[int, int]) -> np.ndarray:
-    return paint([(row["category_id"], row["segmentation"]["counts"]) for row in masks.segments], size_hw, UNLABELLED)
+    return paint([(row.category_id, row.counts) for row in masks.segments], size_hw, UNLABELLED)
 
 
 def objects_of(masks: Masks) -> list[tuple[str, np.ndarray]]:
     found = []
     for row in masks.segments:
-        height, width = row["segmentation"]["size"]
-        found.append((row["category"], decode(row["segmentation"]["counts"], (height, width))))
+        height, width = row.size_hw
+        found.append((row.category, decode(row.counts, (height, width))))
     return found
 
 
@@ -50,7 +50,7 @@ def test_classes_of_labelme_and_voc_agree_in_all_pixels_but_one(folder: Path, re
     _, stored = read_labels(voc / "JPEGImages", format="voc", uri=str(voc), class_file=str(voc / "class_names.txt"))
     differing = total = 0
     for name in PHOTOS:
-        size = tuple(drawn[name].segments[0]["segmentation"]["size"])
+        size = tuple(drawn[name].segments[0].size_hw)
         one, two = map_of(drawn[name], size), map_of(stored[name], size)
         differing, total = differing + int((one != two).sum()), total + one.size
     assert total == 544_000

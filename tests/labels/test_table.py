@@ -14,9 +14,7 @@ from segjobs.config.prepare import LABEL_FORMATS
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.base import CHECKS, LabelRequest, Policy, UnknownId, policy_of, resolve
 from segjobs.labels.table import ADAPTERS, get_adapter
-from segjobs.manifest.rle import counts_from_runs
 from segjobs.manifest.schema import Category
-from segjobs.manifest.segments import segment
 from segjobs.storage import Storage
 from tests.sources.test_decode import save
 
@@ -42,7 +40,7 @@ def test_an_adapter_answers_for_each_image_and_its_reader_does_not_grow(name: st
         assert len(labels.texts) == count + 1
         assert labels.texts[-1] is None, "an image without label"
         reader = pickle.loads(pickle.dumps(labels.read))  # noqa: S301  # as a task has it
-        assert reader(str(labels.texts[0]), (2, 2)).segments[0]["area"] == 4
+        assert reader(str(labels.texts[0]), (2, 2)).segments[0].area == 4
         with pytest.raises(ItemError) as caught:
             reader(str(labels.texts[0]), (2, 3))
         assert caught.value.code == "LABEL_SHAPE"
@@ -83,13 +81,6 @@ def test_a_policy_for_a_class_that_is_none() -> None:
     config = LabelsConfig(format="png", uri="x", unknown="map", unknown_class="cta")
     with pytest.raises(ConfigError, match="did you mean 'cat'"):
         policy_of(config, [CAT, DOG])
-
-
-def test_a_segment_without_pixels_is_none() -> None:
-    assert segment(CAT, counts_from_runs([20]), (4, 5)) is None
-    row = segment(CAT, counts_from_runs([5, 2, 2, 2, 9]), (4, 5), iscrowd=True)
-    assert row is not None
-    assert (row["area"], row["bbox"], row["score"], row["iscrowd"]) == (4, [1.0, 1.0, 2.0, 2.0], 1.0, True)
 
 
 def test_every_check_says_what_it_means() -> None:

@@ -21,7 +21,7 @@ def test_objects_take_the_class_under_them() -> None:
     objects = np.array([[1, 1, 1, 2], [0, 255, 3, 2], [4, 4, 4, 4]], np.uint8)
     classes = np.array([[8, 8, 255, 12], [0, 255, 255, 12], [0, 0, 0, 0]], np.uint8)
     masks = objects_of(objects, classes, TABLE)
-    assert [(row["category"], row["area"], row["bbox"]) for row in masks.segments] == [
+    assert [(row.category, row.area, list(row.bbox)) for row in masks.segments] == [
         ("cat", 3, [0.0, 0.0, 3.0, 1.0]),
         ("dog", 2, [3.0, 0.0, 1.0, 2.0]),
     ]
@@ -49,7 +49,7 @@ def test_the_lists_of_the_set_say_which_images_belong(voc: Path, task: str, read
     labels, found = read_labels(voc / "JPEGImages", format="voc", uri=str(voc), task=task)
     assert (labels.task, labels.listed) == (task, {"a.jpg", "b.jpg", "c.jpg"})
     assert [(one.check, one.examples) for one in labels.leftovers] == [("labels_without_image", ("gone.png",))]
-    names = {name: [row["category"] for row in masks.segments] if masks else None for name, masks in found.items()}
+    names = {name: [row.category for row in masks.segments] if masks else None for name, masks in found.items()}
     expected = ["background", "cat"] if task == "semantic" else ["cat"]
     assert names == {"a.jpg": expected, "b.jpg": expected, "c.jpg": None, "photo.jpg": None}
 
@@ -69,7 +69,7 @@ def test_objects_of_real_photographs(shared_data: Path, read_labels: Callable[..
         class_file=str(folder / "class_names.txt"),
     )
     assert labels.categories[20].name == "tv/monitor"
-    kinds = {name: [row["category"] for row in masks.segments] for name, masks in found.items()}
+    kinds = {name: [row.category for row in masks.segments] for name, masks in found.items()}
     assert kinds == {
         "2011_000003.jpg": ["person", "person", "bottle"],
         "2011_000006.jpg": ["person", "person", "person", "chair", "person", "sofa"],
@@ -78,5 +78,5 @@ def test_objects_of_real_photographs(shared_data: Path, read_labels: Callable[..
     for name, masks in found.items():
         with Image.open(folder / "SegmentationObject" / name.replace("jpg", "png")) as image:
             ids = np.asarray(image)
-        first = masks.segments[0]["segmentation"]
+        first = masks.segments[0].segmentation
         assert np.array_equal(decode(first["counts"], ids.shape), ids == 1)

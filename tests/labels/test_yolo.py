@@ -25,8 +25,8 @@ SQUARE = "1 0.2 0.25 0.6 0.25 0.6 0.75 0.2 0.75"  # on 4 x 5: x 1 to 3, y 1 to 3
 def test_shares_become_pixels() -> None:
     masks = masks_of(f"{SQUARE}\n\n", (4, 5), CATEGORIES)
     (row,) = masks.segments
-    assert (row["category"], row["category_id"], row["area"], row["bbox"]) == ("dog", 1, 4, [1.0, 1.0, 2.0, 2.0])
-    assert np.argwhere(decode(row["segmentation"]["counts"], (4, 5))).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert (row.category, row.category_id, row.area, list(row.bbox)) == ("dog", 1, 4, [1.0, 1.0, 2.0, 2.0])
+    assert np.argwhere(decode(row.counts, (4, 5))).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
     assert masks.findings == ()
 
 
@@ -46,7 +46,7 @@ def test_random_polygons_equal_pycocotools() -> None:
         expected = coco_mask.decode(coco_mask.frPyObjects([shares.tolist()], height, width))[..., 0].astype(bool)
         rows = masks_of(line, (height, width), CATEGORIES).segments
         if expected.any():
-            assert np.array_equal(decode(rows[0]["segmentation"]["counts"], (height, width)), expected)
+            assert np.array_equal(decode(rows[0].counts, (height, width)), expected)
         else:
             assert rows == []
 
@@ -54,13 +54,13 @@ def test_random_polygons_equal_pycocotools() -> None:
 def test_what_is_no_area_is_left_out_and_counted() -> None:
     text = f"0 0.5 0.5 0.2 0.2\n{SQUARE}\n0 0.1 0.1 0.1 0.1 0.1 0.1\n0 -0.5 0 0.5 0 0.5 0.5"
     masks = masks_of(text, (40, 50), CATEGORIES)
-    assert [row["category"] for row in masks.segments] == ["dog", "cat"]
+    assert [row.category for row in masks.segments] == ["dog", "cat"]
     assert {(one.check, one.count, one.detail) for one in masks.findings} == {
         ("without_mask", 1, "line 1"),
         ("empty_masks", 1, "line 3"),
         ("outside_frame", 1, "line 4"),
     }
-    assert masks.segments[1]["bbox"][:2] == [0.0, 0.0], "cut off at the frame"
+    assert masks.segments[1].bbox[:2] == (0.0, 0.0), "cut off at the frame"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_flaws_of_a_line(text: str, kind: type[ItemError], message: str) -> None
 
 def test_unknown_classes_may_be_left_out() -> None:
     masks = masks_of(f"7 0 0 1 0 1 1\n{SQUARE}", (4, 5), CATEGORIES, Policy("ignore"))
-    assert [row["category"] for row in masks.segments] == ["dog"]
+    assert [row.category for row in masks.segments] == ["dog"]
 
 
 def test_files_are_matched_and_names_come_from_data_yaml(tmp_path: Path, read_labels: Callable[..., Any]) -> None:

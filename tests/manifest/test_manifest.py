@@ -35,6 +35,7 @@ def test_rows_and_their_masks(cars: Manifest) -> None:
     first, failed, empty = cars
     assert (first.image_id, first["uri"], first.ok, first.size_hw) == ("a.jpg", "/photos/a.jpg", True, (2, 3))
     assert list(first) == MANIFEST_SCHEMA.names
+    assert first.segments == [segment_of(LEFT, SKY), segment_of(MIDDLE, CAR)]
     np.testing.assert_array_equal(first.mask("car"), MIDDLE)
     np.testing.assert_array_equal(first.mask("tree"), np.zeros((2, 3), bool))
     np.testing.assert_array_equal(first.label_map(), np.array([[0, 3, 65535], [0, 3, 65535]], np.uint16))
@@ -42,7 +43,7 @@ def test_rows_and_their_masks(cars: Manifest) -> None:
     with pytest.raises(ManifestError, match=r"'carr' is no class of the manifest; did you mean 'car'\?"):
         first.mask("carr")
     assert (failed.ok, failed["error"]["code"]) == (False, "TRUNCATED")
-    for asked in (failed.label_map, lambda: failed.mask("car"), lambda: failed.size_hw):
+    for asked in (failed.label_map, lambda: failed.mask("car"), lambda: failed.size_hw, lambda: failed.segments):
         with pytest.raises(ManifestError, match=r"'b\.jpg' has no masks: TRUNCATED: ends early"):
             asked()
     assert (empty.label_map() == 65535).all()

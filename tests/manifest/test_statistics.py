@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from segjobs.manifest.rle import decode, encode_label_map
+from segjobs.manifest.rle import decode
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category
 from segjobs.manifest.statistics import add_counts, count_rows, statistics
+from tests.manifests import segments_of
 
 CATEGORIES = (Category(1, "cat", (1, 0, 0)), Category(5, "dog", (2, 0, 0)), Category(6, "emu", (3, 0, 0)))
 
@@ -18,14 +19,8 @@ def row_of(name: str, ids: np.ndarray | None, crowd: int = 0) -> dict[str, Any]:
     base = {"image_id": name, "uri": name, "run_id": "r", "status": "failed"}
     if ids is None:
         return base
-    segments = [
-        {
-            "category_id": region.index, "category": "x", "score": 1.0, "bbox": list(map(float, region.bbox)),
-            "area": region.area, "iscrowd": region.index == crowd,
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids, void=255)
-    ]  # fmt: skip
+    categories = {category.id: category for category in CATEGORIES}
+    segments = [segment.to_row() for segment in segments_of(ids, categories, void=255, crowds=(crowd,))]
     return {**base, "status": "ok", "height": ids.shape[0], "width": ids.shape[1], "segments": segments}
 
 

@@ -9,10 +9,11 @@ import pyarrow as pa
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.average_precision import FIGURES, DetectionMatches
 from segjobs.metrics.matching import MATCHES_TYPE, MatchKind, match_image
 
-Images = list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+Images = list[tuple[list[Segment], list[Segment]]]
 """(truth, predicted) segments of each image."""
 
 
@@ -21,7 +22,7 @@ def reference(images: Images, category_ids: list[int], kind: MatchKind) -> tuple
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for number, pair in enumerate(images):
         for side, segments in zip(sides, pair, strict=True):
-            side += [{**segment, "image_id": number, "id": len(side) + k + 1} for k, segment in enumerate(segments)]
+            side += [{**one.to_row(), "image_id": number, "id": len(side) + k + 1} for k, one in enumerate(segments)]
     for detection in sides[1]:
         detection["iscrowd"] = 0
         if kind == "box":

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.rle import decode, encode_crop, encode_label_map
+from segjobs.manifest.rle import encode_crop, encode_label_map
+from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.average_precision import FIGURES, DetectionMatches, accumulate, interpolated, join
 from segjobs.metrics.matching import MATCHES_TYPE
 from tests.metrics.coco_reference import Images, assert_equal, matches_of, reference
@@ -69,34 +72,29 @@ SIZE_HW = (120, 130)  # large enough for an object of each area range
 CATEGORIES = [30, 4, 11]
 
 
-def random_segment(rng: np.random.Generator, near: dict[str, Any] | None = None) -> dict[str, Any]:
+def random_segment(rng: np.random.Generator, near: Segment | None = None) -> Segment:
     """A blob of any of the area ranges, or one near another."""
     if near is None:
         top, left = rng.integers(0, 110, 2)
         height, width = (int(rng.integers(1, min(110, limit) + 1)) for limit in (SIZE_HW[0] - top, SIZE_HW[1] - left))
     else:
-        x, y, w, h = near["bbox"]
+        x, y, w, h = near.bbox
         left, top = (int(max(0, value + rng.integers(-2, 3))) for value in (x, y))
         width = int(np.clip(w + rng.integers(-3, 4), 1, SIZE_HW[1] - left))
         height = int(np.clip(h + rng.integers(-3, 4), 1, SIZE_HW[0] - top))
     mask = rng.random((height, width)) < rng.choice([1.0, 0.9])
     mask[0, 0] = True
-    counts, area, bbox = encode_crop(mask, (int(left), int(top)), SIZE_HW)
-    return {
-        "category_id": int(near["category_id"] if near and rng.random() < 0.9 else rng.choice(CATEGORIES)),
-        "score": float(rng.integers(0, 8) / 8 if rng.random() < 0.5 else rng.random()),  # many ties
-        "bbox": [float(value) for value in bbox],
-        "area": area,
-        "iscrowd": False,
-        "segmentation": {"size": list(SIZE_HW), "counts": counts},
-    }
+    code = encode_crop(mask, (int(left), int(top)), SIZE_HW)
+    category_id = int(near.category_id if near and rng.random() < 0.9 else rng.choice(CATEGORIES))
+    score = float(rng.integers(0, 8) / 8 if rng.random() < 0.5 else rng.random())  # many ties
+    return Segment.from_region(Category(category_id, "", (0, 0, 0)), code, SIZE_HW, score=score)
 
 
 def random_images(seed: int) -> Images:
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(int(rng.integers(1, 6))):
-        truth = [{**random_segment(rng), "iscrowd": bool(rng.random() < 0.2)} for _ in range(rng.integers(0, 7))]
+        truth = [replace(random_segment(rng), iscrowd=bool(rng.random() < 0.2)) for _ in range(rng.integers(0, 7))]
         predicted = [random_segment(rng) for _ in range(rng.integers(0, 6))]
         predicted += [random_segment(rng, near) for near in truth for _ in range(rng.integers(0, 3))]
         if predicted and rng.random() < 0.15:  # more than a hundred of one class
@@ -112,26 +110,19 @@ def test_random_sets(seed, kind):
     assert_equal(accumulate(matches_of(images, CATEGORIES, kind)), reference(images, CATEGORIES, kind))
 
 
-def shaken(truth: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+def shaken(truth: list[Segment], rng: np.random.Generator) -> list[Segment]:
     """Detections of real objects: moved, some of another class, some twice, some missed."""
     found = []
     for segment in truth:
         for _ in range(rng.choice([0, 1, 1, 1, 2])):
-            size_hw = segment["segmentation"]["size"]
-            reach = 1 + int(0.2 * segment["area"] ** 0.5)
-            mask = np.roll(
-                decode(segment["segmentation"]["counts"], size_hw), rng.integers(-reach, reach + 1, 2), (0, 1)
-            )
+            reach = 1 + int(0.2 * segment.area**0.5)
+            mask = np.roll(segment.mask(), rng.integers(-reach, reach + 1, 2), (0, 1))
             region = encode_label_map(mask.astype(np.uint8), void=0)[0]
-            detection = {
-                "category_id": segment["category_id"] if rng.random() < 0.9 else truth[0]["category_id"],
-                "score": round(float(rng.random()), 2),
-                "bbox": [float(value) for value in region.bbox],
-                "area": region.area,
-                "iscrowd": False,
-                "segmentation": {"size": size_hw, "counts": region.counts},
-            }
-            found.append(detection)
+            category_id = segment.category_id if rng.random() < 0.9 else truth[0].category_id
+            score = round(float(rng.random()), 2)
+            found.append(
+                Segment.from_region(Category(category_id, "", (0, 0, 0)), region, segment.size_hw, score=score)
+            )
     return found
 
 
@@ -140,13 +131,15 @@ def read(path: Path) -> tuple[COCO, list[dict[str, Any]]]:
         return COCO(str(path)), json.loads(path.read_text())["categories"]
 
 
-def segments_of(coco: COCO, image_id: int) -> list[dict[str, Any]]:
+def segments_of(coco: COCO, image_id: int) -> list[Segment]:
     """Annotations with their JSON's own area and box, masks as codes."""
     segments = []
     for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id])):
         code = coco.annToRLE(annotation)
         counts = code["counts"] if isinstance(code["counts"], str) else code["counts"].decode()
-        segments.append({**annotation, "segmentation": {"size": code["size"], "counts": counts}})
+        number, score, box = annotation["category_id"], annotation.get("score"), tuple(annotation["bbox"])
+        crowd, size_hw = bool(annotation["iscrowd"]), tuple(code["size"])
+        segments.append(Segment(number, "", score, box, annotation["area"], crowd, size_hw, counts))
     return segments
 
 

@@ -1,28 +1,24 @@
 """Matching by hand: what a detection takes, what is ignored, what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from segjobs.errors import ManifestError
+from segjobs.errors import ManifestError, MaskSizeError
 from segjobs.manifest.rle import encode_crop
+from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.matching import AREAS, BITS, MATCHES_TYPE, match_image
 
 SIZE_HW = (200, 200)
 
 
-def segment(x: int, y: int, w: int, h: int, *, category: int = 1, score: float = 1.0, crowd: bool = False) -> Any:
-    counts, area, bbox = encode_crop(np.ones((h, w), bool), (x, y), SIZE_HW)
-    return {
-        "category_id": category,
-        "score": score,
-        "bbox": list(map(float, bbox)),
-        "area": area,
-        "iscrowd": crowd,
-        "segmentation": {"size": list(SIZE_HW), "counts": counts},
-    }
+def segment(x: int, y: int, w: int, h: int, *, category: int = 1, score: float = 1.0, crowd: bool = False) -> Segment:
+    code = encode_crop(np.ones((h, w), bool), (x, y), SIZE_HW)
+    return Segment.from_region(Category(category, "", (0, 0, 0)), code, SIZE_HW, score=score, iscrowd=crowd)
 
 
 def flags(row: dict[str, Any], number: int) -> tuple[list[list[bool]], list[list[bool]]]:
@@ -106,11 +102,11 @@ def test_scores_must_be_finite(score):
 
 
 def test_masks_must_have_one_size_and_fill_it():
-    other = segment(0, 0, 9, 9)
-    other["segmentation"] = {"size": [200, 100], "counts": encode_crop(np.ones((9, 9), bool), (0, 0), (200, 100))[0]}
-    with pytest.raises(ManifestError, match="a mask of 200x100 with 20000 pixels beside one of 200x200"):
+    code = encode_crop(np.ones((9, 9), bool), (0, 0), (200, 100))
+    other = segment(0, 0, 9, 9).with_mask(code, (200, 100))
+    with pytest.raises(MaskSizeError, match="a mask of 100x200 pixels on an image of 200x200"):
         match_image([segment(0, 0, 9, 9)], [other], kind="mask")
-    other["segmentation"]["size"] = [200, 200]
-    with pytest.raises(ManifestError, match="a mask of 200x200 with 20000 pixels"):
+    other = replace(other, size_hw=SIZE_HW)
+    with pytest.raises(MaskSizeError, match="a mask of 20000 pixels on an image of 200x200"):
         match_image([segment(0, 0, 9, 9)], [other], kind="mask")
     assert match_image([segment(0, 0, 9, 9)], [other], kind="box")["detections"][0]["matched"] > 0

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.rle import encode_label_map
+from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.metrics.bootstrap import Resampling, estimate, with_intervals
 from segjobs.metrics.counts import from_rows
 from segjobs.metrics.panoptic import (
@@ -23,20 +25,13 @@ from segjobs.metrics.panoptic import (
     panoptic_values,
     quality,
 )
+from tests import manifests
 
 
-def segments_of(ids: np.ndarray, category_of: dict[int, int], crowds: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+def segments_of(ids: np.ndarray, category_of: dict[int, int], crowds: tuple[int, ...] = ()) -> list[Segment]:
     """A map of segment ids, 0 being void → one segment per id."""
-    return [
-        {
-            "category_id": category_of[region.index],
-            "score": 1.0,
-            "area": region.area,
-            "iscrowd": region.index in crowds,
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids.astype(np.uint16), void=0)
-    ]
+    categories = {number: Category(category_id, "", (0, 0, 0)) for number, category_id in category_of.items()}
+    return manifests.segments_of(ids.astype(np.uint16), categories, void=0, crowds=crowds)
 
 
 def test_a_case_by_hand():
@@ -83,9 +78,9 @@ def test_a_crowd_is_neither_missed_nor_a_match_and_excuses_its_class():
 
 
 def test_overlapping_objects_are_drawn_by_score_then_size():
-    def row(pixels: list[int], **more: Any) -> dict[str, Any]:
+    def row(pixels: list[int], **more: Any) -> Segment:
         (segment,) = segments_of(np.array([pixels]), {1: 1})
-        return {**segment, **more}
+        return replace(segment, **more)
 
     truth = segments_of(np.array([[1, 1, 1, 2, 2, 2, 2, 2]]), {1: 1, 2: 1})
     low, high = row([1, 1, 1, 1, 1, 0, 0, 0], score=0.5), row([0, 0, 0, 1, 1, 1, 1, 1], score=0.9)
@@ -105,7 +100,7 @@ def test_empty_sides():
 
 
 def test_masks_of_another_size_are_refused():
-    with pytest.raises(ManifestError, match="a mask of 2 pixels on an image of 3x1"):
+    with pytest.raises(ManifestError, match="a mask of 2x1 pixels on an image of 3x1"):
         match_segments([], segments_of(np.array([[1, 0]]), {1: 4}), (1, 3))
 
 

@@ -84,7 +84,7 @@ def test_way_back_to_the_original_size(model, size_hw):
             assert top + crop.shape[0] <= size_hw[0]
             assert left + crop.shape[1] <= size_hw[1]
     segments, _ = to_segments(prediction, model.card.categories, PostprocessConfig())
-    masks = [decode(segment["segmentation"]["counts"], size_hw) for segment in segments]
+    masks = [decode(segment.counts, size_hw) for segment in segments]
     if isinstance(prediction, LabelMap):
         assert (np.sum(masks, axis=0) == 1).all()
 

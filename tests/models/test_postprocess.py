@@ -26,19 +26,19 @@ def label_map(rows, confidence=0.5):
 def painted(segments, shape):
     out = np.full(shape, V, np.uint16)
     for segment in segments:
-        out[decode(segment["segmentation"]["counts"], shape)] = segment["category_id"]
+        out[decode(segment.counts, shape)] = segment.category_id
     return out
 
 
 def test_semantic_segments_cover_the_image():
     prediction = label_map([[0, 0, 2], [0, 2, 2]], [[1.0, 0.5, 0.25], [0.75, 0.5, 0.75]])
     segments, confidence = to_segments(prediction, CATEGORIES, PostprocessConfig())
-    assert [(s["category"], s["category_id"], s["area"], s["bbox"], s["score"]) for s in segments] == [
+    assert [(s.category, s.category_id, s.area, list(s.bbox), s.score) for s in segments] == [
         ("sky", 0, 3, [0, 0, 2, 2], 0.75),
         ("road", 2, 3, [1, 0, 2, 2], 0.5),
     ]
-    assert segments[0]["segmentation"]["size"] == [2, 3]
-    assert segments[0]["iscrowd"] is False
+    assert segments[0].size_hw == (2, 3)
+    assert segments[0].iscrowd is False
     assert confidence == pytest.approx(3.75 / 6)
     np.testing.assert_array_equal(painted(segments, (2, 3)), prediction.ids)
 
@@ -47,7 +47,7 @@ def test_min_confidence_leaves_pixels_unlabelled_and_the_image_confidence_alone(
     prediction = label_map([[0, 0], [1, 1]], [[0.9, 0.4], [0.5, 0.3]])
     segments, confidence = to_segments(prediction, CATEGORIES, PostprocessConfig(min_confidence=0.5))
     np.testing.assert_array_equal(painted(segments, (2, 2)), ids([0, V], [1, V]))
-    assert [s["score"] for s in segments] == pytest.approx([0.9, 0.5])
+    assert [s.score for s in segments] == pytest.approx([0.9, 0.5])
     assert confidence == pytest.approx(2.1 / 4)
 
 
@@ -70,14 +70,14 @@ def test_a_small_region_becomes_a_hole_and_is_filled():
     rows = [[1] * 5, [1, 1, 1, 1, 1], [1, 1, 2, 1, 1], [1] * 5]
     config = PostprocessConfig(min_area_px=2, fill_holes=True)
     segments, _ = to_segments(label_map(rows), CATEGORIES, config)
-    assert [(s["category"], s["area"]) for s in segments] == [("tree", 20)]
+    assert [(s.category, s.area) for s in segments] == [("tree", 20)]
 
 
 def test_semantic_choice_of_segments():
     prediction = label_map([[0, 1, 2]], [[0.6, 0.9, 0.8]])
 
     def names(**settings):
-        return [s["category"] for s in to_segments(prediction, CATEGORIES, PostprocessConfig(**settings))[0]]
+        return [s.category for s in to_segments(prediction, CATEGORIES, PostprocessConfig(**settings))[0]]
 
     assert names(classes=["road", "sky"]) == ["sky", "road"]
     assert names(score_threshold=0.7) == ["tree", "road"]
@@ -128,13 +128,13 @@ RING = [[0.9, 0.9, 0.9], [0.9, 0.2, 0.9], [0.9, 0.9, 0.9]]
 def test_instance_segments():
     prediction = instances([[[0.5, 0.4], [0.6, 0.0]], RING], [(4, 1), (0, 0)], scores=[0.5, 0.75], classes=[2, 0])
     segments, confidence = to_segments(prediction, CATEGORIES, PostprocessConfig())
-    assert [(s["category"], s["score"], s["area"], s["bbox"]) for s in segments] == [
+    assert [(s.category, s.score, s.area, list(s.bbox)) for s in segments] == [
         ("sky", 0.75, 8, [0, 0, 3, 3]),
         ("road", 0.5, 2, [4, 1, 1, 2]),
     ]
     expected = np.zeros((6, 6), bool)
     expected[1:3, 4] = True
-    np.testing.assert_array_equal(decode(segments[1]["segmentation"]["counts"], (6, 6)), expected)
+    np.testing.assert_array_equal(decode(segments[1].counts, (6, 6)), expected)
     assert confidence == pytest.approx(0.625)
 
 
@@ -147,7 +147,7 @@ def test_instance_steps():
     )
 
     def areas(**settings):
-        return [s["area"] for s in to_segments(prediction, CATEGORIES, PostprocessConfig(**settings))[0]]
+        return [s.area for s in to_segments(prediction, CATEGORIES, PostprocessConfig(**settings))[0]]
 
     assert areas() == [8, 1, 2]  # the third has no pixel: dropped
     assert areas(fill_holes=True) == [9, 1, 2]

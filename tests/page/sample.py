@@ -6,7 +6,6 @@ make_report      seed → report.json (schema 2) whose figures agree: the confus
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
-from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, ok_row
+from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task, make_categories
+from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage
+from tests import manifests
 
 STREET = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -43,20 +44,9 @@ HOSTILE = (
 )
 
 
-def segments_of(ids: np.ndarray, categories: Sequence[Category]) -> list[dict[str, Any]]:
+def segments_of(ids: np.ndarray, categories: Sequence[Category]) -> list[Segment]:
     """Segments of a label map, uint8 (H, W) of indices into ``categories``; 255 is unlabelled."""
-    return [
-        {
-            "category_id": categories[region.index].id,
-            "category": categories[region.index].name,
-            "score": 1.0,
-            "bbox": [float(side) for side in region.bbox],
-            "area": region.area,
-            "iscrowd": False,
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids, void=255)
-    ]
+    return manifests.segments_of(ids, categories, void=255)
 
 
 def write_run_of(
@@ -91,16 +81,7 @@ def write_run_of(
             storage, str(uri), number, part_bytes(pa.Table.from_pylist(some, schema=MANIFEST_SCHEMA), footer)
         )
         parts.append(receipt_of(number, data, [row["image_id"] for row in some]).part)
-    info = {
-        "run_id": "0123456789abcdef",
-        "verb": "label",
-        "version": "0.1.0",
-        "counts": {"images": len(rows), "ok": len(rows), "failed": 0},
-        "failures": {},
-        "examples": {},
-        "footer": json.loads(footer.to_bytes()),
-        "config": {"input": {"uri": "photos"}},
-    }
+    info = manifests.info_of(footer, RunCounts(len(rows), len(rows), 0, 0), config={"input": {"uri": "photos"}})
     write_run(storage, Run(str(uri), tuple(parts), info))
     return str(uri)
 

@@ -7,26 +7,20 @@ import pytest
 from PIL import Image
 
 from segjobs.labels.coco import read_coco, segments_for
-from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.schema import Category, make_categories, palette_color
+from segjobs.manifest.segments import Segment
 from segjobs.page.overlay import PALETTE, Tile, contact_sheet, display_colors, elide, label_picture, overlay, shrunk
+from tests import manifests
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CATEGORIES = (Category(0, "background", (0, 0, 0)), Category(4, "cat", RED), Category(9, "dog", BLUE))
 
 
-def segments_of(ids: np.ndarray) -> list[dict]:
-    """Rows of the manifest for a map of category ids; 255 is void."""
-    return [
-        {
-            "category_id": region.index,
-            "area": region.area,
-            "bbox": list(map(float, region.bbox)),
-            "segmentation": {"size": list(ids.shape), "counts": region.counts},
-        }
-        for region in encode_label_map(ids, void=255)
-    ]
+def segments_of(ids: np.ndarray) -> list[Segment]:
+    """Segments of a map of category ids; 255 is void."""
+    categories = {number: Category(number, f"class {number}", RED) for number in np.unique(ids).tolist()}
+    return manifests.segments_of(ids, categories, void=255)
 
 
 def pixels(picture: Image.Image) -> list[list[tuple[int, int, int]]]:
@@ -138,7 +132,7 @@ def test_shrunk_keeps_masks_over_their_pixels():
     image = np.repeat((ids == 4)[..., None], 3, axis=2).astype(np.uint8) * 200
     small, segments = shrunk(image, segments_of(ids), long_px=20)
     assert small.shape == (10, 20, 3)
-    assert [(s["category_id"], s["area"], s["bbox"]) for s in segments] == [(4, 50, [0.0, 0.0, 10.0, 5.0])]
+    assert [(s.category_id, s.area, list(s.bbox)) for s in segments] == [(4, 50, [0.0, 0.0, 10.0, 5.0])]
     assert (small[:5, :10] == 200).all() and not small[5:].any() and not small[:, 10:].any()
     assert shrunk(image, segments_of(ids), long_px=80)[1] == segments_of(ids)
 

@@ -25,8 +25,8 @@ def test_a_place_gives_pixels_and_the_masks_that_are_learnt(tmp_path: Path) -> N
     example = reader.read((0, 1, 2))  # the third image of the second part of three
     assert example.image_id == reader.image_id((0, 1, 2)) == "05.png"
     assert np.array_equal(example.image, draw(5)[0])
-    (square,) = example.segments
-    assert (square["category"], square["index"], square["area"]) == ("square", 0, 18 * 18)
+    ((index, square),) = example.segments
+    assert (index, square.category, square.area) == (0, "square", 18 * 18)
 
 
 @pytest.mark.parametrize(

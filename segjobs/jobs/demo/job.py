@@ -20,6 +20,7 @@ from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
 from segjobs.jobs.train.job import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
+from segjobs.manifest.rows import segments_of
 from segjobs.page.overlay import Tile, contact_sheet
 from segjobs.results import DemoResult, Result
 from segjobs.sources.decode import decode_image
@@ -145,8 +146,8 @@ def _draw_sheet(folder: Path, miou: float) -> Path:
         Tile(
             name=image_id,
             image=decode_image(storage.read(truth[image_id]["uri"]), max_pixels=_MAX_PIXELS),
-            truth=truth[image_id]["segments"],
-            prediction=predicted[image_id]["segments"],
+            truth=segments_of(truth[image_id]),
+            prediction=segments_of(predicted[image_id]),
             score=score,
         )
         for score, image_id in picked

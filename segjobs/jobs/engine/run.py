@@ -31,6 +31,7 @@ from segjobs.manifest.parts import (
     write_run,
 )
 from segjobs.manifest.plan import Plan, read_plan, write_plan
+from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
 from segjobs.manifest.schema import FOOTER_KEY
 from segjobs.storage import Storage, is_remote, join
 
@@ -215,33 +216,33 @@ def _input_difference(old: pa.Table, new: pa.Table) -> str:
 
 def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> bool:
     """Publish run.json; False where it stands already."""
-    info = {
-        "run_id": job.run_id,
-        "verb": job.verb,
-        "version": __version__,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "counts": {"images": summary.images, "ok": summary.ok, "failed": summary.failed, "segments": summary.segments},
-        "failures": dict(sorted(summary.failures.items())),
-        "examples": dict(sorted(summary.examples.items())),
-        "timings": {"seconds": round(summary.seconds, 3), "stages": summary.stage_seconds},
-        "identity": {**job.identity, "input": job.plan.digest},
-        "footer": json.loads(job.footer.to_bytes()),
-        "config": job.config,
-    }
+    info = RunInfo(
+        run_id=job.run_id,
+        verb=job.verb,
+        version=__version__,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        counts=RunCounts(summary.images, summary.ok, summary.failed, summary.segments),
+        failures=dict(sorted(summary.failures.items())),
+        examples=dict(sorted(summary.examples.items())),
+        timings=Timings(round(summary.seconds, 3), summary.stage_seconds),
+        identity={**job.identity, "input": job.plan.digest},
+        footer=job.footer,
+        config=job.config,
+    )
     return write_run(storage, Run(job.uri, tuple(parts), info))
 
 
 def summary_of_finished(job: Job, run: Run) -> Summary:
     """The summary of a run that an earlier command finished."""
-    counts = run.info["counts"]
+    counts = run.info.counts
     return Summary(
         job.uri,
         job.run_id,
-        images=counts["images"],
-        ok=counts["ok"],
-        segments=counts["segments"],
-        failures=Counter(run.info["failures"]),
-        examples={code: tuple(example) for code, example in run.info["examples"].items()},
-        already_done=counts["images"],
+        images=counts.images,
+        ok=counts.ok,
+        segments=counts.segments,
+        failures=Counter(run.info.failures),
+        examples=dict(run.info.examples),
+        already_done=counts.images,
         complete_before=True,
     )

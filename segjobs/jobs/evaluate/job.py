@@ -176,7 +176,7 @@ def _score(storage: Storage, entry: _Entry, progress: Progress) -> None:
     _publish(storage, _scores_uri(entry.uri), json.dumps(about, sort_keys=True, ensure_ascii=False).encode())
     run = entry.pairing.truth.run
     assert run is not None  # noqa: S101
-    progress.start(total=run.info["counts"]["images"], done=0)
+    progress.start(total=run.info.counts.images, done=0)
     progress.begin()
     try:
         for ok, others in score(entry.pairing, entry.spans, entry.uri):

@@ -39,7 +39,7 @@ def make_setting(config: ExportConfig, run: Run) -> Setting:
     about = {
         "description": f"{footer.task} masks of {run.uri}",
         "version": f"segjobs {__version__}",
-        "run_id": run.info["run_id"],
+        "run_id": run.info.run_id,
     }
     ids = {category.id: category.id for category in categories}
     return Setting(footer.task, categories, ids, config, about, by_model=footer.model is not None)
@@ -108,7 +108,7 @@ def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[st
     settings = config.model_dump(mode="json", include={"format", "categories", "components", *_own_settings(config)})
     if numbers is not None:
         settings["ids_from"] = digest(sorted(numbers.items()), sorted(setting.ids.items()))
-    source = {"run_id": run.info["run_id"], "parts_digest": digest([part.sha256 for part in run.parts])}
+    source = {"run_id": run.info.run_id, "parts_digest": digest([part.sha256 for part in run.parts])}
     return {"verb": "export", "manifest": source, **settings}
 
 

@@ -65,8 +65,8 @@ def dry_run_of(config: ExportConfig, run: Run, exporter: Exporter, setting: Sett
     table = {
         "output": config.output.uri,
         "format": config.format,
-        "manifest": f"{run.uri} ({setting.task}, run {run.info['run_id']})",
-        "images": run.info["counts"]["images"],
+        "manifest": f"{run.uri} ({setting.task}, run {run.info.run_id})",
+        "images": run.info.counts.images,
         "classes": len(setting.categories),
         "files": ", ".join(files + ([f"{exporter.folder}/*{exporter.suffix}"] if exporter.folder else [])),
         "already done": f"{done} of {len(run.parts)} parts",

@@ -28,7 +28,7 @@ from segjobs.errors import ItemError
 from segjobs.jobs.engine.shards import Job
 from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
-from segjobs.manifest.rows import planned_items
+from segjobs.manifest.rows import planned_items, segments_of
 from segjobs.manifest.statistics import add_counts, count_rows, statistics
 from segjobs.page.overlay import Tile, contact_sheet, shrunk
 from segjobs.sources.decode import decode_image
@@ -244,7 +244,7 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
         image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
     except ItemError:  # gone or changed since its label was read
         return None
-    image, segments = shrunk(image, row["segments"][0].as_py(), long_px=_SHEET_LONG_PX)
+    image, segments = shrunk(image, segments_of(row.to_pylist()[0]), long_px=_SHEET_LONG_PX)
     return Tile(image_id, image, truth=segments, task=place.job.footer.task)
 
 

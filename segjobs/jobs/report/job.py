@@ -133,8 +133,7 @@ def _settings(config: ReportConfig) -> dict[str, Any]:
 
 
 def _side(name: str, run: Run) -> ManifestSummary:
-    model = run.info["footer"].get("model") or {}
-    return ManifestSummary(name, run.uri, model.get("label"), run.info, _parts_digest(run))
+    return ManifestSummary(name, run.uri, run.info.model_label, run.info.to_json(), _parts_digest(run))
 
 
 def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> ManifestSummary:

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from segjobs.errors import ItemError, ManifestError
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.segments import Segment
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
 from segjobs.page.contents import Card, ManifestTally
 from segjobs.page.picks import Pick, Wanted, candidates
@@ -159,8 +161,8 @@ def tally_rows(rows: pa.Table, wanted: Wanted) -> dict[str, Any]:
 
 
 def _slim(run: Run) -> Run:
-    """The run without what its tasks do not read: it travels with each of them."""
-    return Run(run.uri, (), {})
+    """The run without its parts, which may be many: it travels with each of its tasks."""
+    return replace(run, parts=())
 
 
 # --- drawing -----------------------------------------------------------------------------------
@@ -225,7 +227,7 @@ def draw_image(
     what cannot be drawn says so."""
     rows = {"truth": truth, "prediction": prediction}
     absent, remarks = {}, []
-    masks: dict[str, Any] = dict.fromkeys(rows)
+    masks: dict[str, list[Segment] | None] = dict.fromkeys(rows)
     size_hw = None
     for name, run in (("truth", drawing.truth), ("prediction", drawing.predictions)):
         row = rows[name]
@@ -240,7 +242,8 @@ def draw_image(
         else:
             size_hw = (row["height"], row["width"])
             try:
-                masks[name] = row["segments"] if name == "truth" else with_ids(row["segments"], drawing.mapping)
+                segments = segments_of(row)
+                masks[name] = segments if name == "truth" else with_ids(segments, drawing.mapping)
             except ManifestError as error:
                 absent[name] = str(error)
     source = next((row for row in rows.values() if row), None)
@@ -258,7 +261,7 @@ def draw_image(
             remarks.append(f"the masks cannot be drawn: {error}")
             masks = dict.fromkeys(rows)
             pictures = draw(Subject(photo, None, None, size_hw, drawing.task))
-    drawn = {segment["category_id"] for segments in masks.values() for segment in segments or ()}
+    drawn = {segment.category_id for segments in masks.values() for segment in segments or ()}
     return {
         "image_id": image_id,
         "uri": source["uri"] if source else "",

@@ -198,7 +198,7 @@ def fitted(example: Example, task: Task, rule: str) -> tuple[np.ndarray, Any]:
         image = resize_image(to_tensor(image), size_hw).permute(1, 2, 0).contiguous().numpy()
     if task == "instance":
         return image, objects(example, size_hw)
-    ids = paint([(s["index"], s["segmentation"]["counts"]) for s in example.segments], (height, width), VOID)
+    ids = paint([(index, segment.counts) for index, segment in example.segments], (height, width), VOID)
     return image, LabelMap(resize_ids(ids, size_hw))
 
 
@@ -208,14 +208,14 @@ def objects(example: Example, size_hw: tuple[int, int]) -> Any:
     from segjobs.models.resize import resize_ids
 
     classes, crops, boxes = [], [], []
-    for segment in example.segments:
-        if segment["iscrowd"]:
+    for index, segment in example.segments:
+        if segment.iscrowd:
             continue
-        mask = resize_ids(decode(segment["segmentation"]["counts"], example.image.shape[:2]), size_hw)
+        mask = resize_ids(decode(segment.counts, example.image.shape[:2]), size_hw)
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if rows.size:  # a small one may vanish
             top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-            classes.append(segment["index"])
+            classes.append(index)
             crops.append(mask[top:bottom, left:right].astype(np.float32))
             boxes.append((left, top, right, bottom))
     return Instances(

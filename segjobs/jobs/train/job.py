@@ -139,7 +139,7 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
 
 def _origin(run: Run) -> dict[str, Any]:
     """A manifest by its content."""
-    return {"run_id": run.info["run_id"], "parts": digest([part.sha256 for part in run.parts])[:16]}
+    return {"run_id": run.info.run_id, "parts": digest([part.sha256 for part in run.parts])[:16]}
 
 
 def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, Any]) -> None:

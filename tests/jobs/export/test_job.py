@@ -18,7 +18,9 @@ from segjobs.jobs.export.job import export
 from segjobs.jobs.prepare.job import prepare
 from segjobs.labels.yolo import masks_of
 from segjobs.manifest.parts import footer_of, open_run, read_rows
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import Category
+from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage, join
 from tests.manifests import segment_of, write_manifest
 
@@ -40,8 +42,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def segments_of(uri: Path) -> dict[str, list[dict[str, Any]]]:
-    return {row["image_id"]: row["segments"] for row in read_rows(Storage(), str(uri))}
+def manifest_segments(uri: Path) -> dict[str, list[Segment]]:
+    return {row["image_id"]: segments_of(row) for row in read_rows(Storage(), str(uri))}
 
 
 @pytest.fixture
@@ -212,7 +214,7 @@ def test_a_dry_run_writes_nothing(small: Path) -> None:
 def prepare_real(root: Path, images: Path, labels: dict[str, Any], name: str = "manifest") -> dict[str, Any]:
     config = {"input": {"uri": str(images)}, "labels": labels, "output": {"uri": str(root / name)}}
     assert prepare(PrepareConfig.model_validate(config)).exit_code == ExitCode.DONE
-    return segments_of(root / name)
+    return manifest_segments(root / name)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +239,8 @@ def test_coco_survives_as_instances(
         for entry in theirs.dataset["images"]:
             own = truth[entry["file_name"]]
             for annotation, segment in zip(theirs.imgToAnns[entry["id"]], own, strict=True):
-                assert np.array_equal(theirs.annToMask(annotation), coco_mask.decode(segment["segmentation"]))
-                assert (annotation["area"], annotation["iscrowd"]) == (segment["area"], segment["iscrowd"])
+                assert np.array_equal(theirs.annToMask(annotation), coco_mask.decode(segment.segmentation))
+                assert (annotation["area"], annotation["iscrowd"]) == (segment.area, segment.iscrowd)
                 masks += 1
         assert masks == count
     # Detections that are the truth itself are perfect, whatever the crowds.
@@ -254,9 +256,9 @@ def test_coco_survives_as_instances(
         with Image.open(images / image_id) as picture:
             size_hw = (picture.height, picture.width)
         text = (root / "yolo/labels" / image_id).with_suffix(".txt").read_text()
-        assert masks_of(text, size_hw, categories).segments == [s for s in segments if not s["iscrowd"]]
+        assert masks_of(text, size_hw, categories).segments == [s for s in segments if not s.iscrowd]
     lost = sum(loss["count"] for loss in report_of(root, "yolo")["losses"] if loss["kind"] == "crowd")
-    assert lost == sum(segment["iscrowd"] for segments in truth.values() for segment in segments)
+    assert lost == sum(segment.iscrowd for segments in truth.values() for segment in segments)
 
 
 def test_camvid_survives_as_label_maps_panoptic_and_components(
@@ -288,10 +290,10 @@ def test_camvid_survives_as_label_maps_panoptic_and_components(
     document = COCO(str(tmp_path / "coco_instances/instances.json"))
     for entry in document.dataset["images"]:
         for segment in truth[entry["file_name"]]:
-            own = [a for a in document.imgToAnns[entry["id"]] if a["category_id"] == segment["category_id"]]
+            own = [a for a in document.imgToAnns[entry["id"]] if a["category_id"] == segment.category_id]
             union = coco_mask.merge([a["segmentation"] for a in own])
-            assert np.array_equal(coco_mask.decode(union), coco_mask.decode(segment["segmentation"]))
-            assert sum(a["area"] for a in own) == segment["area"], "no two components share a pixel"
+            assert np.array_equal(coco_mask.decode(union), coco_mask.decode(segment.segmentation))
+            assert sum(a["area"] for a in own) == segment.area, "no two components share a pixel"
 
 
 def test_panoptic_sample_survives(ray_session: None, shared_data: Path, tmp_path: Path) -> None:

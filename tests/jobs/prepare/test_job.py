@@ -17,6 +17,7 @@ from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.prepare.job import prepare
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
+from segjobs.manifest.run_info import RunCounts
 from segjobs.storage import Storage
 
 # pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
@@ -90,7 +91,7 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     run = open_run(Storage(), str(png_set / "truth"))
     footer = footer_of(run)
     assert (footer.task, [(c.id, c.name) for c in footer.categories]) == ("semantic", [(1, "cat"), (2, "dog")])
-    assert (run.info["verb"], run.info["counts"]) == ("prepare", {"images": 5, "ok": 2, "failed": 3, "segments": 2})
+    assert (run.info.verb, run.info.counts) == ("prepare", RunCounts(images=5, ok=2, failed=3, segments=2))
     err = capsys.readouterr().err
     assert (
         json.loads(result.text())["failures"] == result.failures == {"LABEL_SHAPE": 1, "LABEL_VALUE": 1, "NOT_FOUND": 1}

@@ -21,6 +21,7 @@ from segjobs.manifest.schema import Category, make_categories
 from segjobs.page.picks import Wanted
 from segjobs.page.pictures import common_categories
 from segjobs.storage import Storage
+from tests.manifests import segments_of
 from tests.page.sample import make_report, write_run_of
 
 CLASSES = ("sky", "road", "tree")
@@ -280,7 +281,9 @@ def test_scores_are_ranked_in_any_batches(tmp_path: Path) -> None:
 
 
 def test_tallies_by_hand() -> None:
-    segments = [{"category_id": 1, "area": 6, "iscrowd": False}, {"category_id": 2, "area": 4, "iscrowd": False}]
+    ids = np.array([[1, 1, 1, 2, 2], [1, 1, 1, 2, 2]], np.uint8)
+    classes = {number: Category(number, str(number), (0, 0, 0)) for number in (1, 2)}
+    segments = [segment.to_row() for segment in segments_of(ids, classes, void=0)]
     rows = pa.Table.from_pylist(
         [
             {"image_id": "a", "status": "ok", "width": 5, "height": 2, "confidence": 0.95, "segments": segments},

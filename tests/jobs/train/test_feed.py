@@ -1,12 +1,16 @@
 """The order of a training as pure numbers, and an example on its way to the model."""
 
+from collections.abc import Container
+
 import numpy as np
 
 from segjobs.config import AugmentConfig
 from segjobs.jobs.train.feed import Feed, Order, fitted
-from segjobs.manifest.rle import VOID, encode_label_map
+from segjobs.manifest.rle import VOID
+from segjobs.manifest.schema import Category
 from segjobs.storage import Storage
 from segjobs.training.examples import Example
+from tests.manifests import segments_of
 
 
 def feed_of(order: Order, step_size: int) -> Feed:
@@ -53,14 +57,12 @@ def test_several_workers_see_in_each_step_what_one_would() -> None:
         np.testing.assert_array_equal(alone, np.arange(4 * step, 4 * step + 4))
 
 
-def example(ids: np.ndarray, indices: dict[int, int | None], **keys: object) -> Example:
+def example(ids: np.ndarray, indices: dict[int, int | None], *, crowds: Container[int] = ()) -> Example:
     """``ids``: classes in the manifest; ``indices``: what the model calls them."""
-    segments = []
-    for one in encode_label_map(ids):
-        if indices[one.index] is not None:
-            code = {"size": list(ids.shape), "counts": one.counts}
-            segments.append({"index": indices[one.index], "iscrowd": False, "segmentation": code, **keys})
-    return Example("a", np.zeros((*ids.shape, 3), np.uint8), segments)
+    categories = {number: Category(number, f"class {number}", (0, 0, 0)) for number in indices}
+    found = segments_of(ids, categories, void=VOID, crowds=crowds)
+    learnt = [(index, one) for one in found if (index := indices[one.category_id]) is not None]
+    return Example("a", np.zeros((*ids.shape, 3), np.uint8), learnt)
 
 
 def test_classes_that_are_not_learnt_are_unlabelled() -> None:
@@ -79,7 +81,7 @@ def test_objects_in_the_frame_of_the_resized_image() -> None:
     assert target.size_hw == (12, 16) and target.classes.tolist() == [2]
     assert target.boxes_xyxy.tolist() == [[2, 4, 10, 8]] and target.corners_xy.tolist() == [[2, 4]]
     np.testing.assert_array_equal(target.crops[0], np.ones((4, 8)))
-    _, none = fitted(example(ids, {0: None, 1: 2}, iscrowd=True), "instance", "12x16")
+    _, none = fitted(example(ids, {0: None, 1: 2}, crowds=(1,)), "instance", "12x16")
     assert none.boxes_xyxy.shape == (0, 4) and none.classes.size == 0
 
 

@@ -39,7 +39,7 @@ def test_segments_of_low_score_are_unlabelled(tmp_path: Path) -> None:
     learnt, _ = make_index([one], STORAGE, "semantic", classes=2, share=0.0)
     assert learnt.amounts.tolist() == [3 * (40 * 48 - 18 * 18), 2 * 18 * 18]
     reader = ExampleReader([one], STORAGE, max_pixels=10**6)
-    assert [[s["index"] for s in reader.read(place).segments] for place in learnt.rows] == [[0, 1], [0], [0, 1]]
+    assert [[index for index, _ in reader.read(place).segments] for place in learnt.rows] == [[0, 1], [0], [0, 1]]
     np.testing.assert_array_equal(reader.read(learnt.rows[1]).image, draw(1)[0])
 
 

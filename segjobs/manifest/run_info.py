@@ -1,0 +1,89 @@
+"""What run.json says of a finished run besides its parts: a typed value in, JSON out, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from segjobs.manifest.schema import Footer
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """Images of a run by status, and the segments of those that are ok."""
+
+    images: int
+    ok: int
+    failed: int
+    segments: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of the attempt that finished the run, and of its stages, summed over workers."""
+
+    seconds: float
+    stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Who made a run, of what, how it went.
+
+    ``finished``: ISO 8601, UTC. ``failures``: error code → images; ``examples``: error code → (image_id, message) of
+    one of them. ``identity``: component → JSON value, of which the run_id is made. ``footer``: that of every part.
+    ``config``: as the command had it.
+    """
+
+    run_id: str
+    verb: str
+    version: str
+    finished: str
+    counts: RunCounts
+    failures: dict[str, int]
+    examples: dict[str, tuple[str, str]]
+    timings: Timings
+    identity: dict[str, Any]
+    footer: Footer
+    config: dict[str, Any]
+
+    @property
+    def model_label(self) -> str | None:
+        """``name@sha256[:12]`` of the model that made the masks; None of human labels."""
+        return (self.footer.model or {}).get("label")
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of run.json in their order, without ``parts``."""
+        return {
+            "run_id": self.run_id,
+            "verb": self.verb,
+            "version": self.version,
+            "finished": self.finished,
+            "counts": asdict(self.counts),
+            "failures": self.failures,
+            "examples": self.examples,
+            "timings": asdict(self.timings),
+            "identity": self.identity,
+            "footer": self.footer.to_json(),
+            "config": self.config,
+        }
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> "RunInfo":
+        """The inverse of ``to_json``; keys that this release does not know are left out.
+
+        Raises KeyError, TypeError, ValueError or AttributeError where it is none, and ManifestError where the footer is
+        of another schema version.
+        """
+        return RunInfo(
+            run_id=raw["run_id"],
+            verb=raw["verb"],
+            version=raw["version"],
+            finished=raw["finished"],
+            counts=RunCounts(**raw["counts"]),
+            failures=dict(raw["failures"]),
+            examples={code: (name, message) for code, (name, message) in raw["examples"].items()},
+            timings=Timings(**raw["timings"]),
+            identity=dict(raw["identity"]),
+            footer=Footer.from_json(raw["footer"]),
+            config=dict(raw["config"]),
+        )
