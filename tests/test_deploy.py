@@ -91,7 +91,7 @@ def test_an_upload_leaves_data_and_outputs_out(name: str, tmp_path: Path) -> Non
 
     (tmp_path / ".rayignore").write_text((DEPLOY.parents[1] / ".rayignore").read_text())
     excludes = get_excludes_from_ignore_files(tmp_path, include_gitignore=False)
-    for path, left_out in ((name, True), ("flows/label.py", False), ("segjobs/report/templates/page.css", False)):
+    for path, left_out in ((name, True), ("flows/label.py", False), ("segjobs/page/templates/page.css", False)):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
         parents = [tmp_path / path, *(tmp_path / parent for parent in Path(path).parents if parent.name)]

@@ -74,11 +74,12 @@ class ToySegmenter:
 
 def build(seed: int = 0, spoil: str | None = None, poison: dict[int, str] | None = None) -> ToySegmenter:
     """The factory that ``model.name`` names."""
-    import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
+    if spoil:
+        import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
 
-    if spoil and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-        with open(spoil, "ab") as file:
-            file.write(b"more")
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            with open(spoil, "ab") as file:
+                file.write(b"more")
     return ToySegmenter(seed, poison)
 
 

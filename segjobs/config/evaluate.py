@@ -2,10 +2,14 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import ComputeConfig, JobConfig, OutputConfig, Section, StorageConfig
 from segjobs.config.uris import Uri
+
+_FORMATS = {"ids": ("png",), "void_ids": ("png",), "suffix": ("png",), "images": ("coco_results",)}
+"""Keys of predictions that mean something to these values of ``format`` only."""
 
 
 class ManifestRef(Section):
@@ -28,8 +32,24 @@ class PredictionsConfig(Section):
     suffix: str = Field(default="", description="png: what a mask's stem has behind the image's stem")
     images: Uri | None = Field(
         default=None,
+        validate_default=True,
         description="coco_results: COCO JSON whose images and categories the results' numbers refer to",
     )
+
+    @field_validator(*_FORMATS)
+    @classmethod
+    def _check_effect(cls, value: object, info: ValidationInfo) -> object:
+        check_effect(cls, value, info, _FORMATS, of="predictions.format")
+        return value
+
+    @field_validator("images")
+    @classmethod
+    def _check_images(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("format") == "coco_results":
+            raise contradiction(
+                "missing; COCO results hold numbers only: name the COCO JSON whose images and categories they refer to"
+            )
+        return value
 
 
 class SlicesConfig(Section):
@@ -79,7 +99,9 @@ class EvaluateConfig(JobConfig):
         default=None, description="manifest of truth; null compares predictions with baseline, without truth"
     )
     baseline: ManifestRef | None = Field(
-        default=None, description="an earlier evaluation, or another model's manifest, to compare with image by image"
+        default=None,
+        validate_default=True,
+        description="an earlier evaluation, or another model's manifest, to compare with image by image",
     )
     output: OutputConfig
     missing: Literal["worst", "skip", "error"] = Field(
@@ -105,3 +127,12 @@ class EvaluateConfig(JobConfig):
     max_pixels: int = Field(default=100_000_000, ge=1, description="png predictions: larger masks are refused")
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+
+    @field_validator("baseline")
+    @classmethod
+    def _check_reference(cls, value: ManifestRef | None, info: ValidationInfo) -> ManifestRef | None:
+        if value is None and "truth" in info.data and info.data["truth"] is None:
+            raise contradiction(
+                "missing; name a manifest of truth, or baseline.uri to compare two models without", key="truth.uri"
+            )
+        return value

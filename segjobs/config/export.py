@@ -2,11 +2,20 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from segjobs.config.contradictions import check_effect
 from segjobs.config.evaluate import ManifestRef
 from segjobs.config.sections import ComputeConfig, FailedFraction, JobConfig, OutputConfig, Section, StorageConfig
 from segjobs.config.uris import Uri
+
+_FORMATS = {
+    "png": ("png",),
+    "yolo": ("yolo",),
+    "label_studio": ("label_studio",),
+    "ids_from": ("coco_instances", "coco_results", "coco_panoptic"),
+}
+"""Keys that mean something to these values of ``format`` only."""
 
 
 class PngExportConfig(Section):
@@ -69,3 +78,9 @@ class ExportConfig(JobConfig):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01
+
+    @field_validator(*_FORMATS)
+    @classmethod
+    def _check_effect(cls, value: object, info: ValidationInfo) -> object:
+        check_effect(cls, value, info, _FORMATS, of="format")
+        return value

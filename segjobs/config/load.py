@@ -1,7 +1,13 @@
-"""A YAML file and ``key=value`` overrides in, one checked config out; all problems are reported at once."""
+"""A YAML file and ``key=value`` overrides in, one checked config out; all problems are reported at once.
 
+command line: FILE, key=value … ─→ load_config ─┐
+Python: file or dict, keywords ──→ make_config ─┴→ layers ─→ merged, resolved, checked
+"""
+
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -9,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from segjobs.config.contradictions import contradictions
+from segjobs.config.contradictions import CONTRADICTION
 from segjobs.config.interpolation import resolved
 from segjobs.config.keys import section_in, section_of
 from segjobs.errors import ConfigError
@@ -27,19 +33,7 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
     Overrides are YAML values (``model.options.encoder=resnet34``, ``input.exclude=["*.tif"]``).
     Raises ConfigError with one line per problem.
     """
-    layers = []
-    where = path or "command line"
-    if path is not None:
-        try:
-            layers.append(OmegaConf.load(path))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such config file; `segjobs init VERB` prints a complete one") from None
-        except RecursionError:
-            raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
-        except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-        if not OmegaConf.is_dict(layers[0]):
-            raise ConfigError(f"{path}: expected 'key: value' lines, found {type(layers[0]).__name__}")
+    layers = [] if path is None else [_read(path)]
     problems = []
     for text in overrides:
         if "=" not in text or text.startswith(("-", "=")):
@@ -53,13 +47,100 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
                 f"command line: {text!r}: not readable as YAML; quote as input.exclude='[\"*.tif\"]': {detail}"
             )
     given = [text.partition("=")[0] for text in overrides]
+    return _checked(kind, layers, _Origins(path or "command line", "command line", given), problems)
+
+
+def make_config(
+    kind: type[Config],
+    caller: str,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+) -> Config:
+    """``config`` (a YAML file, or nested dicts) with ``settings`` laid over it, checked: the config as Python gives it.
+
+    ``settings``: value by key, which may be dotted (``postprocess.fill_holes``). A text for a section is its ``uri``
+    (a model's is its ``name``); a None says nothing. ``caller`` names the settings in messages: ``label()``.
+    Raises ConfigError with one line per problem.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    values = [_nested(key, _in_section(kind, key, value)) for key, value in given.items()]
+    if isinstance(config, Mapping):
+        where, first = "config", [config]
+    else:
+        path = None if config is None else os.fspath(config)
+        where, first = path or caller, [] if path is None else [_read(path)]
+    try:
+        layers = [
+            OmegaConf.create(_plain(layer)) if isinstance(layer, Mapping) else layer for layer in (*first, *values)
+        ]
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(f"{caller}: {' '.join(str(error).split())}") from None
+    return _checked(kind, layers, _Origins(where, caller, list(given)), [])
+
+
+def _read(path: str) -> Any:
+    """A YAML file as OmegaConf's dict."""
+    try:
+        layer = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; `segjobs init VERB` prints a complete one") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not OmegaConf.is_dict(layer):
+        raise ConfigError(f"{path}: expected 'key: value' lines, found {type(layer).__name__}")
+    return layer
+
+
+def _in_section(kind: type[BaseModel], key: str, value: Any) -> Any:
+    """A text given for a section → the section of which it is the ``uri`` or the ``name``."""
+    field = kind.model_fields.get(key)
+    section = section_of(field) if field else None
+    if section is None or not isinstance(value, str | os.PathLike):
+        return value
+    return {"uri" if "uri" in section.model_fields else "name": value}
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """``a.b`` and a value → {a: {b: value}}"""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, sequences and paths as the dicts, lists and texts that YAML would give."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+@dataclass(frozen=True)
+class _Origins:
+    """Where a key was given: in ``file``, or by one of ``given``, which ``caller`` stands for."""
+
+    file: str
+    caller: str
+    given: Sequence[str]
+
+    def of(self, key: str) -> str:
+        """The caller, where an override of the key, of a part of it or of the section around it was given."""
+        over = any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in self.given)
+        return self.caller if over else self.file
+
+
+def _checked(kind: type[Config], layers: Sequence[Any], origins: _Origins, problems: list[str]) -> Config:
+    """The layers' config. Raises ConfigError with ``problems`` and what else is wrong."""
     try:
         raw, unresolved = resolved(OmegaConf.merge({}, *layers))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(*problems, f"{where}: {' '.join(str(error).split())}") from None
-    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in unresolved.items()]
+        raise ConfigError(*problems, f"{origins.file}: {' '.join(str(error).split())}") from None
+    problems += [f"{origins.of(key)}: {key}: {text}" for key, text in unresolved.items()]
     problems += [
-        f"{_origin(key, where, given)}: {key}: holds a credential; they are taken from the environment or "
+        f"{origins.of(key)}: {key}: holds a credential; they are taken from the environment or "
         "storage.s3.profile, and never from a config, which is printed and kept"
         for key in secrets_in(raw, names_below="model.options")
     ]
@@ -68,9 +149,8 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
     except ValidationError as error:
         found = [dict(item) for item in error.errors()]
         # What could not be resolved is said already; here it would be missing.
-        problems += [_describe(kind, item, where, given) for item in found if _key_of(item) not in unresolved]
+        problems += [_describe(kind, item, origins) for item in found if _key_of(item) not in unresolved]
         raise ConfigError(*problems) from None
-    problems += [f"{_origin(key, where, given)}: {key}: {text}" for key, text in contradictions(config)]
     if problems:
         raise ConfigError(*problems)
     return config
@@ -87,20 +167,17 @@ def _key_of(item: dict[str, Any]) -> str:
     return ".".join(str(part) for part in item["loc"])
 
 
-def _origin(key: str, where: str, given: Sequence[str]) -> str:
-    """The command line, where an override of the key, of a part of it or of the section around it was given."""
-    overridden = any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in given)
-    return "command line" if overridden else where
-
-
-def _describe(kind: type[BaseModel], item: dict[str, Any], where: str, given: Sequence[str]) -> str:
+def _describe(kind: type[BaseModel], item: dict[str, Any], origins: _Origins) -> str:
     """One finding of pydantic as ``file: key: what is wrong; what would fit``."""
     keys, key = [str(part) for part in item["loc"]], _key_of(item)
-    source = _origin(key, where, given)
+    source = origins.of(key)
+    if item["type"] == CONTRADICTION:
+        key = ".".join([*keys[:-1], item["ctx"]["key"] or keys[-1]])
+        return f"{origins.of(key)}: {key}: {item['msg']}"
     if item["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
     if item["type"] == "missing":
-        return f"{where}: {key}: missing; give it in the file or as {key}=…"
+        return f"{origins.file}: {key}: missing; give it in the file or as {key}=…"
     value = repr(item["input"])
     value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
     if item["type"] == "literal_error":

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import (
     ComputeConfig,
     DecodeConfig,
@@ -16,6 +17,23 @@ from segjobs.config.sections import (
     StorageConfig,
 )
 from segjobs.config.uris import Uri
+
+_FORMATS = {
+    "masks": ("coco_panoptic",),
+    "table": ("png", "rgb", "voc"),
+    "ids": ("png", "voc"),
+    "void_ids": ("png", "voc", "instance_ids"),
+    "colors": ("rgb",),
+    "void_colors": ("rgb",),
+    "void_names": ("labelme",),
+    "background": ("labelme",),
+    "line_width_px": ("labelme",),
+    "threshold": ("binary",),
+    "task": ("binary", "voc", "labelme"),
+    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
+    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
+}
+"""Keys that mean something to these values of ``format`` only."""
 
 
 class LabelsConfig(Section):
@@ -73,11 +91,45 @@ class LabelsConfig(Section):
         default="fail",
         description="an id or name that is neither class nor void: fails the image, is left out (ignore or void; pixels unlabelled), or is unknown_class (map)",
     )
-    unknown_class: str | None = Field(default=None, description="unknown=map: the class that takes them")
+    unknown_class: str | None = Field(
+        default=None, validate_default=True, description="unknown=map: the class that takes them"
+    )
     missing: Literal["fail", "empty"] = Field(
         default="fail",
         description="an image without label: fails (NOT_FOUND), or holds no object (instance labels only)",
     )
+
+    @field_validator(*_FORMATS)
+    @classmethod
+    def _check_effect(cls, value: object, info: ValidationInfo) -> object:
+        check_effect(cls, value, info, _FORMATS, of="labels.format")
+        return value
+
+    @field_validator("categories", "ids", "colors")
+    @classmethod
+    def _check_table(cls, value: object, info: ValidationInfo) -> object:
+        table, given = info.data.get("table"), info.data
+        if info.field_name == "ids" and given.get("format") == "voc":
+            # Without names, voc takes those of its own table.
+            own = all(key in given and given[key] is None for key in ("table", "categories", "class_file"))
+            table = "voc" if own else table
+        if table is not None and value is not None:
+            raise contradiction(f"labels.table={table} says it already; drop one")
+        return value
+
+    @field_validator("class_file")
+    @classmethod
+    def _check_class_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and (info.data.get("categories") is not None or info.data.get("table") is not None):
+            raise contradiction("labels.categories or labels.table names the classes already; drop one")
+        return value
+
+    @field_validator("unknown_class")
+    @classmethod
+    def _check_unknown_class(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "unknown" in info.data and (info.data["unknown"] == "map") != (value is not None):
+            raise contradiction("labels.unknown=map needs it, and nothing else takes it")
+        return value
 
 
 class PrepareConfig(JobConfig):

@@ -1,7 +1,8 @@
 """``flows/report.py``."""
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from segjobs.config.contradictions import contradiction
 from segjobs.config.sections import ComputeConfig, DecodeConfig, JobConfig, OutputConfig, Section, StorageConfig
 from segjobs.config.uris import Uri
 
@@ -40,7 +41,7 @@ class ReportConfig(JobConfig):
     """Make one self-contained HTML page of an evaluation, or of a manifest alone."""
 
     evaluation: ReportEvaluationConfig = Field(default_factory=ReportEvaluationConfig)
-    predictions: ReportPredictionsConfig = Field(default_factory=ReportPredictionsConfig)
+    predictions: ReportPredictionsConfig = Field(default_factory=ReportPredictionsConfig, validate_default=True)
     truth: ReportTruthConfig = Field(default_factory=ReportTruthConfig)
     output: OutputConfig
     title: str | None = Field(default=None, description="heading of the page; null names the model or the manifest")
@@ -52,3 +53,21 @@ class ReportConfig(JobConfig):
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+
+    @field_validator("predictions")
+    @classmethod
+    def _check_subject(cls, value: ReportPredictionsConfig, info: ValidationInfo) -> ReportPredictionsConfig:
+        if value.uri is None and _without_evaluation(info):
+            raise contradiction("give one: what evaluate wrote, or a run", key="evaluation.uri, predictions.uri")
+        return value
+
+    @field_validator("truth")
+    @classmethod
+    def _check_truth(cls, value: ReportTruthConfig, info: ValidationInfo) -> ReportTruthConfig:
+        if value.uri is not None and _without_evaluation(info):
+            raise contradiction("a page shows truth of an evaluation: give evaluation.uri", key="truth.uri")
+        return value
+
+
+def _without_evaluation(info: ValidationInfo) -> bool:
+    return "evaluation" in info.data and info.data["evaluation"].uri is None

@@ -3,8 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from segjobs.config.contradictions import contradiction
 from segjobs.config.uris import OutputUri, Uri, check_allowed
 
 IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
@@ -60,6 +61,13 @@ class S3Config(Section):
     region: str | None = Field(default=None, description="region; null takes the environment's")
     profile: str | None = Field(default=None, description="profile of ~/.aws/credentials; null takes the environment's")
     anonymous: bool = Field(default=False, description="send no credentials (public buckets)")
+
+    @field_validator("anonymous")
+    @classmethod
+    def _check_profile(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("profile") is not None:
+            raise contradiction("storage.s3.anonymous=true sends no credentials; drop one", key="profile")
+        return value
 
 
 class StorageConfig(Section):

@@ -182,11 +182,7 @@ def _open_coco_results(
     config: EvaluateConfig, predictions: PredictionsConfig, storage: Storage, truth: Run
 ) -> tuple[ScoredSide, dict[str, str], str]:
     """COCO results: the text of an image is the JSON list of its detections; the digest is of all texts."""
-    if predictions.images is None:
-        raise ConfigError(
-            "predictions.images: missing; COCO results hold numbers only: name the COCO JSON whose images and "
-            "categories they refer to"
-        )
+    assert predictions.images is not None, "the config has it with this format"  # noqa: S101
     described = _json(storage, predictions.images, "predictions.images")
     index = read_coco(json.dumps({**described, "annotations": []}).encode(), name=predictions.images)
     results = _json(storage, predictions.uri, "predictions.uri")

@@ -182,10 +182,8 @@ def check_size(found: tuple[int, ...], size_hw: tuple[int, int]) -> None:
 
 
 def policy_of(config: LabelsConfig, categories: Sequence[Category]) -> Policy:
-    """The config's policy for unknown ids. Raises ConfigError where ``unknown_class`` does not fit."""
+    """The config's policy for unknown ids. Raises ConfigError where ``unknown_class`` is none of them."""
     names = {category.name: category for category in categories}
-    if (config.unknown == "map") != (config.unknown_class is not None):
-        raise ConfigError("labels.unknown_class: labels.unknown=map needs it, and nothing else takes it")
     if config.unknown_class is None:
         return Policy(config.unknown)
     if config.unknown_class not in names:

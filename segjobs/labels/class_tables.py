@@ -128,7 +128,6 @@ def class_table(labels: LabelsConfig) -> ClassTable:
 
 
 def _built_in_table(labels: LabelsConfig, built_in: BuiltIn) -> ClassTable:
-    check_table_alone(labels)
     categories = built_in_categories(built_in)
     void_ids = built_in.void_ids if labels.void_ids is None else tuple(labels.void_ids)
     clash = [pixel_id for pixel_id in void_ids if pixel_id in built_in.pixel_ids]
@@ -144,13 +143,6 @@ def built_in_categories(built_in: BuiltIn) -> tuple[Category, ...]:
         Category(number, name, color)
         for number, (name, color) in enumerate(zip(built_in.names, built_in.colors, strict=True))
     )
-
-
-def check_table_alone(labels: LabelsConfig) -> None:
-    """Raise ConfigError where keys of an own class table stand beside ``labels.table``."""
-    given = [key for key in ("categories", "ids", "colors") if getattr(labels, key) is not None]
-    if given:
-        raise ConfigError(*(f"labels.{key}: labels.table={labels.table} says it already; drop one" for key in given))
 
 
 def name_problems(labels: LabelsConfig) -> list[str]:
@@ -184,8 +176,6 @@ def with_class_names(labels: LabelsConfig, storage: Storage) -> LabelsConfig:
     """The config with the names of ``labels.class_file`` as its categories. Raises ConfigError."""
     if labels.class_file is None:
         return labels
-    if labels.categories is not None or labels.table is not None:
-        raise ConfigError("labels.class_file: labels.categories or labels.table names the classes already; drop one")
     return labels.model_copy(update={"categories": _names_in(labels.class_file, storage)})
 
 

@@ -20,7 +20,6 @@ from segjobs.labels.class_tables import (
     ClassTable,
     Color,
     built_in_categories,
-    check_table_alone,
     masks_from_indices,
     name_problems,
     repeated,
@@ -60,7 +59,6 @@ def color_table(labels: LabelsConfig) -> ColorTable:
     """The colours of a config. Raises ConfigError with every contradiction in it."""
     void = tuple(_color(color) for color in labels.void_colors)
     if labels.table is not None:
-        check_table_alone(labels)
         categories = built_in_categories(BUILT_IN[labels.table])
         void = void or BUILT_IN[labels.table].void_colors
     else:

@@ -60,7 +60,8 @@ def voc_labels(request: LabelRequest) -> Labels:
 
 def _own_table(config: LabelsConfig) -> LabelsConfig:
     """The config with VOC's classes, unless it names others."""
-    return config if config.categories or config.table else config.model_copy(update={"table": "voc"})
+    named = config.categories is not None or config.table is not None
+    return config if named else config.model_copy(update={"table": "voc"})
 
 
 def _listed(request: LabelRequest) -> frozenset[str] | None:

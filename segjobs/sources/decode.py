@@ -31,13 +31,10 @@ from typing import Literal
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from segjobs.errors import ItemCode, ItemError
 
-# Pillow warns from 89 million pixels and raises from twice that, whatever decode.max_pixels says. Here
-# every header is compared with max_pixels before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
 # A library that sets it would turn every truncated image into a grey one without a word.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
@@ -63,6 +60,10 @@ _DAMAGE = (
     OverflowError,  # a length over the C type's range
     MemoryError,  # a damaged length asks for more memory than there is
 )
+# Pillow's own bound (PIL.Image.MAX_IMAGE_PIXELS: a warning from 89 million pixels, an error from twice that) is one of
+# the whole process, and not ours to move. Where its readers ask for it by themselves, it holds: for WebP above
+# 178 million pixels (of 268 that WebP can have), and for GIF whose frames reach beyond its screen.
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _Turn = Callable[[np.ndarray], np.ndarray]
 # EXIF orientation → the pixels as they are to be shown (EXIF 2.32, tag 0x0112).
@@ -79,7 +80,9 @@ _TURNS: dict[int, _Turn] = {
 _ORIENTATION, _BITS, _PHOTOMETRIC = 274, 258, 262
 _STRIPS, _TILES, _TILE_SIZE = (273, 279), (324, 325), (322, 323)
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of one value by type; others 1
+_WIDTH, _HEIGHT = 256, 257
 _LARGE_TILE = 2**24
+_CROP = 2**24  # pixels, below Pillow's own bound
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # Passes of an interlaced PNG: first column, first row, steps between columns and rows (PNG 1.2, section 2.6).
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -163,7 +166,9 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.I
     if not data:
         raise ItemError("UNREADABLE", "zero bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = _identify(data, formats)
+    except _BOMB as error:
+        raise ItemError("TOO_LARGE", str(error)) from error
     except _DAMAGE as error:
         raise _failure(data, error, f"not an image that can be read ({', '.join(formats)})") from error
     width, height = image.size
@@ -179,9 +184,30 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.I
     return image
 
 
+def _identify(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
+    """``Image.open`` by its own register of readers, but for its bound on pixels: ``_open`` has ours."""
+    for name in formats:
+        if name not in Image.OPEN:
+            Image.init()
+        reader, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(data[:16])
+        if not accepted or isinstance(accepted, str):  # a text: why this build of Pillow cannot
+            continue
+        try:
+            return reader(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # not this format after all, or too damaged to tell
+    raise UnidentifiedImageError(f"{len(data)} bytes, starting with {data[:8].hex(' ')}")
+
+
 def _load(image: ImageFile.ImageFile, data: bytes) -> None:
     try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+            # Made here, of the size as stored: where the reader makes the pixels itself, it asks for Pillow's bound.
+            image.im = Image.new(image.mode, (image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]), None).im
         image.load()
+    except _BOMB as error:
+        raise ItemError("TOO_LARGE", str(error)) from error
     except _DAMAGE as error:
         raise _failure(data, error, f"{image.format}: damaged") from error
     if image.format == "PNG" and _png_lacks_rows(image, data):
@@ -192,7 +218,9 @@ def _png_lacks_rows(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Whether the compressed pixels end well and early: Pillow leaves the missing rows at 0, and says nothing."""
     width, height = image.size
     bits, colours, interlaced = data[24], _PNG_CHANNELS.get(data[25], 1), data[28] == 1
-    if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
+    starts = range(0, width, _CROP)
+    last_row = (image.crop((left, height - 1, min(left + _CROP, width), height)) for left in starts)
+    if not interlaced and any(np.asarray(piece).any() for piece in last_row):
         return False
     passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
     sizes = [(-((left - width) // across), -((top - height) // down)) for left, top, across, down in passes]
@@ -216,8 +244,6 @@ def _png_pixels(data: bytes) -> bytes:
 
 def _failure(data: bytes, error: Exception, what: str) -> ItemError:
     detail = " ".join(str(error).split()) if str(error) else type(error).__name__
-    if "BytesIO" in detail:  # "cannot identify image file <_io.BytesIO object at 0x…>" says nothing
-        detail = f"{len(data)} bytes, starting with {data[:8].hex(' ')}"
     code: ItemCode = "TRUNCATED" if "truncated" in detail.lower() or _ends_early(data) else "UNREADABLE"
     return ItemError(code, f"{what}: {detail}")
 

@@ -130,7 +130,9 @@ def test_nothing_given_names_what_is_missing() -> None:
     assert problems_of(LabelConfig, None) == [
         f"command line: {key}: missing; give it in the file or as {key}=…" for key in ("input", "output", "model")
     ]
-    assert problems_of(EvaluateConfig, "") == [
+    predictions, truth, output = problems_of(EvaluateConfig, "")
+    assert truth.startswith("conf.yaml: truth.uri: missing; name a manifest of truth, or baseline.uri")
+    assert [predictions, output] == [
         f"conf.yaml: {key}: missing; give it in the file or as {key}=…" for key in ("predictions", "output")
     ]
     assert problems_of(PrepareConfig, None, "input.uri=a", "output.uri=b", "labels.format=cocoo", "labels.ids=[a]") == [

@@ -41,10 +41,7 @@ def test_voc_has_its_21_classes_in_its_colours() -> None:
     assert table.index_of[255] == VOID
 
 
-def test_a_table_stands_alone() -> None:
-    with pytest.raises(ConfigError) as caught:
-        class_table(labels(table="voc", categories=["a"], ids=[0]))
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["labels.categories", "labels.ids"]
+def test_a_table_may_have_other_void_ids() -> None:
     with pytest.raises(ConfigError, match=r"labels\.void_ids: 3 is an id of labels\.table=voc"):
         class_table(labels(table="voc", void_ids=[3]))
     assert class_table(labels(table="voc", void_ids=[99])).index_of[255] == UNKNOWN
@@ -89,8 +86,6 @@ def test_files_that_name_no_classes(tmp_path: Path, text: str, message: str) -> 
         with_class_names(labels(class_file=str(tmp_path / "data.yaml")), Storage())
 
 
-def test_one_source_of_names_only(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"labels\.class_file: labels\.categories or labels\.table names"):
-        with_class_names(labels(class_file="x", categories=["a"]), Storage())
+def test_a_file_of_class_names_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"labels\.class_file: .*none.*cannot be read"):
         with_class_names(labels(class_file=str(tmp_path / "none.txt")), Storage())

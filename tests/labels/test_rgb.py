@@ -62,7 +62,6 @@ def test_random_maps_against_a_dictionary() -> None:
         ({"colors": [RED, [1, 2]]}, r"\[1, 2\]: expected r, g, b"),
         ({"colors": [RED, [1, 2, 256]]}, r"256\]: expected r, g, b"),
         ({"colors": [RED, GREY]}, r"\[9, 9, 9\] is given twice"),
-        ({"table": "voc"}, r"labels\.categories: labels\.table=voc says it already"),
     ],
 )
 def test_contradictions_of_the_config(keys: dict[str, Any], message: str) -> None:

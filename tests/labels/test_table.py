@@ -45,7 +45,7 @@ def test_no_label_files_are_said_at_once(tmp_path: Path) -> None:
     for name in ("png", "rgb", "binary", "instance_ids", "yolo", "labelme"):
         config = LabelsConfig(
             format=name, uri=str(tmp_path), categories=["a"] if name in ("yolo", "instance_ids") else ["a", "b"],
-            colors=[[0, 0, 0], [1, 1, 1]],
+            colors=[[0, 0, 0], [1, 1, 1]] if name == "rgb" else None,
         )  # fmt: skip
         with pytest.raises(ConfigError, match=r"labels\.uri: .*: no \."):
             ADAPTERS[name](LabelRequest(config, Storage(), ["a.jpg"], 9))
@@ -70,17 +70,9 @@ def test_an_unknown_id_stays_one_on_its_way_between_processes() -> None:
     assert (error.code, error.message) == ("LABEL_VALUE", "ids 3")
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"unknown": "map"}, "unknown=map needs it"),
-        ({"unknown_class": "cat"}, "nothing else takes it"),
-        ({"unknown": "map", "unknown_class": "cta"}, "did you mean 'cat'"),
-    ],
-)
-def test_policies_that_make_no_sense(settings: dict[str, str], message: str) -> None:
-    config = LabelsConfig.model_validate({"format": "png", "uri": "x", **settings})
-    with pytest.raises(ConfigError, match=message):
+def test_a_policy_for_a_class_that_is_none() -> None:
+    config = LabelsConfig(format="png", uri="x", unknown="map", unknown_class="cta")
+    with pytest.raises(ConfigError, match="did you mean 'cat'"):
         policy_of(config, [CAT, DOG])
 
 

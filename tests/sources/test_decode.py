@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -436,6 +438,33 @@ def test_the_limit_is_ours_alone():
     data = save(Image.new("1", (20_000, 10_000)), "PNG")  # over twice Pillow's own limit
     assert image_size(data, max_pixels=200_000_000) == (20_000, 10_000)
     assert code_of(data, max_pixels=199_999_999) == "TOO_LARGE"
+
+
+def test_pillows_own_limit_is_left_to_the_process():
+    script = (
+        "import PIL.Image as i; before = i.MAX_IMAGE_PIXELS; import segjobs.sources.decode, segjobs.report.pictures; "
+    )
+    script += "print(before == i.MAX_IMAGE_PIXELS == 89_478_485)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_images_over_pillows_own_limit_are_decoded_without_a_word(monkeypatch):
+    """Warnings are errors here. Its limit is lowered, for images that it would refuse to be small."""
+    expected = {name: decode(data) for name, data in SAMPLES.items()}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for name, data in SAMPLES.items():
+        if "webp" in name:
+            assert code_of(data) == "TOO_LARGE", "its reader asks by itself"
+        else:
+            assert np.array_equal(decode(data), expected[name]), name
+
+
+def test_a_black_row_wider_than_pillows_own_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**24)
+    width = 2**24 + 8
+    data = save(Image.new("1", (width, 1)), "PNG")
+    assert decode_image(data, max_pixels=width).shape == (1, width, 3)
 
 
 SMOOTH = Image.fromarray(RNG.integers(0, 256, (9, 11, 3), np.uint8)).resize((45, 37), Image.Resampling.BICUBIC)

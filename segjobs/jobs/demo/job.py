@@ -20,7 +20,7 @@ from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
 from segjobs.jobs.train.job import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
-from segjobs.report.overlay import Tile, contact_sheet
+from segjobs.page.overlay import Tile, contact_sheet
 from segjobs.results import DemoResult, Result
 from segjobs.sources.decode import decode_image
 from segjobs.sources.synthetic import CLASSES, write_dataset

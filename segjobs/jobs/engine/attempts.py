@@ -10,7 +10,6 @@ memory beside the driver; should it be lost, the count begins again.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +17,11 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from segjobs.errors import ClusterError
-from segjobs.manifest.parts import part_uri
+from segjobs.jobs.engine.executor import Work, work_on
 from segjobs.storage import Storage
 
 DEATHS = 3
 """So many workers may die on a shard; then it is worked on in isolation."""
-
-Work = Callable[[pa.Table], pa.Table]
-"""What a stage does with the planned items of one shard."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +82,20 @@ class Attempts:
         Where the run is being stopped, or another run has published the shard's part meanwhile, the
         items come back as they are, without a column ``status``: the writer sees that nothing was done.
         """
-        number = items["shard"][0].as_py()
-        shard = f"{stage} of shard {number}"
+        shard = f"{stage} of shard {items['shard'][0].as_py()}"
         begun: Begun = ray.get(self.record.begin.remote(shard))
         if begun.stopping:
             return items
         try:
-            if self.storage.exists(part_uri(self.uri, number)):
-                return items
-            return isolated(items) if begun.deaths >= DEATHS else work(items)
-        except MemoryError as error:
-            raise ClusterError(
-                f"{shard}: out of memory on its node ({error or 'no more to be had'}); "
-                "lower shard.bytes, shard.images, compute.batch_size or decode.max_pixels, and run the command again"
-            ) from error
+            work = isolated if begun.deaths >= DEATHS else work
+            return work_on(stage, items, work, storage=self.storage, uri=self.uri)
         finally:
             self.record.end.remote(shard)  # an exception of ours is no death
+
+    def tell_stuck(self, names: list[str]) -> None:
+        """Tell the person at the driver which images a watchdog ends this process for."""
+        node = ray.util.get_node_ip_address()
+        self.tell(f"a worker on {node} hung for longer than compute.batch_deadline_s on {names!r}: it is ended")
 
     def tell(self, line: str) -> None:
         """A line for the person at the driver; waits until it is on the record."""

@@ -6,54 +6,18 @@ A thread beside the driver's loop does it, and prints on the way what the worker
 """
 
 import os
-import signal
 import threading
 import time
-from types import FrameType
 from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
 
 from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress
 
 _LOOK_S = 0.2
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class FirstSignal:
-    """While it is entered, a first signal is noted; a second one has its usual effect.
-
-    Signals reach the main thread only: entered in another one, it notes none.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def leave(self) -> None:
-        """Let the signal that came have its usual effect, now that nothing is in flight."""
-        assert self.number is not None  # noqa: S101
-        self._restore()
-        signal.raise_signal(self.number)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.number = number  # and no more: a handler may interrupt anything, a lock's holder too
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 class GracefulStop:
@@ -70,7 +34,7 @@ class GracefulStop:
     @property
     def asked(self) -> bool:
         """Whether a signal came."""
-        return self._signal.number is not None
+        return self._signal.asked
 
     def __enter__(self) -> Self:
         self._signal.__enter__()

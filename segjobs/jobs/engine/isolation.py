@@ -25,13 +25,11 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
-from ray.cloudpickle.cloudpickle_fast import dumps
 
 from segjobs.errors import ClusterError, ItemCode, ItemError
-from segjobs.jobs.engine.watchdog import HUNG_STATUS
+from segjobs.jobs.engine.executor import Work
+from segjobs.jobs.engine.watchdog import HUNG_STATUS, OnStuck
 
-Work = Callable[[pa.Table], pa.Table]
-OnStuck = Callable[[list[str]], None]
 Maker = Callable[[OnStuck], Work]
 """Run in the child, once: makes its work. The report is for the work's own watchdog."""
 
@@ -129,6 +127,8 @@ class _Child:
     """One child process at a time, started when needed; it is asked for rows of items."""
 
     def __init__(self, make: Maker) -> None:
+        from ray.cloudpickle.cloudpickle_fast import dumps  # here: a job that is worked on in this process needs no Ray
+
         self._make = dumps(make)  # as Ray's workers get it: lambdas and all
         self._process: ForkServerProcess | None = None
         self._deaths_at_start = 0

@@ -1,6 +1,6 @@
 """Tables through Ray Data as they are: a block for each one, a task for each block, rows as they come."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.executor import Actors, Work
 
 
 def dataset_of(blocks: Sequence[pa.Table]) -> "ray.data.Dataset":
@@ -17,14 +18,44 @@ def dataset_of(blocks: Sequence[pa.Table]) -> "ray.data.Dataset":
 
 def map_blocks(
     blocks: "ray.data.Dataset",
-    task: Callable[[pa.Table], pa.Table],
+    task: Work,
     *,
     num_cpus: float = 1,
     at_once: int | None = None,
+    waiting: float | None = None,
 ) -> "ray.data.Dataset":
-    """``task`` for each block, at most ``at_once`` of them at a time."""
+    """``task`` for each block, at most ``at_once`` of them at a time.
+
+    ``waiting``: so many blocks, by their bytes, may wait for each one that is at work; as many as find room, without.
+    """
     pool = ray.data.TaskPoolStrategy(size=at_once)
-    return blocks.map_batches(task, batch_size=None, batch_format="pyarrow", num_cpus=num_cpus, compute=pool)
+    done = blocks.map_batches(task, batch_size=None, batch_format="pyarrow", num_cpus=num_cpus, compute=pool)
+    if waiting is not None:
+        done.context.downstream_capacity_backpressure_ratio = waiting
+    return done
+
+
+def map_in_actors(
+    blocks: "ray.data.Dataset", kind: type[Any], arguments: tuple[Any, ...], actors: Actors
+) -> "ray.data.Dataset":
+    """``kind(*arguments)`` in each of a pool of actors, called with blocks."""
+    pool = ray.data.ActorPoolStrategy(
+        min_size=actors.least,
+        max_size=actors.most,
+        max_tasks_in_flight_per_actor=actors.in_flight,
+        max_concurrent_calls_per_actor=actors.at_once,
+        enable_true_multi_threading=True,
+    )
+    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
+    return blocks.map_batches_internal(
+        kind,
+        fn_constructor_args=arguments,
+        compute=pool,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=actors.cpus,
+        num_gpus=actors.gpus or None,
+    )
 
 
 def rows_of(dataset: "ray.data.Dataset") -> Iterator[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""The run that every job is: plan → pending shards → Ray Data stages → parts → run.json.
+"""The run that every job is: plan → pending shards → stages → parts → run.json.
 
-A job brings its items, its identity and its stages (blocks of planned items in, blocks of manifest
-rows out). This module publishes the plan, skips the shards whose parts stand, follows those of the
-others (``shards.py``) and closes the run. Starting it again after anything continues it.
+A job brings its items, its identity, its stages (blocks of planned items in, blocks of manifest rows out) and
+who is to work on them (``executor.py``). This module publishes the plan, skips the shards whose parts stand, follows
+those of the others (``shards.py``) and closes the run. Starting it again after anything continues it.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from segjobs import __version__
-from segjobs.errors import ConflictError, ManifestError, StorageError
-from segjobs.jobs.engine.attempts import open_attempts
-from segjobs.jobs.engine.graceful_stop import GracefulStop
+from segjobs.errors import ManifestError, StorageError
+from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.shards import STAGES, Job, Stages, publish, shards_of, verify
+from segjobs.jobs.engine.shards import STAGES, Job, publish, shards_of, verify
+from segjobs.jobs.engine.standing import differences, read_standing, unlike
 from segjobs.manifest.parts import (
     PartInfo,
     Receipt,
@@ -84,26 +84,30 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
     there is one, and the shards already published. Raises ConflictError where the output holds a run
     of other inputs or settings, with what differs.
     """
-    try:
-        standing, metadata = read_plan(storage.read(_plan_uri(job.uri)))
-    except (FileNotFoundError, NotADirectoryError):
+    data = read_standing(storage, _plan_uri(job.uri))
+    if data is None:
         return job, None, set()
+    try:
+        standing, metadata = read_plan(data)
     except pa.ArrowException as error:
         raise ManifestError(f"{_plan_uri(job.uri)} is damaged: {error}") from error
     other = json.loads(metadata[FOOTER_KEY])
     if other["run_id"] != job.run_id:
-        raise ConflictError(
-            f"{job.uri} holds another run ({other['run_id']}); "
-            + "; ".join(_differences(job, standing, other))
-            + ". Choose a new output.uri to start a new run, or restore the old inputs and settings to finish this one"
-        )
+        found = f"{job.uri} holds another run ({other['run_id']})"
+        raise unlike(found, list(_differences(job, standing, other)), "run")
     run = find_run(storage, job.uri)
     job = replace(job, plan=standing)
     return job, run, list_parts(storage, job.uri) & set(range(standing.num_shards))
 
 
 def run_job(
-    storage: Storage, job: Job, stages: Stages, progress: Progress, *, tallies: TallySink | None = None
+    storage: Storage,
+    job: Job,
+    stages: Sequence[Stage],
+    progress: Progress,
+    *,
+    executor: Executor,
+    tallies: TallySink | None = None,
 ) -> Summary:
     """Run the job to its end, or continue it; the manifest stands complete at ``job.uri`` after it.
 
@@ -122,17 +126,17 @@ def run_job(
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
     progress.start(total=job.plan.items.num_rows, done=summary.already_done)
-    attempts = open_attempts(storage, job.uri)
+    attempt = executor.attempt(storage, job.uri, progress)
     others = 0
     try:
-        for done_shard in verify(storage, job, [shard for shard in shards if shard[0] in done]):
+        for done_shard in verify(executor, storage, job, [shard for shard in shards if shard[0] in done]):
             receipts[done_shard.number] = done_shard.receipt
             summary.add(done_shard.receipt)
             if tallies:
                 tallies.add(done_shard.number, done_shard.tally)
         progress.begin()
-        with GracefulStop(attempts, progress, job.grace_s) as drain:
-            for done_shard in publish(attempts, job, pending, stages):
+        with attempt.stopping(job.grace_s) as stopping:
+            for done_shard in publish(attempt, storage, job, pending, stages):
                 if not summary.first_shard_s:
                     summary.first_shard_s = time.monotonic() - start
                 receipt = receipts[done_shard.number] = done_shard.receipt
@@ -145,8 +149,8 @@ def run_job(
                     others += 1
                     if others == 1:
                         progress.note(f"{job.verb}: another run of the same job is at work on {job.uri}; it is shared")
-            if drain.asked and len(receipts) < len(shards):
-                drain.leave()
+            if stopping.asked and len(receipts) < len(shards):
+                stopping.leave()
     finally:
         progress.stop()
     assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
@@ -159,9 +163,9 @@ def run_job(
     return summary
 
 
-def gather(storage: Storage, job: Job, tallies: TallySink) -> None:
+def gather(executor: Executor, storage: Storage, job: Job, tallies: TallySink) -> None:
     """Hand the tallies of a finished run's parts to ``tallies``; nothing is published."""
-    for done_shard in verify(storage, job, shards_of(job)):
+    for done_shard in verify(executor, storage, job, shards_of(job)):
         tallies.add(done_shard.number, done_shard.tally)
 
 
@@ -189,10 +193,7 @@ def _differences(job: Job, standing: Plan, other: dict[str, Any]) -> Iterable[st
         return
     if standing.digest != job.plan.digest:
         yield "the input differs: " + _input_difference(standing.items, job.plan.items)
-    for name in sorted({*job.identity, *other["identity"]}):
-        old, new = other["identity"].get(name), job.identity.get(name)
-        if old != new:
-            yield f"{name} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}"
+    yield from differences(other["identity"], job.identity)
 
 
 def _input_difference(old: pa.Table, new: pa.Table) -> str:

@@ -3,6 +3,8 @@
     shards_of(job) ─→ publish: the job's stages ─→ writer: a part each ─→ Done
                   └─→ verify: the part that stands ──────────────────────↗
 
+Whoever works on them (``executor.py``) gets a block for each shard.
+
 A shard is one block from the plan to its part and carries the hash of its image_ids: the writer sees that none is lost.
 """
 
@@ -16,18 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from segjobs.config import digest
-from segjobs.jobs.engine.attempts import Attempts
-from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.jobs.engine.executor import Attempt, Executor, Stage
 from segjobs.manifest.parts import PartInfo, Receipt, part_bytes, part_uri, publish_part, receipt_of
 from segjobs.manifest.plan import Plan
 from segjobs.manifest.schema import Footer
 from segjobs.storage import Storage
 
 STAGES = ("read", "decode", "forward", "encode")
-_CPUS_PER_WORKER = 4  # that writes or verifies parts
 TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
 """Columns that a job's rows carry besides: the writer sums them up and leaves them out of the part."""
 TALLY_KEY = b"segjobs_tally"
@@ -65,9 +64,6 @@ class Job:
 Shard = tuple[int, pa.Table]
 """Its number and its planned items."""
 
-Stages = Callable[["ray.data.Dataset", Attempts], "ray.data.Dataset"]
-"""Blocks of planned items → blocks of rows; of a shard that an attempt left, its items as they were."""
-
 
 @dataclass(frozen=True)
 class Done:
@@ -90,34 +86,30 @@ def shards_of(job: Job) -> Iterator[Shard]:
         yield number, items
 
 
-def publish(attempts: Attempts, job: Job, shards: Sequence[Shard], stages: Stages) -> Iterator[Done]:
+def publish(
+    attempt: Attempt, storage: Storage, job: Job, shards: Sequence[Shard], stages: Sequence[Stage]
+) -> Iterator[Done]:
     """Run the job's stages on these shards and publish their parts; each as it stands.
 
     Raises the SegjobsError that stopped a worker.
     """
     if shards:
-        rows = stages(_dataset(shards), attempts)
-        write = partial(_write_part, storage=attempts.storage, uri=job.uri, footer=job.footer, tally=job.tally)
-        receipts = _by_storage(rows, write, len(shards))
-        receipts.context.downstream_capacity_backpressure_ratio = job.waiting
-        yield from _done(receipts)
+        write = partial(_write_part, storage=storage, uri=job.uri, footer=job.footer, tally=job.tally)
+        yield from map(_done, attempt.run(_blocks(shards), stages, write, waiting=job.waiting))
 
 
-def verify(storage: Storage, job: Job, shards: Iterable[Shard]) -> Iterator[Done]:
+def verify(executor: Executor, storage: Storage, job: Job, shards: Iterable[Shard]) -> Iterator[Done]:
     """Read the parts of these shards, that other attempts published. Raises ManifestError where one is damaged."""
     standing = list(shards)
     if standing:
-        task = partial(_verify_part, storage=storage, uri=job.uri)
-        yield from _done(_by_storage(_dataset(standing), task, len(standing)))
+        yield from map(_done, executor.each(_blocks(standing), partial(_verify_part, storage=storage, uri=job.uri)))
 
 
-def _done(receipts: "ray.data.Dataset") -> Iterator[Done]:
-    for row in rows_of(receipts):
-        raw = json.loads(row["receipt"])
-        raw["part"] = PartInfo(**raw["part"])
-        raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
-        spent, tally = json.loads(row["spent"]), json.loads(row["tally"])
-        yield Done(row["shard"], Receipt(**raw), spent, tally, row["ours"])
+def _done(row: dict[str, Any]) -> Done:
+    raw = json.loads(row["receipt"])
+    raw["part"] = PartInfo(**raw["part"])
+    raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
+    return Done(row["shard"], Receipt(**raw), json.loads(row["spent"]), json.loads(row["tally"]), row["ours"])
 
 
 # --- blocks ------------------------------------------------------------------------------------
@@ -128,28 +120,13 @@ def shard_key(image_ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
 
 
-def _dataset(shards: Sequence[Shard]) -> "ray.data.Dataset":
+def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
     """One block per shard: the planned items and the shard's key."""
     blocks = []
     for _, items in shards:
         key = shard_key(items["image_id"].to_pylist())
         blocks.append(items.combine_chunks().append_column("shard_key", pa.array([key] * items.num_rows)))
-    return dataset_of(blocks)
-
-
-def _by_storage(shards: "ray.data.Dataset", task: Callable[[pa.Table], pa.Table], count: int) -> "ray.data.Dataset":
-    """``task`` for each of ``count`` shards, by a few workers: it waits for storage more than it computes.
-
-    It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
-    that are labelled would wait for minutes, for the next kill to lose them.
-    """
-    workers = storage_workers(ray.cluster_resources().get("CPU", 0))
-    return map_blocks(shards, task, num_cpus=0, at_once=min(workers, count))
-
-
-def storage_workers(cpus: float) -> int:
-    """How many workers write or verify parts at a time on a cluster of so many CPUs."""
-    return max(2, int(cpus) // _CPUS_PER_WORKER)
+    return blocks
 
 
 # --- tasks -------------------------------------------------------------------------------------

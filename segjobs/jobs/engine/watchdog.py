@@ -17,6 +17,9 @@ from typing import Self
 HUNG_STATUS = 86
 """Exit status of a process that its watchdog ended."""
 
+OnStuck = Callable[[list[str]], None]
+"""Is told which images the process is ended for."""
+
 _TICKS = 20  # looks per deadline
 _LONGEST_TICK_S = 1.0
 _REPORT_S = 10.0  # in which the report must be made
@@ -37,7 +40,7 @@ class Watchdog:
     clock is wound up anew at each look, and ends the process with SIGALRM, without a report.
     """
 
-    def __init__(self, deadline_s: float, report: Callable[[list[str]], None]) -> None:
+    def __init__(self, deadline_s: float, report: OnStuck) -> None:
         self._deadline_s = deadline_s
         self._report = report
         self._held: dict[int, _Held] = {}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from segjobs import __version__
 from segjobs.config import EvaluateConfig, PredictionsConfig, nearest
-from segjobs.errors import ConfigError, ConflictError, ManifestError
+from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation import report as report_sections
 from segjobs.evaluation.estimates import all_figures, area_shares
 from segjobs.evaluation.inputs import open_pairing
@@ -27,6 +27,7 @@ from segjobs.evaluation.scores import TAKES_PART, Census, Scores, column_of, kee
 from segjobs.evaluation.slices import Slices, open_slices
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.standing import check_names, publish_same, read_standing_json
 from segjobs.jobs.evaluate.console import headlines, main_figures, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.schema import Category
@@ -93,10 +94,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
 def _open(config: EvaluateConfig, storage: Storage) -> list[_Entry]:
     """The predictions and, where there is truth too, the baseline."""
-    if config.truth is None and config.baseline is None:
-        raise ConfigError("truth.uri: missing; name a manifest of truth, or baseline.uri to compare two models without")
     reference = config.truth or config.baseline
-    assert reference is not None  # noqa: S101
+    assert reference is not None, "the config has one of them"  # noqa: S101
     pairing, spans, of = open_pairing(config, storage, config.predictions, reference.uri)
     entries = [_Entry(config.output.uri, pairing, spans, of)]
     if config.truth is None or config.baseline is None:
@@ -118,10 +117,7 @@ def _open(config: EvaluateConfig, storage: Storage) -> list[_Entry]:
 
 def _earlier(storage: Storage, uri: str) -> dict[str, Any] | None:
     """What an earlier evaluation at ``uri`` scored, None where there is none."""
-    try:
-        return json.loads(storage.read(_scores_uri(uri)))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return read_standing_json(storage, _scores_uri(uri))
 
 
 def _scores_uri(uri: str) -> str:
@@ -165,13 +161,9 @@ def _identity(config: EvaluateConfig, entries: Sequence[_Entry], slices: Slices)
 
 
 def _standing_report(storage: Storage, uri: str, identity: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        report = json.loads(storage.read(join(uri, "report.json")))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    differing = [key for key in identity if report.get("identity", {}).get(key) != identity[key]]
-    if differing:
-        raise ConflictError(f"{uri} holds a report with other {', '.join(differing)}: choose a new output.uri")
+    report = read_standing_json(storage, join(uri, "report.json"))
+    if report is not None:
+        check_names(f"{uri} holds a report with", report.get("identity", {}), identity)
     return report
 
 
@@ -194,8 +186,7 @@ def _score(storage: Storage, entry: _Entry, progress: Progress) -> None:
 
 
 def _publish(storage: Storage, uri: str, data: bytes) -> None:
-    if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
-        raise ConflictError(f"{uri} is there and differs: it belongs to another evaluation; choose a new output.uri")
+    publish_same(storage, uri, data, "is there and differs: it belongs to another evaluation")
 
 
 # --- the report --------------------------------------------------------------------------------

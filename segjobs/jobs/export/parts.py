@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from segjobs.errors import ConflictError, ItemError
+from segjobs.errors import ItemError
 from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written
 from segjobs.exporters.file_names import plain_name
 from segjobs.exporters.flatten import exported_segments
 from segjobs.exporters.table import EXPORTERS
+from segjobs.jobs.engine.standing import publish_same
 from segjobs.manifest.parts import PartInfo, Run, part_bytes, publish_part, read_part
 from segjobs.manifest.schema import Footer
 from segjobs.storage import Storage, join
@@ -139,13 +140,12 @@ def _number(span: Span, place: int, image_id: str) -> int:
 
 
 def _publish_file(exporting: Exporting, name: str, written: Written) -> str | None:
-    exporter = exporting.target
+    exporter = exporting.exporter
     if written.data is None or exporter.folder is None:
         return None
     path = f"{exporter.folder}/{name}{exporter.suffix}"
     uri = join(exporting.uri, path)
-    if not exporting.storage.put_if_absent(uri, written.data) and exporting.storage.read(uri) != written.data:
-        raise ConflictError(f"{uri} is there and differs: it belongs to something else; choose a new output.uri")
+    publish_same(exporting.storage, uri, written.data, "is there and differs: it belongs to something else")
     return path
 
 

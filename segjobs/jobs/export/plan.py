@@ -11,8 +11,9 @@ import pyarrow as pa
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest, nearest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
-from segjobs.exporters.base import Exporter, Setting, to_json
+from segjobs.exporters.base import Exporter, Setting
 from segjobs.exporters.file_names import same_stem, unusual_names
+from segjobs.jobs.engine.standing import differences, read_standing_json
 from segjobs.jobs.export.parts import Span
 from segjobs.manifest.parts import Run, footer_of, list_parts
 from segjobs.manifest.plan import read_plan
@@ -117,20 +118,11 @@ def _own_settings(config: ExportConfig) -> set[str]:
 
 def adopt(storage: Storage, uri: str, plan: dict[str, Any]) -> dict[str, Any] | None:
     """The report of the same export where it is finished, else None. Raises ConflictError for anything else there."""
-    try:
-        standing = json.loads(storage.read(join(uri, "plan.json")))
-    except (FileNotFoundError, NotADirectoryError):
+    standing = read_standing_json(storage, join(uri, "plan.json"))
+    if standing is None:
         if storage.exists(join(uri, "plan.parquet")) or list_parts(storage, uri):
-            raise ConflictError(f"{uri} holds a manifest: choose another output.uri for its export") from None
+            raise ConflictError(f"{uri} holds a manifest: choose another output.uri for its export")
         return None
-    differing = [
-        f"{key} was {to_json(standing.get(key))}, is {to_json(plan.get(key))}"
-        for key in sorted({*standing, *plan})
-        if standing.get(key) != plan.get(key)
-    ]
-    if differing:
-        raise ConflictError(f"{uri} holds another export: {'; '.join(differing)}. Choose a new output.uri")
-    try:
-        return json.loads(storage.read(join(uri, "export.json")))
-    except FileNotFoundError:
-        return None
+    if lines := differences(standing, plan):
+        raise ConflictError(f"{uri} holds another export: {'; '.join(lines)}. Choose a new output.uri")
+    return read_standing_json(storage, join(uri, "export.json"))

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from segjobs.errors import ItemError
-from segjobs.jobs.engine.attempts import Attempts, Work
-from segjobs.jobs.engine.isolation import OnStuck, work_isolated
-from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.jobs.engine.executor import Work, Worker
+from segjobs.jobs.engine.isolation import work_isolated
+from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.manifest.rows import planned_items
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
@@ -79,14 +78,10 @@ _PIXELS_SCHEMA = pa.schema(
 )
 
 
-def decode_shard(items: pa.Table, *, decoding: Decoding, attempts: Attempts) -> pa.Table:
-    """Decoding task: planned items → the same with their pixels, or the error that each met."""
-    return attempts.run(
-        "decoding",
-        items,
-        _decoder(decoding, partial(tell_hung, attempts)),
-        partial(work_isolated, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__]),
-    )
+def decoding_tasks(decoding: Decoding, report: OnStuck) -> Worker:
+    """In a task: planned items → the same with their pixels, or the error that each met."""
+    isolated = partial(work_isolated, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__])
+    return Worker(_decoder(decoding, report), isolated)
 
 
 def _decoder(decoding: Decoding, report: OnStuck) -> Work:
@@ -132,10 +127,3 @@ def unpack(items: pa.Table, number: int, item: FileInfo) -> Loaded:
     else:
         loaded.error = ItemError(row["code"].as_py(), row["message"].as_py())
     return loaded
-
-
-def tell_hung(attempts: Attempts | None, names: list[str]) -> None:
-    """A watchdog's report to the person at the driver."""
-    assert attempts is not None  # noqa: S101
-    node = ray.util.get_node_ip_address()
-    attempts.tell(f"a worker on {node} hung for longer than compute.batch_deadline_s on {names!r}: it is ended")

@@ -2,26 +2,24 @@
 
     plan ─→ [decode tasks] ─→ actors: read, decode, prepare │ forward │ restore, RLE ─→ writer ─→ run.json
 
-A shard stays one block all the way. ``actor.py`` is what happens to it in tasks and actors.
+A shard stays one block all the way. ``decode.py`` is what happens to it in tasks, ``predictor.py`` in actors.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import ray
-from ray.data import ActorPoolStrategy
-
 from segjobs.config import LabelConfig, digest
 from segjobs.errors import ConfigError
-from segjobs.jobs.engine.attempts import Attempts
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
+from segjobs.jobs.engine.executor import Actors, Stage, Tasks
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.ray_data import map_blocks
+from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
-from segjobs.jobs.engine.shards import Job, storage_workers
+from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
-from segjobs.jobs.label.actor import Labeller, Settings
-from segjobs.jobs.label.decode import Decoding, decode_shard
+from segjobs.jobs.label.actor import labelling
+from segjobs.jobs.label.decode import Decoding, decoding_tasks
+from segjobs.jobs.label.predictor import Settings
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
@@ -60,7 +58,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         lay = lay or layout(config.compute, connect(config.compute))
         progress.note(f"label: {card.label} on {lay}")
         settings = _settings(config, storage, job, card, lay)
-        summary = run_job(storage, job, partial(_stages, settings=settings, lay=lay), progress)
+        summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
 
 
@@ -122,7 +120,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
     )
 
 
-# --- on Ray Data ---------------------------------------------------------------------------
+# --- the stages ----------------------------------------------------------------------------
 
 
 def most_in_flight(lay: Layout, cpus: float) -> int:
@@ -130,26 +128,18 @@ def most_in_flight(lay: Layout, cpus: float) -> int:
     return _SHARDS_IN_FLIGHT * lay.max_actors + int((1 + _WAITING) * storage_workers(cpus))
 
 
-def _stages(items: "ray.data.Dataset", attempts: Attempts, *, settings: Settings, lay: Layout) -> "ray.data.Dataset":
+def stages_of(settings: Settings, lay: Layout) -> list[Stage]:
     """Blocks of planned items → blocks of manifest rows."""
-    if lay.decode == "task":
-        decode = partial(decode_shard, decoding=settings.decoding, attempts=attempts)
-        # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
-        items = map_blocks(items, decode, num_cpus=DECODE_CPUS)
-    pool = ActorPoolStrategy(
-        min_size=lay.min_actors,
-        max_size=lay.max_actors,
-        max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
-        max_concurrent_calls_per_actor=_SHARDS_PER_ACTOR,
-        enable_true_multi_threading=True,
+    labelling_actors = Actors(
+        least=lay.min_actors,
+        most=lay.max_actors,
+        cpus=lay.cpus_per_actor,
+        gpus=lay.gpus_per_actor,
+        at_once=_SHARDS_PER_ACTOR,
+        in_flight=_SHARDS_IN_FLIGHT,
     )
-    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
-    return items.map_batches_internal(
-        Labeller,
-        fn_constructor_args=(settings, attempts),
-        compute=pool,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=lay.cpus_per_actor,
-        num_gpus=lay.gpus_per_actor or None,
-    )
+    label_stage = Stage("labelling", partial(labelling, settings), labelling_actors)
+    if lay.decode == "actor":
+        return [label_stage]
+    # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
+    return [Stage("decoding", partial(decoding_tasks, settings.decoding), Tasks(DECODE_CPUS)), label_stage]

@@ -14,21 +14,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
-from segjobs.jobs.engine.attempts import Attempts, Work
 from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.executor import Stage, Tasks, Work, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.ray_data import map_blocks
+from segjobs.jobs.engine.ray_executor import RayExecutor
 from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
+from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.jobs.prepare.label_checks import (
     CHECKS_FILE,
     FINDINGS,
@@ -55,9 +56,6 @@ from segjobs.sources.decode import image_size
 from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
-
-if TYPE_CHECKING:
-    import ray
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
@@ -199,8 +197,9 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, pro
         summary = run_job(
             storage,
             job,
-            partial(_stages, read=read, author=Author(job.run_id)),
+            [Stage("reading", partial(reading, read, Author(job.run_id)), Tasks())],
             progress,
+            executor=RayExecutor(),
             tallies=_gathered(config, storage, job, run.leftovers),
         )
     print_found(storage, job.uri)
@@ -220,7 +219,7 @@ def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run],
         for run in runs:
             job, _, _ = adopt_run(storage, run.job)
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(storage, job, gathered[run.split])
+            gather(RayExecutor(), storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
     print_checks(json.loads(storage.read(uri))["checks"])
 
@@ -238,17 +237,15 @@ class ReadSettings:
     max_pixels: int
 
 
-def _stages(items: "ray.data.Dataset", attempts: Attempts, *, read: Work, author: Author) -> "ray.data.Dataset":
-    """Blocks of planned items with their labels → blocks of manifest rows."""
+def reading(read: Work, author: Author, _: OnStuck) -> Worker:
+    """In a task: planned items with their labels → manifest rows."""
 
     def fail(item: pa.Table, error: ItemError) -> pa.Table:
         findings = _json([finding_of(error, has_label=item["label"][0].is_valid)])
         row = failed_row(planned_items(item)[0], author, error)
         return rows_table([{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0), FINDINGS.name: findings}], _EXTRA, item)
 
-    isolated = partial(work_isolated, make=lambda _: read, fail=fail)
-    attempt = partial(attempts.run, "reading", work=read, isolated=isolated)
-    return map_blocks(items, attempt)
+    return Worker(read, partial(work_isolated, make=lambda _: read, fail=fail))
 
 
 def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, author: Author) -> pa.Table:

@@ -30,7 +30,7 @@ from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items
 from segjobs.manifest.statistics import add_counts, count_rows, statistics
-from segjobs.report.overlay import Tile, contact_sheet, shrunk
+from segjobs.page.overlay import Tile, contact_sheet, shrunk
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
 from segjobs.storage import Storage, join

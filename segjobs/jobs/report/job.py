@@ -18,14 +18,15 @@ from segjobs.config import ReportConfig, digest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
-from segjobs.report.contents import Group, ManifestSummary, Page
-from segjobs.report.page import about_of, render
-from segjobs.report.picks import Pick, Wanted, choose
-from segjobs.report.pictures import common_categories
-from segjobs.report.scores import categories_of, read_report
+from segjobs.page.contents import Group, ManifestSummary, Page
+from segjobs.page.page import about_of, render
+from segjobs.page.picks import Pick, Wanted, choose
+from segjobs.page.pictures import common_categories
+from segjobs.page.scores import categories_of, read_report
 from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
 
@@ -60,8 +61,7 @@ def report(config: ReportConfig) -> ReportResult:
     connect(config.compute)
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
-    if not storage.put_if_absent(uri, data) and storage.read(uri) != data:
-        raise ConflictError(f"{uri} was written by somebody else meanwhile; choose a new output.uri")
+    publish_same(storage, uri, data, "was written by somebody else meanwhile")
     for note in page.notes:
         progress.note(f"report: {note}")
     return _told(uri, len(data))
@@ -79,10 +79,7 @@ def open_sources(config: ReportConfig, storage: Storage) -> Sources:
     """Read report.json and both run.json. A run that an evaluation names and that is gone is a note, not an error."""
     given = {"predictions": config.predictions.uri, "truth": config.truth.uri}
     if config.evaluation.uri is None:
-        if given["predictions"] is None:
-            raise ConfigError("evaluation.uri, predictions.uri: give one: what evaluate wrote, or a run")
-        if given["truth"] is not None:
-            raise ConfigError("truth.uri: a page shows truth of an evaluation: give evaluation.uri")
+        assert given["predictions"] is not None, "the config has one of them"  # noqa: S101
         run = open_run(storage, given["predictions"])
         about = {"predictions": _parts_digest(run), **_settings(config)}
         return Sources(storage, about, None, None, run, (_side("manifest", run),), ())
@@ -150,16 +147,13 @@ def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> ManifestSu
 
 
 def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
-    try:
-        data = storage.read(uri)
-    except (FileNotFoundError, NotADirectoryError):
+    data = read_standing(storage, uri)
+    if data is None:
         return None
     other = about_of(data.decode(errors="replace"))
     if other is None:
         raise ConflictError(f"{uri} is there and is no page of segjobs: choose a new output.uri")
-    differing = sorted(key for key in {*about, *other} if about.get(key) != other.get(key))
-    if differing:
-        raise ConflictError(f"{uri} is the page of other {', '.join(differing)}: choose a new output.uri")
+    check_names(f"{uri} is the page of", other, about)
     return data
 
 

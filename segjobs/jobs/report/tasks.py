@@ -23,9 +23,9 @@ from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
-from segjobs.report.contents import Card, ManifestTally
-from segjobs.report.picks import Pick, Wanted, candidates
-from segjobs.report.pictures import Subject, draw_card, with_ids
+from segjobs.page.contents import Card, ManifestTally
+from segjobs.page.picks import Pick, Wanted, candidates
+from segjobs.page.pictures import Subject, draw_card, with_ids
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage, join

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from segjobs.jobs.engine.graceful_stop import FirstSignal
+from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress, clock
 
 _POLL_S = 0.5

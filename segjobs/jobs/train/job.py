@@ -9,7 +9,7 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
 from segjobs.errors import ClusterError, ConfigError, ConflictError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
 from segjobs.jobs.engine.progress import Progress, clock
+from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
@@ -143,26 +144,14 @@ def _origin(run: Run) -> dict[str, Any]:
 
 def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, Any]) -> None:
     """Raise ConflictError where another training stands at the output, with what differs."""
-    try:
-        standing = json.loads(storage.read(join(config.output.uri, PLAN)))["identity"]
-    except (FileNotFoundError, NotADirectoryError):
+    plan = read_standing_json(storage, join(config.output.uri, PLAN))
+    if plan is None:
         raise ConflictError(
             f"{config.output.uri} holds a model that no training of this project made there; choose a new output.uri"
-        ) from None
-    differing = list(_differences(standing, {**standing, **identity}))
-    if differing:
-        raise ConflictError(
-            f"{config.output.uri} holds another training; " + "; ".join(differing) + ". Choose a new output.uri to "
-            "start a new one, or restore the old inputs and settings to finish this one"
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterable[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
-    elif old != new:
-        yield f"{name} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}"
+    standing = plan["identity"]
+    if lines := differences(standing, {**standing, **identity}, deep=True):
+        raise unlike(f"{config.output.uri} holds another training", lines, "one")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import numpy as np
 from segjobs import __version__
 from segjobs.models.base import Segmenter
 from segjobs.models.tensors import save_model
-from segjobs.report.curves import draw_curves
-from segjobs.report.overlay import Tile, contact_sheet, shrunk
+from segjobs.page.curves import draw_curves
+from segjobs.page.overlay import Tile, contact_sheet, shrunk
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import TrainingState
 from segjobs.training.examples import ExampleReader

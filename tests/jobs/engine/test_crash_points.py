@@ -1,6 +1,6 @@
-"""A writer that dies between any two steps of plan, parts and run.json, and the next one: the same manifest.
+"""A job that dies between any two steps of plan, parts and run.json, and the next one: the same manifest.
 
-The writers are the job's own functions in processes of their own, without Ray between them.
+The jobs run in processes of their own, which work on the shards themselves: no Ray between the test and the storage.
 """
 
 import json
@@ -13,18 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from segjobs.config import ShardConfig, StorageConfig
-from segjobs.errors import ItemError, StorageError
-from segjobs.jobs.engine import shards
-from segjobs.jobs.engine.run import Summary, _close, _publish_plan, adopt_run
-from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
+from segjobs.errors import StorageError
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.run import run_job
+from segjobs.jobs.engine.shards import Job
 from segjobs.manifest.plan import make_plan
-from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.storage import FileInfo, Storage, join
+from tests.stages import labelled, stage_of
 
 FILES = [FileInfo(f"/d/{n}", f"{n:02d}", 10, 1_000_000, "") for n in range(8)]
 SHARDS = 3
@@ -32,45 +32,34 @@ POINTS = [
     f"{file}:{side}" for file in ("plan", *(f"part-{n}" for n in range(SHARDS)), "run") for side in ("before", "after")
 ]
 
-# Forked from a process that has imported all this and runs no threads.
+# Forked from a process that has imported all this and runs no threads. PyArrow imports pandas at its first conversion:
+# a hundred deaths would cost seconds each.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "s3fs"])
+PROCESSES.set_forkserver_preload([__name__, "pandas", "segjobs.storage.s3"])
+
+
+class Heard(Progress):
+    """Keeps the lines that a person is told."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(verb)
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def write(config: StorageConfig, uri: str) -> bool:
     """Begin or continue the run at ``uri``, to its end; whether this call wrote run.json."""
-    storage = Storage(config)
     plan = make_plan(FILES, ShardConfig(images=3))
     job = Job(
         "label", uri, plan, {"model": "toy@1"}, Footer("semantic", make_categories(["sky"]), "digest"), {"any": 1}
     )
-    _publish_plan(storage, job)
-    job, run, done = adopt_run(storage, job)
-    if run is not None:
-        return False
-    summary = Summary(uri, job.run_id)
-    parts = []
-    for number, items in job.plan.shards():
-        stage = shards._verify_part if number in done else shards._write_part
-        settings: dict[str, Any] = {"storage": storage, "uri": uri}
-        if number not in done:
-            items, settings = rows_of(items), {**settings, "footer": job.footer, "tally": None}
-        (row,) = stage(items, **settings).to_pylist()
-        receipt = json.loads(row["receipt"])
-        parts.append(shards.PartInfo(**receipt.pop("part")))
-        summary.add(shards.Receipt(parts[-1], **receipt))
-    return _close(storage, job, summary, parts)
-
-
-def rows_of(items: pa.Table) -> pa.Table:
-    rows = []
-    for item in planned_items(items):
-        row = ok_row(item, Author("run"), sha256="00", size_hw=(1, 2), segments=[])
-        if item.path.endswith("5"):
-            row = failed_row(item, Author("run"), ItemError("TRUNCATED", "ends early"))
-        rows.append({**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0)})
-    key = shards.shard_key(items["image_id"].to_pylist())
-    return rows_table(rows, TIMES_SCHEMA, items.append_column("shard_key", pa.array([key] * items.num_rows)))
+    heard = Heard("label")
+    summary = run_job(Storage(config), job, [stage_of(labelled)], heard, executor=InProcess())
+    assert (summary.images, summary.ok, summary.failures) == (8, 7, {"TRUNCATED": 1})
+    late = f"label: another run of the same job finished {uri} first; its run.json stands"
+    return not summary.complete_before and late not in heard.lines
 
 
 def write_until(point: str, config: StorageConfig, uri: str) -> None:
@@ -200,6 +189,7 @@ def test_a_file_that_does_not_fit_leaves_nothing_half_written(tmp_path: Path, un
         assert contents(Storage(), uri) == undisturbed
 
 
+@pytest.mark.slow  # it mounts a disk
 def test_a_full_disk_says_so_and_the_run_goes_on_when_it_has_space(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

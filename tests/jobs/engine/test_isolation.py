@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from segjobs.errors import ClusterError, ItemError, StorageError
 from segjobs.jobs.engine import isolation
-from segjobs.jobs.engine.isolation import Death, OnStuck, Work, work_isolated
-from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.jobs.engine.executor import Work
+from segjobs.jobs.engine.isolation import Death, work_isolated
+from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 
 
 def items_of(*names: str) -> pa.Table:

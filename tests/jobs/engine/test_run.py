@@ -1,8 +1,6 @@
-"""The run that every job is, with stages of a few lines: what is published, continued, refused."""
+"""The run that every job is, with stages of a few lines, in this process: what is published, continued, refused."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from segjobs.config import ShardConfig
-from segjobs.errors import ConflictError, ManifestError, StorageError
-from segjobs.jobs.engine.attempts import Attempts
+from segjobs.errors import ConflictError, ManifestError
+from segjobs.jobs.engine.executor import InProcess, Stage, Work
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import Summary, adopt_run, run_job
-from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job, Stages
+from segjobs.jobs.engine.shards import Job
 from segjobs.manifest.plan import make_plan, read_plan
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.storage import FileInfo, Storage
-
-import ray  # isort: skip  # after segjobs.jobs, which sets its environment
+from tests.stages import labelled, stage_of
 
 STORAGE = Storage()
 FOOTER = Footer("semantic", make_categories(["sky"]), "digest")
@@ -37,28 +34,19 @@ def job_of(uri: Path, files: list[FileInfo], *, images: int = 3, **changes: Any)
     return Job(uri=str(uri), plan=plan, footer=FOOTER, config={"any": 1}, **settings)
 
 
-def stages(log: Path, *, run_id: str = "run", change: Callable[[pa.Table], pa.Table] = lambda rows: rows) -> Stages:
-    """One stage: items → rows, every image whose number ends in 5 failed; one line per shard into ``log``."""
+def labelling(log: Path, change: Work = lambda rows: rows) -> Stage:
+    """Labels, and leaves a file in ``log`` for each shard."""
     log.mkdir(exist_ok=True)
 
-    def work(items: pa.Table) -> pa.Table:  # inside, so that it travels to the workers by value
-        from segjobs.errors import ItemError
-        from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
+    def work(items: pa.Table) -> pa.Table:
+        (log / items["image_id"][0].as_py()).touch()
+        return change(labelled(items))
 
-        rows = []
-        for item in planned_items(items):
-            row = ok_row(item, Author(run_id), sha256="00", size_hw=(1, 2), segments=[])
-            if item.path.endswith("5"):
-                row = failed_row(item, Author(run_id), ItemError("TRUNCATED", f"{item.path} ends early"))
-            rows.append({**row, "read_ms": 1500.0, "decode_ms": 0.0, "forward_ms": 250.0, "encode_ms": 0.0})
-        (log / items["image_id"][0].as_py()).write_text("")
-        return change(rows_table(rows[::-1], TIMES_SCHEMA, items))
-
-    return lambda items, attempts: items.map_batches(work, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
+    return stage_of(work)
 
 
-def run(job: Job, log: Path, **options: Any) -> Summary:
-    return run_job(STORAGE, job, stages(log, **options), Progress(job.verb))
+def run(job: Job, log: Path, change: Work = lambda rows: rows) -> Summary:
+    return run_job(STORAGE, job, [labelling(log, change)], Progress(job.verb), executor=InProcess())
 
 
 def files_below(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -79,7 +67,7 @@ def test_the_run_key_is_of_the_inputs_only(tmp_path: Path) -> None:
     assert len({one.run_id, *(other.run_id for other in others)}) == 5
 
 
-def test_a_run_from_nothing_to_run_json(ray_session: None, tmp_path: Path) -> None:
+def test_a_run_from_nothing_to_run_json(tmp_path: Path) -> None:
     job = job_of(tmp_path / "out", listing(17))
     summary = run(job, tmp_path / "log")
     assert (summary.images, summary.ok, summary.failed, summary.segments) == (17, 15, 2, 0)
@@ -108,7 +96,7 @@ def test_a_run_from_nothing_to_run_json(ray_session: None, tmp_path: Path) -> No
     assert "read_ms" not in table.column_names
 
 
-def test_a_second_run_does_nothing(ray_session: None, tmp_path: Path) -> None:
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     job = job_of(tmp_path / "out", listing(5))
     first = run(job, tmp_path / "log")
     before = files_below(tmp_path)
@@ -118,7 +106,7 @@ def test_a_second_run_does_nothing(ray_session: None, tmp_path: Path) -> None:
     assert (again.complete_before, again.already_done, again.run_id) == (True, 5, first.run_id)
 
 
-def test_a_stopped_run_does_the_rest_by_the_standing_cut(ray_session: None, tmp_path: Path) -> None:
+def test_a_stopped_run_does_the_rest_by_the_standing_cut(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(job_of(whole, listing(17)), tmp_path / "log1")
     (stopped / "parts").mkdir(parents=True)
@@ -143,18 +131,15 @@ def test_a_stopped_run_does_the_rest_by_the_standing_cut(ray_session: None, tmp_
     assert parts[0] == parts[1]
 
 
-def test_nothing_to_do_gives_an_empty_manifest(ray_session: None, tmp_path: Path) -> None:
+def test_nothing_to_do_gives_an_empty_manifest(tmp_path: Path) -> None:
     summary = run(job_of(tmp_path / "out", []), tmp_path / "log")
     assert (summary.images, summary.failed) == (0, 0)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["parts"] == []
 
 
-def test_labels_travel_with_their_items(ray_session: None, tmp_path: Path) -> None:
+def test_labels_travel_with_their_items(tmp_path: Path) -> None:
     files = listing(7)
     labels = pa.array([f"label {n}" for n in range(7)], pa.large_string())
-
-    def check(rows: pa.Table) -> pa.Table:
-        return rows
 
     seen = tmp_path / "seen"
     seen.mkdir()
@@ -164,15 +149,9 @@ def test_labels_travel_with_their_items(ray_session: None, tmp_path: Path) -> No
             (seen / image_id).write_text(label)
         return items
 
-    inner = stages(tmp_path / "log", change=check)
-    run_job(
-        STORAGE,
-        job_of(tmp_path / "out", files, labels=labels),
-        lambda items, attempts: inner(
-            items.map_batches(work, batch_size=None, batch_format="pyarrow", num_cpus=0.25), attempts
-        ),
-        Progress("prepare"),
-    )
+    both = [stage_of(work), labelling(tmp_path / "log")]
+    job = job_of(tmp_path / "out", files, labels=labels)
+    run_job(STORAGE, job, both, Progress("prepare"), executor=InProcess())
     assert {path.name: path.read_text() for path in seen.iterdir()} == {f"{n:02d}": f"label {n}" for n in range(7)}
 
 
@@ -190,7 +169,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_another_run_at_the_same_place_says_what_differs(ray_session: None, tmp_path: Path) -> None:
+def test_another_run_at_the_same_place_says_what_differs(tmp_path: Path) -> None:
     first = job_of(tmp_path / "out", listing(5))
     run(first, tmp_path / "log")
     before = files_below(tmp_path)
@@ -200,29 +179,14 @@ def test_another_run_at_the_same_place_says_what_differs(ray_session: None, tmp_
     assert files_below(tmp_path) == before
 
 
-def test_a_worker_s_error_stops_the_job_as_itself(ray_session: None, tmp_path: Path) -> None:
-    def full(rows: pa.Table) -> pa.Table:
-        from segjobs.errors import StorageError
-
-        raise StorageError("the disk is full; free some space")
-
-    with pytest.raises(StorageError) as caught:
-        run(job_of(tmp_path / "out", listing(5)), tmp_path / "log", change=full)
-    assert str(caught.value) == "the disk is full; free some space"
-    assert type(caught.value) is StorageError, "not Ray's double of it"
-    assert sorted(files_below(tmp_path / "out")) == ["plan.parquet"]
-
-
 @pytest.mark.parametrize("kept", [2, 0])
-def test_a_stage_that_loses_rows_never_publishes(ray_session: None, tmp_path: Path, kept: int) -> None:
-    from ray.exceptions import RayError
-
-    with pytest.raises((RayError, AssertionError)):  # a bug, with its traceback
+def test_a_stage_that_loses_rows_never_publishes(tmp_path: Path, kept: int) -> None:
+    with pytest.raises((AssertionError, IndexError)):  # a bug, with its traceback
         run(job_of(tmp_path / "out", listing(3)), tmp_path / "log", change=lambda rows: rows.slice(0, kept))
     assert sorted(files_below(tmp_path / "out")) == ["plan.parquet"]
 
 
-def test_damage_is_told_from_progress(ray_session: None, tmp_path: Path) -> None:
+def test_damage_is_told_from_progress(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(job_of(out, listing(5)), tmp_path / "log")
     (out / "run.json").unlink()
@@ -243,58 +207,10 @@ def test_damage_is_told_from_progress(ray_session: None, tmp_path: Path) -> None
         run(job_of(out, listing(5)), tmp_path / "log")
 
 
-def test_the_plan_names_the_run(ray_session: None, tmp_path: Path) -> None:
+def test_the_plan_names_the_run(tmp_path: Path) -> None:
     job = job_of(tmp_path / "out", listing(2))
     run(job, tmp_path / "log")
     plan, metadata = read_plan((tmp_path / "out" / "plan.parquet").read_bytes())
     assert plan.items.equals(job.plan.items)
     about = json.loads(metadata[b"segjobs"])
     assert (about["run_id"], about["verb"], about["identity"]) == (job.run_id, "label", job.identity)
-
-
-def test_parts_are_published_while_another_driver_holds_all_cpus(ray_session: None, tmp_path: Path) -> None:
-    """As after a kill: the dead driver's claim stands in Ray Data's coordinator until it expires."""
-    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-
-    def labeller(items: ray.data.Dataset, attempts: Attempts) -> ray.data.Dataset:
-        class Slow:
-            def __call__(self, items: pa.Table) -> pa.Table:
-                from segjobs.manifest.rows import Author, ok_row, planned_items, rows_table
-
-                time.sleep(0.3)
-                (tmp_path / "last").touch()
-                rows = [
-                    ok_row(one, Author("r"), sha256="0", size_hw=(1, 2), segments=[]) for one in planned_items(items)
-                ]
-                return rows_table(
-                    [{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0)} for row in rows], TIMES_SCHEMA, items
-                )
-
-        return items.map_batches(Slow, batch_size=None, batch_format="pyarrow", num_cpus=0.5, concurrency=1)
-
-    coordinator = get_or_create_autoscaling_coordinator()
-    claim = {"resources": [{"CPU": 1}] * 100, "expire_after_s": 600, "request_remaining": None}
-    ray.get(coordinator.request_resources.remote("dead", **claim))
-    try:
-        summary = run_job(STORAGE, job_of(tmp_path / "out", listing(20), images=1), labeller, Progress("label"))
-    finally:
-        ray.get(coordinator.cancel_request.remote("dead"))
-    assert summary.ok == 20
-    first = min(path.stat().st_mtime_ns for path in (tmp_path / "out/parts").iterdir())
-    assert first < (tmp_path / "last").stat().st_mtime_ns, "none waited for the last shard"
-
-
-def test_few_shards_wait_for_a_slow_store(ray_session: None, tmp_path: Path) -> None:
-    """What is labelled and not yet published is lost with the driver."""
-
-    def slow(rows: pa.Table) -> dict[str, Any]:
-        time.sleep(0.4)
-        return {}
-
-    run(job_of(tmp_path / "out", listing(40), images=1, tally=slow, waiting=1.0), tmp_path / "log")
-    labelled, published = (
-        sorted(path.stat().st_mtime_ns for path in (tmp_path / name).iterdir()) for name in ("log", "out/parts")
-    )
-    assert len(published) == 40
-    waiting = [1 + n - sum(one <= now for one in published) for n, now in enumerate(labelled)]
-    assert max(waiting) <= 12, "four at work, two being published, the others ready"

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from segjobs.config import InputConfig, ShardConfig
-from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.executor import Stage, Tasks, Worker
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_executor import RayExecutor
 from segjobs.jobs.engine.run import run_job
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
-from segjobs.jobs.label.decode import Decoding, decode_shard, unpack
+from segjobs.jobs.label.decode import Decoding, decoding_tasks, unpack
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
@@ -21,8 +22,6 @@ from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 from tests.deadly_storage import DeadlyStorage
 from tests.jobs.label.test_job import picture, save
-
-import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
 
 def rows_of_pixels(items: pa.Table) -> pa.Table:
@@ -51,12 +50,12 @@ def test_an_image_that_kills_its_decoding_tasks_is_a_row_and_the_rest_is_as_ever
     footer = Footer("semantic", make_categories(["sky"]), "digest")
     job = Job("label", str(tmp_path / "out"), make_plan(files, ShardConfig(images=5)), {}, footer, {})
 
-    def stages(items: ray.data.Dataset, attempts: Attempts) -> ray.data.Dataset:
-        decode = partial(decode_shard, decoding=Decoding(DeadlyStorage(), 10**6, 2, 60), attempts=attempts)
-        decoded = items.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=1)
-        return decoded.map_batches(rows_of_pixels, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
-
-    summary = run_job(Storage(), job, stages, Progress("label"))
+    decoding = Decoding(DeadlyStorage(), 10**6, 2, 60)
+    stages = [
+        Stage("decoding", partial(decoding_tasks, decoding), Tasks()),
+        Stage("labelling", lambda _: Worker(rows_of_pixels, rows_of_pixels), Tasks(cpus=0.5)),
+    ]
+    summary = run_job(Storage(), job, stages, Progress("label"), executor=RayExecutor())
     assert (summary.images, summary.ok) == (5, 3)
     rows = {row["image_id"]: row for row in read_rows(Storage(), job.uri)}
     assert rows["deadly.png"]["error"] == {

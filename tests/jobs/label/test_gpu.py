@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardConfig
-from segjobs.jobs.label.actor import Labeller, Settings
 from segjobs.jobs.label.decode import Decoding
+from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
@@ -46,7 +46,7 @@ def labelled(folder: Path, device: str, *, batch_size: int = 8, **settings: Any)
     model = model_of(**settings)
     items = make_plan(list_images(STORAGE, InputConfig(uri=str(folder))), ShardConfig(images=1000)).items
     items = items.append_column("shard_key", pa.array([""] * len(items)))
-    labeller = Labeller(
+    predictor = Predictor(
         Settings(
             decoding=Decoding(STORAGE, 10**8, 4, 600),
             author=Author("r"),
@@ -57,9 +57,10 @@ def labelled(folder: Path, device: str, *, batch_size: int = 8, **settings: Any)
             precision="fp32",
             device=device,
             threads=4,
-        )
+        ),
+        report=print,
     )
-    return labeller.label(items).to_pylist()
+    return predictor.predict(items).to_pylist()
 
 
 def ids_of(row: dict[str, Any]) -> np.ndarray:

@@ -18,10 +18,10 @@ from segjobs.jobs.report.job import Sources, open_sources, report
 from segjobs.jobs.report.tasks import Drawing, draw_image, rank_scores, tally_rows
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.manifest.schema import Category, make_categories
-from segjobs.report.picks import Wanted
-from segjobs.report.pictures import common_categories
+from segjobs.page.picks import Wanted
+from segjobs.page.pictures import common_categories
 from segjobs.storage import Storage
-from tests.report.sample import make_report, write_run_of
+from tests.page.sample import make_report, write_run_of
 
 CLASSES = ("sky", "road", "tree")
 SIZE_WH = (48, 32)

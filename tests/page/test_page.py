@@ -16,10 +16,10 @@ from PIL import Image
 
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.manifest.schema import make_categories
-from segjobs.report.contents import Card, Group, ManifestSummary, ManifestTally, Page
-from segjobs.report.page import about_of, render
-from segjobs.report.scores import read_report
-from tests.report.sample import HOSTILE, STREET, make_report
+from segjobs.page.contents import Card, Group, ManifestSummary, ManifestTally, Page
+from segjobs.page.page import about_of, render
+from segjobs.page.scores import read_report
+from tests.page.sample import HOSTILE, STREET, make_report
 
 MB = 1_000_000
 ABOUT = {"evaluation": "0123", "images": {"worst": 2}, "title": "</title>\"'<b>"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segjobs.report.text import brief, count, link, number, p_value, percent, points, shorten, visible
-from tests.report.sample import HOSTILE
+from segjobs.page.text import brief, count, link, number, p_value, percent, points, shorten, visible
+from tests.page.sample import HOSTILE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 from segjobs.labels.coco import read_coco, segments_for
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.schema import Category, make_categories, palette_color
-from segjobs.report.overlay import PALETTE, Tile, contact_sheet, display_colors, elide, label_picture, overlay, shrunk
+from segjobs.page.overlay import PALETTE, Tile, contact_sheet, display_colors, elide, label_picture, overlay, shrunk
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segjobs.report.picks import Pick, Wanted, candidates, choose
+from segjobs.page.picks import Pick, Wanted, candidates, choose
 
 SCORES = {"a": 0.9, "b": 0.1, "c": None, "d": 0.5, "e": 0.1, "f": math.nan, "g": 0.7}
 

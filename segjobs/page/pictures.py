@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.rle import decode, encode_label_map
 from segjobs.manifest.schema import Category, Task
-from segjobs.report.overlay import Segments, label_picture, overlay
+from segjobs.page.overlay import Segments, label_picture, overlay
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from segjobs.report.overlay import PALETTE, Color
-from segjobs.report.text import number
+from segjobs.page.overlay import PALETTE, Color
+from segjobs.page.text import number
 
 Points = Sequence[tuple[float, float]]
 """Epoch and value."""

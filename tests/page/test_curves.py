@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from segjobs.report.curves import draw_curves, moving_mean, ticks
-from segjobs.report.overlay import PALETTE
+from segjobs.page.curves import draw_curves, moving_mean, ticks
+from segjobs.page.overlay import PALETTE
 
 ORANGE, BLUE = PALETTE[0], PALETTE[1]
 STEPS = [{"step": 10 * n, "epoch": n / 2, "loss": 3 - n / 2, "lr": 1e-3, "images_per_s": 9.1} for n in range(1, 5)]

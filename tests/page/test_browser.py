@@ -20,10 +20,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from segjobs.report.contents import Group, Page
-from segjobs.report.page import render
-from tests.report.sample import HOSTILE, make_report
-from tests.report.test_page import card, hostile_page, page_of
+from segjobs.page.contents import Group, Page
+from segjobs.page.page import render
+from tests.page.sample import HOSTILE, make_report
+from tests.page.test_page import card, hostile_page, page_of
 
 pytestmark = pytest.mark.slow
 FLAGS = (

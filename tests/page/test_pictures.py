@@ -12,8 +12,8 @@ from PIL import Image
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.schema import Category, make_categories
-from segjobs.report import draw_row
-from segjobs.report.pictures import (
+from segjobs.page import draw_row
+from segjobs.page.pictures import (
     EXTRA,
     KINDS,
     MISSING,
@@ -29,7 +29,7 @@ from segjobs.report.pictures import (
     open_picture,
     with_ids,
 )
-from tests.report.sample import segments_of
+from tests.page.sample import segments_of
 
 CATEGORIES = make_categories(["sky", "road", "car"], first_id=1)
 V = 255

@@ -12,11 +12,11 @@ from PIL import Image
 
 from segjobs import __version__
 from segjobs.manifest.statistics import statistics
-from segjobs.report import text, wording
-from segjobs.report.contents import Card, ManifestSummary, Page
-from segjobs.report.overlay import display_colors
-from segjobs.report.pictures import EXTRA, KINDS, data_uri, kind_swatch
-from segjobs.report.scores import UNLABELLED, HeatMap, heat_map, top_confusions
+from segjobs.page import text, wording
+from segjobs.page.contents import Card, ManifestSummary, Page
+from segjobs.page.overlay import display_colors
+from segjobs.page.pictures import EXTRA, KINDS, data_uri, kind_swatch
+from segjobs.page.scores import UNLABELLED, HeatMap, heat_map, top_confusions
 
 MOST_ROWS = 200
 """Most rows of a table that grows with the run: slices, disputes. Classes are shown up to ``MOST_CLASSES``."""

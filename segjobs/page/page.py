@@ -21,9 +21,9 @@ import jinja2
 from markupsafe import Markup
 
 from segjobs.errors import ConfigError, ManifestError
-from segjobs.report import text, wording
-from segjobs.report.contents import Group, Page
-from segjobs.report.view import LEVELS, context_of
+from segjobs.page import text, wording
+from segjobs.page.contents import Group, Page
+from segjobs.page.view import LEVELS, context_of
 
 _LIGHT, _DARK = ((247, 249, 252), (8, 48, 107)), ((30, 36, 44), (158, 205, 245))
 _ABOUT = re.compile(r'<meta name="segjobs" content="([^"]*)">')
@@ -99,7 +99,7 @@ def about_of(page_html: str) -> dict[str, Any] | None:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("segjobs.report"),
+        loader=jinja2.PackageLoader("segjobs.page"),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
@@ -133,7 +133,7 @@ def _html(page: Page) -> str:
 
 def _style() -> tuple[str, str]:
     """The style sheet and its hash for the content security policy."""
-    css = resources.files("segjobs.report").joinpath("templates/page.css").read_text()
+    css = resources.files("segjobs.page").joinpath("templates/page.css").read_text()
     css += _heat_css(*_LIGHT) + "@media screen and (prefers-color-scheme: dark) {\n" + _heat_css(*_DARK) + "}\n"
     return css, "sha256-" + base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segjobs.errors import ManifestError
-from segjobs.report.scores import NOT_PREDICTED, OTHERS, categories_of, heat_map, read_report, top_confusions
-from tests.report.sample import make_report
+from segjobs.page.scores import NOT_PREDICTED, OTHERS, categories_of, heat_map, read_report, top_confusions
+from tests.page.sample import make_report
 
 FIRST: dict[str, Any] = {
     "convention": "dataset",

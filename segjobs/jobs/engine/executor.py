@@ -1,0 +1,164 @@
+"""Who works on a run's shards: planned items in blocks and the job's stages in; receipts of published parts out.
+
+    run.py ─→ Executor.each:    a task for every block, results as they come
+           └→ Executor.attempt: the stages of every shard, and the writer behind them, until all are done or a signal
+
+``ray_executor.py`` works on a cluster. ``InProcess`` works here, on one shard after the other in the order of the plan,
+and imports no Ray: an image that kills its process kills the job, and the next one goes on with that shard.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from segjobs.errors import ClusterError
+from segjobs.jobs.engine.first_signal import FirstSignal
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.watchdog import OnStuck
+from segjobs.manifest.parts import part_uri
+from segjobs.storage import Storage
+
+Work = Callable[[pa.Table], pa.Table]
+"""What is done with a block: the planned items of one shard, or what the stage before has made of them."""
+
+Rows = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one process does with shards. ``isolated``: the same rows, where images of the shard kill their process."""
+
+    work: Work
+    isolated: Work
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A stage of tasks, of so many CPUs each, on any node."""
+
+    cpus: float = 1.0
+
+
+@dataclass(frozen=True)
+class Actors:
+    """A stage of ``least`` to ``most`` actors, which keep what they have made for all their shards.
+
+    Each works on ``at_once`` shards at a time, by threads, and has at most ``in_flight`` of them.
+    """
+
+    least: int
+    most: int
+    cpus: float
+    gpus: float = 0.0
+    at_once: int = 1
+    in_flight: int = 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of every shard. ``name``: as in "reading of shard 3".
+
+    ``make``: called in each process that is to work, with whom to tell of images that hang; pickles small.
+    """
+
+    name: str
+    make: Callable[[OnStuck], Worker]
+    place: Tasks | Actors
+
+
+class Stopping(Protocol):
+    """What became of the signals that came while an attempt was at work."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether one asked the job to stop."""
+        ...
+
+    def leave(self) -> None:
+        """Let it have its usual effect, now that nothing is in flight."""
+        ...
+
+
+class Attempt(Protocol):
+    """One attempt at a run."""
+
+    def run(self, blocks: Sequence[pa.Table], stages: Sequence[Stage], write: Work, *, waiting: float) -> Rows:
+        """Every block through the stages, in their order, and the writer; its rows as they come, in any order.
+
+        A block that is left undone reaches the writer without a column ``status``. ``waiting``: so many blocks, by
+        their bytes, may wait for each one at the writer. Raises the SegjobsError that stopped a worker.
+        """
+        ...
+
+    def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
+        """While it is entered, a first signal ends ``run`` once the shards at work are done, or after ``grace_s``."""
+        ...
+
+
+class Executor(Protocol):
+    """Where a run's shards are worked on."""
+
+    def each(self, blocks: Sequence[pa.Table], task: Work) -> Rows:
+        """``task`` for every block, a few at a time, since it waits for storage; its rows as they come.
+
+        Raises the SegjobsError that stopped a task.
+        """
+        ...
+
+    def attempt(self, storage: Storage, uri: str, progress: Progress) -> Attempt:
+        """Begin an attempt at the run at ``uri``."""
+        ...
+
+
+def work_on(stage: str, items: pa.Table, work: Work, *, storage: Storage, uri: str) -> pa.Table:
+    """``work(items)``; where another run has published the shard's part meanwhile, the items as they came.
+
+    Raises ClusterError where the memory ends.
+    """
+    number = items["shard"][0].as_py()
+    try:
+        return items if storage.exists(part_uri(uri, number)) else work(items)
+    except MemoryError as error:
+        raise ClusterError(
+            f"{stage} of shard {number}: out of memory on its node ({error or 'no more to be had'}); "
+            "lower shard.bytes, shard.images, compute.batch_size or decode.max_pixels, and run the command again"
+        ) from error
+
+
+class InProcess:
+    """One shard after the other, in this process."""
+
+    def each(self, blocks: Iterable[pa.Table], task: Work) -> Rows:
+        for block in blocks:
+            yield from task(block).to_pylist()
+
+    def attempt(self, storage: Storage, uri: str, progress: Progress) -> "_AttemptHere":
+        return _AttemptHere(storage, uri, progress)
+
+
+class _AttemptHere:
+    """A signal ends it between two shards: however long the grace time, the shard at work is done or lost."""
+
+    def __init__(self, storage: Storage, uri: str, progress: Progress) -> None:
+        self._storage = storage
+        self._uri = uri
+        self._progress = progress
+        self._signal = FirstSignal()
+
+    def run(self, blocks: Sequence[pa.Table], stages: Sequence[Stage], write: Work, *, waiting: float) -> Rows:
+        workers = [(stage.name, stage.make(self._tell_stuck)) for stage in stages]
+        for block in blocks:
+            if self._signal.asked:
+                return
+            for name, worker in workers:
+                block = work_on(name, block, worker.work, storage=self._storage, uri=self._uri)
+            yield from write(block).to_pylist()
+
+    def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
+        return self._signal
+
+    def _tell_stuck(self, names: list[str]) -> None:
+        self._progress.note(f"the job hung for longer than compute.batch_deadline_s on {names!r}: it is ended")

@@ -1,0 +1,23 @@
+"""A job in somebody's own process, such as a notebook: what it sets of Ray Data's for itself ends with it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.data import DataContext
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """While it is entered, Ray Data's settings are a copy of the caller's, which come back as they were.
+
+    A Ray that the caller has started is joined (``cluster.connect``) and goes on; one that a job had to start stays
+    for the next, and ends with the process or with ``ray.shutdown()``.
+    """
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    with DataContext.current(DataContext.get_current().copy()):
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,90 @@
+"""A run's shards on Ray: a block each on Ray Data, stages of tasks and actors, attempts on the record.
+
+blocks ─→ [tasks] ─→ [actors] ─→ writers ─→ rows on the driver
+             └─ attempts.py: begin, end ─┘
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import ray
+
+from segjobs.jobs.engine.attempts import Attempts, open_attempts
+from segjobs.jobs.engine.executor import Rows, Stage, Stopping, Tasks, Work
+from segjobs.jobs.engine.graceful_stop import GracefulStop
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, map_in_actors, rows_of
+from segjobs.storage import Storage
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+_CPUS_PER_WORKER = 4  # that writes or verifies parts
+
+
+class RayExecutor:
+    """On the cluster that this process is connected to."""
+
+    def each(self, blocks: Sequence[pa.Table], task: Work) -> Rows:
+        return rows_of(_by_storage(dataset_of(blocks), task, len(blocks)))
+
+    def attempt(self, storage: Storage, uri: str, progress: Progress) -> "RayAttempt":
+        return RayAttempt(open_attempts(storage, uri), progress)
+
+
+@dataclass(frozen=True)
+class RayAttempt:
+    """An attempt whose workers may die: a shard that kills them is worked on in isolation."""
+
+    attempts: Attempts
+    progress: Progress
+
+    def run(self, blocks: Sequence[pa.Table], stages: Sequence[Stage], write: Work, *, waiting: float) -> Rows:
+        data = dataset_of(blocks)
+        for stage in stages:
+            data = _through(data, stage, self.attempts)
+        return rows_of(_by_storage(data, write, len(blocks), waiting=waiting))
+
+    def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
+        return GracefulStop(self.attempts, self.progress, grace_s)
+
+
+def storage_workers(cpus: float) -> int:
+    """How many workers write or verify parts at a time on a cluster of so many CPUs."""
+    return max(2, int(cpus) // _CPUS_PER_WORKER)
+
+
+def _by_storage(data: "Dataset", task: Work, count: int, *, waiting: float | None = None) -> "Dataset":
+    """``task`` for each of ``count`` blocks, by a few workers: it waits for storage more than it computes.
+
+    It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
+    that are labelled would wait for minutes, for the next kill to lose them.
+    """
+    workers = storage_workers(ray.cluster_resources().get("CPU", 0))
+    return map_blocks(data, task, num_cpus=0, at_once=min(workers, count), waiting=waiting)
+
+
+def _through(data: "Dataset", stage: Stage, attempts: Attempts) -> "Dataset":
+    if isinstance(stage.place, Tasks):
+        return map_blocks(data, partial(_task, stage=stage, attempts=attempts), num_cpus=stage.place.cpus)
+    return map_in_actors(data, StageActor, (stage, attempts), stage.place)
+
+
+def _task(items: pa.Table, *, stage: Stage, attempts: Attempts) -> pa.Table:
+    return StageActor(stage, attempts)(items)
+
+
+class StageActor:
+    """A stage's worker in its process; called with shards, by several threads at a time where its stage says so."""
+
+    def __init__(self, stage: Stage, attempts: Attempts) -> None:
+        self._name = stage.name
+        self._attempts = attempts
+        self._worker = stage.make(attempts.tell_stuck)
+
+    def __call__(self, items: pa.Table) -> pa.Table:
+        return self._attempts.run(self._name, items, self._worker.work, self._worker.isolated)

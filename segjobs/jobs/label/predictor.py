@@ -1,0 +1,273 @@
+"""A model on one device: planned items of a shard in, its manifest rows out. No Ray.
+
+    read, decode, preprocess │ forward │ postprocess, RLE
+
+Three kinds of threads overlap, over two shards at a time: some decode ahead, one owns
+the device and does nothing but forward passes (a GPU's next batch is queued while it computes), some
+turn raw outputs into rows behind it. No dense mask leaves it. Batches are formed in the order of
+the plan within one shard, so a shard gives the same masks whenever and wherever it runs.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.errors import ItemError, SegjobsError
+from segjobs.jobs.engine.shards import TIMES_SCHEMA
+from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
+from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
+from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
+from segjobs.manifest.schema import ModelCard
+
+if TYPE_CHECKING:
+    import torch
+
+    from segjobs.models.base import Segmenter
+    from segjobs.models.batching import Computed
+
+_ENCODERS = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a decoding task or an actor needs to know; pickles small."""
+
+    decoding: Decoding
+    author: Author
+    model: ModelConfig
+    card: ModelCard
+    postprocess: PostprocessConfig
+    batch_size: int
+    precision: str
+    device: str
+    threads: int
+
+
+def _build(settings: Settings) -> "Segmenter":
+    from segjobs.models.registry import build
+
+    return build(
+        settings.model,
+        settings.decoding.storage,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+    )
+
+
+@dataclass
+class _Prepared:
+    """An image at the network's size; the original's pixels are let go, its size is kept."""
+
+    loaded: Loaded
+    size_hw: tuple[int, int] = (0, 0)
+    tensor: "torch.Tensor | None" = None
+
+
+@dataclass
+class _Flight:
+    """A batch on the device; ``start_s`` by ``time.perf_counter``."""
+
+    batch: list[_Prepared]
+    computed: "Computed"
+    start_s: float
+
+
+@dataclass
+class _Shard:
+    """A shard at work: ``rows`` by image_id, in the order of the plan; batches on the device; outputs being encoded."""
+
+    rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = field(default_factory=dict)
+    flights: deque[Future[_Flight]] = field(default_factory=deque)
+    encoding: deque[Future[dict[str, Any]]] = field(default_factory=deque)
+
+
+class Predictor:
+    """One model on one device; called with shards, by several threads at a time."""
+
+    def __init__(self, settings: Settings, report: OnStuck) -> None:
+        from segjobs.models.batching import beside_the_network, compute_single_threaded
+        from segjobs.models.postprocess import to_segments
+
+        self._settings = settings
+        self._to_segments = to_segments
+        self._beside_the_network = beside_the_network
+        self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
+        self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
+        self._device = ThreadPoolExecutor(1, "device")
+        self._turn = Lock()
+        self._landed_s = 0.0
+        # An actor that dies in its constructor is started again and again: say why at the first shard instead.
+        self._broken: SegjobsError | None = None
+        try:
+            self._segmenter = self._device.submit(_build, settings).result()
+        except SegjobsError as error:
+            self._broken = error
+        self._watchdog = Watchdog(settings.decoding.deadline_s, report)
+
+    def predict(self, items: pa.Table) -> pa.Table:
+        """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
+        if self._broken:
+            raise self._broken
+        shard = _Shard()
+        prepared = self._prepare_ahead(items)
+        # One shard after the other: two that shared the device would end together and leave it idle.
+        with self._turn:
+            for batch in self._batches(prepared, shard.rows):
+                shard.flights.append(self._device.submit(self._launch, batch))
+                if len(shard.flights) > 1:  # one batch on the device, one ready behind it
+                    self._land(shard)
+        while shard.flights:
+            self._land(shard)
+        done = (row.result() if isinstance(row, Future) else row for row in shard.rows.values())
+        return rows_table(done, TIMES_SCHEMA, items)
+
+    def _prepare_ahead(self, items: pa.Table) -> Iterator[_Prepared]:
+        """Every item in order, prepared by the decoding threads a bounded number ahead, from this call on."""
+        planned = planned_items(items)
+        packed = "pixels" in items.column_names
+        ahead = 2 * self._settings.batch_size + self._settings.decoding.threads
+
+        def prepare(number: int) -> _Prepared:
+            item = planned[number]
+            loaded = unpack(items, number, item) if packed else load(item, self._settings.decoding, self._watchdog)
+            with self._watchdog.holding([item.path]):
+                return self._prepare(loaded)
+
+        futures = (self._decoders.submit(prepare, number) for number in range(len(planned)))
+        window = deque(islice(futures, ahead))
+
+        def results() -> Iterator[_Prepared]:
+            while window:
+                yield window.popleft().result()
+                window.extend(islice(futures, 1))
+
+        return results()
+
+    def _prepare(self, loaded: Loaded) -> _Prepared:
+        prepared = _Prepared(loaded)
+        if loaded.image is not None:
+            start = time.perf_counter()
+            prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
+            try:
+                prepared.tensor = self._segmenter.preprocess(loaded.image)
+            except ItemError as error:
+                loaded.error = error
+            loaded.image = None
+            loaded.decode_ms += 1000 * (time.perf_counter() - start)
+        return prepared
+
+    def _batches(self, prepared: Iterable[_Prepared], rows: dict[str, Any]) -> Iterator[list[_Prepared]]:
+        """Batches as the model takes them; failed items become rows on the way.
+
+        ``rows`` gets its keys here, in the order of the plan.
+        """
+        waiting: dict[Any, list[_Prepared]] = {}
+        for one in prepared:
+            item = one.loaded.item
+            rows[item.path] = {}
+            if one.tensor is None:
+                rows[item.path] = self._failed(one.loaded)
+                continue
+            group = tuple(one.tensor.shape) if self._segmenter.same_size_batches else None
+            batch = waiting.setdefault(group, [])
+            batch.append(one)
+            if len(batch) == self._settings.batch_size:
+                yield waiting.pop(group)
+        yield from waiting.values()
+
+    def _launch(self, batch: list[_Prepared]) -> _Flight:
+        """On the device's thread: one batch to the network."""
+        from segjobs.models.batching import launch
+
+        start_s = time.perf_counter()
+        with self._watchdog.holding([one.loaded.item.path for one in batch]):
+            tensors = [one.tensor for one in batch if one.tensor is not None]
+            return _Flight(batch, launch(self._segmenter, tensors), start_s)
+
+    def _land(self, shard: _Shard) -> None:
+        """Wait for the shard's first batch on the device, hand its outputs on to the encoders, a bounded number."""
+        flight = shard.flights.popleft().result()
+        with self._watchdog.holding([one.loaded.item.path for one in flight.batch]):
+            flight.computed.wait()
+        landed_s = time.perf_counter()
+        spent_s = landed_s - max(flight.start_s, self._landed_s)  # a GPU's next batch is launched while it computes
+        self._landed_s = landed_s
+        for one, output in zip(flight.batch, flight.computed.outputs, strict=True):
+            if isinstance(output, ItemError) and output.code == "GPU_OOM":
+                output = self._again_alone(one, shard)
+            one.tensor = None
+            future = self._encoders.submit(self._encode, one, output, 1000 * spent_s / len(flight.batch))
+            shard.rows[one.loaded.item.path] = future
+            shard.encoding.append(future)
+        while len(shard.encoding) > 2 * self._settings.batch_size + _ENCODERS:
+            shard.encoding.popleft().result()
+
+    def _again_alone(self, one: _Prepared, shard: _Shard) -> Any:
+        """The output of an image that did not fit on the device, with nothing of its shard beside it."""
+        for flight in shard.flights:
+            flight.result().computed.wait()
+        while shard.encoding:
+            shard.encoding.popleft().result()
+        computed = self._device.submit(self._launch, [one]).result().computed
+        with self._watchdog.holding([one.loaded.item.path]):
+            computed.wait()
+        return computed.outputs[0]
+
+    def _encode(self, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
+        """Raw output of one image → its row: back to the original size, post-processed, as RLE."""
+        start = time.perf_counter()
+        loaded = one.loaded
+        try:
+            if isinstance(output, ItemError):
+                raise output
+            with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
+                prediction = self._segmenter.postprocess(output, one.size_hw)
+                segments, confidence = self._to_segments(
+                    prediction, self._settings.card.categories, self._settings.postprocess
+                )
+        except ItemError as error:
+            loaded.error = error
+            return self._failed(loaded, forward_ms=forward_ms)
+        row = ok_row(
+            loaded.item,
+            self._settings.author,
+            sha256=loaded.sha256 or "",
+            size_hw=one.size_hw,
+            segments=segments,
+            confidence=confidence,
+        )
+        encode_ms = 1000 * (time.perf_counter() - start)
+        return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Off the device, between two shards, for those who need its memory meanwhile."""
+        from segjobs.models.batching import set_aside
+
+        if self._broken:
+            raise self._broken
+        with self._turn, set_aside(self._segmenter, self._device):
+            yield
+
+    def failed(self, item: pa.Table, error: ItemError) -> pa.Table:
+        """The row of one planned item (a table of one) that nothing else is known of."""
+        return rows_table([self._failed(Loaded(planned_items(item)[0], error=error))], TIMES_SCHEMA, item)
+
+    def _failed(self, loaded: Loaded, *, forward_ms: float = 0.0) -> dict[str, Any]:
+        assert loaded.error is not None  # noqa: S101
+        row = failed_row(loaded.item, self._settings.author, loaded.error, sha256=loaded.sha256)
+        return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}
+
+
+def _times(loaded: Loaded) -> dict[str, float]:
+    return {"read_ms": loaded.read_ms, "decode_ms": loaded.decode_ms}

@@ -1,0 +1,135 @@
+"""A model on a device of this process: planned items in, rows out, to the pixel; in the order of the plan; no Ray."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardConfig
+from segjobs.errors import ItemError, WeightsError
+from segjobs.jobs.engine.shards import TIMES_SCHEMA
+from segjobs.jobs.label.decode import Decoding, decoding_tasks
+from segjobs.jobs.label.predictor import Predictor, Settings
+from segjobs.manifest.plan import make_plan
+from segjobs.manifest.rle import paint
+from segjobs.manifest.rows import Author
+from segjobs.models.registry import resolve
+from segjobs.sources.images import list_images
+from segjobs.storage import Storage
+from tests.jobs.label.test_job import picture, save
+from tests.toy_model import NOT_FINITE, expected_ids
+
+STORAGE = Storage()
+MODEL = ModelConfig.model_validate({"name": "tests.toy_model:build"})
+SETTINGS = Settings(
+    decoding=Decoding(STORAGE, max_pixels=10**6, threads=2, deadline_s=600),
+    author=Author("run", "toy"),
+    model=MODEL,
+    card=resolve(MODEL, STORAGE),
+    postprocess=PostprocessConfig(),
+    batch_size=2,
+    precision="fp32",
+    device="cpu",
+    threads=1,
+)
+
+
+def items_of(folder: Path) -> pa.Table:
+    """The images of a folder as one shard."""
+    items = make_plan(list_images(STORAGE, InputConfig(uri=str(folder))), ShardConfig(images=1000)).items
+    return items.append_column("shard_key", pa.array(["key"] * items.num_rows))
+
+
+def check_masks(row: dict[str, Any], image: np.ndarray) -> None:
+    segments = [(segment["category_id"], segment["segmentation"]["counts"]) for segment in row["segments"]]
+    assert np.array_equal(paint(segments, (row["height"], row["width"])), expected_ids(image))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> dict[str, np.ndarray]:
+    """Images of two sizes by turns, in batches of two: one of each size is left over."""
+    sizes = [(12, 16), (9, 7)]
+    return {f"{n}.png": save(tmp_path / f"{n}.png", picture(n, sizes[n % 2])) for n in range(6)}
+
+
+def test_every_image_its_masks_in_the_order_of_the_plan(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    items = items_of(tmp_path)
+    rows = Predictor(SETTINGS, print).predict(items)
+    assert rows["image_id"].to_pylist() == sorted(photos)
+    assert rows["shard_key"].to_pylist() == ["key"] * 6
+    assert set(TIMES_SCHEMA.names) < set(rows.column_names)
+    for row in rows.to_pylist():
+        assert (row["status"], row["run_id"], row["model"]) == ("ok", "run", "toy")
+        check_masks(row, photos[row["image_id"]])
+
+
+def test_what_fails_is_a_row_beside_the_others(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    not_finite = picture(1, (9, 7))
+    not_finite[0, 0, 2] = NOT_FINITE
+    save(tmp_path / "1.png", not_finite)
+    items = items_of(tmp_path)
+    (tmp_path / "2.png").unlink()
+    rows = {row["image_id"]: row for row in Predictor(SETTINGS, print).predict(items).to_pylist()}
+    codes = {name: row["error"] and row["error"]["code"] for name, row in rows.items()}
+    assert codes == {
+        "0.png": "UNREADABLE",
+        "1.png": "NON_FINITE",
+        "2.png": "NOT_FOUND",
+        **dict.fromkeys(("3.png", "4.png", "5.png")),
+    }
+    for name in ("3.png", "4.png", "5.png"):
+        check_masks(rows[name], photos[name])
+
+
+def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    items = items_of(tmp_path)
+    predictor = Predictor(SETTINGS, print)
+    read = predictor.predict(items)
+    given = predictor.predict(decoding_tasks(SETTINGS.decoding, print).work(items))
+    columns = [name for name in read.column_names if name not in TIMES_SCHEMA.names]
+    assert given.select(columns) == read.select(columns)
+
+
+def test_shards_of_several_threads_keep_to_themselves(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    items = items_of(tmp_path)
+    shards = [items.slice(0, 3), items.slice(3)] * 4
+    predictor = Predictor(SETTINGS, print)
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(predictor.predict, shards))
+    for shard, rows in zip(shards, made, strict=True):
+        assert rows["image_id"] == shard["image_id"]
+        for row in rows.to_pylist():
+            check_masks(row, photos[row["image_id"]])
+
+
+def test_a_model_that_cannot_be_built_says_so_at_the_first_shard(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    weights = ModelConfig.model_validate({"name": "fcn_resnet50", "weights": str(tmp_path / "none.safetensors")})
+    predictor = Predictor(replace(SETTINGS, model=weights), print)
+    for use in (partial(predictor.predict, items_of(tmp_path)), predictor.set_aside().__enter__):
+        with pytest.raises(WeightsError, match=r"none\.safetensors"):
+            use()
+
+
+def test_the_row_of_an_image_that_killed_its_process(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    item = items_of(tmp_path).slice(2, 1)
+    (row,) = Predictor(SETTINGS, print).failed(item, ItemError("CRASHED", "its worker died")).to_pylist()
+    assert (row["image_id"], row["status"]) == ("2.png", "failed")
+    assert row["error"] == {"code": "CRASHED", "message": "its worker died"}
+
+
+def test_neither_ray_nor_torch_is_imported_for_it() -> None:
+    script = (
+        "import sys, segjobs.jobs.label.predictor\n"
+        "print({name.partition('.')[0] for name in sys.modules} & {'ray', 'torch'})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
