@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from segjobs.config import LabelConfig, load_config
-from segjobs.errors import ExitCode
-from segjobs.jobs.label.job import label
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.rle import decode
 from segjobs.models.table import MODELS
 from segjobs.storage import Storage
+from tests.in_process import label_in_process
 
 COLLECTIONS = ("coco_mini/train2017", "camvid/images/val")
 HEAVY = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
@@ -19,7 +18,6 @@ HEAVY = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.usefixtures("ray_session")
 def test_real_photographs(name: str, shared_data: Path, tmp_path: Path) -> None:
     photos = [path for one in COLLECTIONS for path in sorted((shared_data / one).iterdir())[:3]]
     (tmp_path / "photos.txt").write_text("\n".join(map(str, photos)))
@@ -30,11 +28,10 @@ def test_real_photographs(name: str, shared_data: Path, tmp_path: Path) -> None:
         "model.weights=none",
         f"model.resize={'short:96' if name in HEAVY else '64x64'}",
         "shard.images=3",
-        "compute.actors=1",
     ]
     if name in HEAVY:
         overrides.append("model.options.box_detections_per_img=10")
-    assert label(load_config(LabelConfig, None, overrides)).exit_code == ExitCode.DONE
+    assert label_in_process(load_config(LabelConfig, None, overrides)).ok == 6
     rows = list(read_rows(Storage(), str(tmp_path / "out")))
     assert len(rows) == 6
     assert {row["status"] for row in rows} == {"ok"}

@@ -19,13 +19,12 @@ from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
 from segjobs.config import LabelConfig, load_config
-from segjobs.errors import ExitCode
-from segjobs.jobs.label.job import label
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.rle import decode, paint
 from segjobs.models.resize import resize_image, target_size, to_tensor
 from segjobs.sources.decode import decode_image
 from segjobs.storage import Storage
+from tests.in_process import label_in_process
 
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 SEMANTIC = [
@@ -38,7 +37,7 @@ SEMANTIC = [
 ]
 SLACK = 6.0
 """Two logits of ours and two of torchvision's may each be off by the error of float32, measured on one of the two."""
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def pixels_of(photo: Path) -> torch.Tensor:
@@ -79,8 +78,8 @@ def logits_of(network: torch.nn.Module, pixels: torch.Tensor, size_hw: tuple[int
 def labelled(tmp_path: Path, photos: Path, name: str, batch_size: int, *overrides: str) -> list[dict[str, Any]]:
     output = str(tmp_path / f"batch{batch_size}")
     common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=3"]
-    weights = [f"model.weights={tmp_path / 'seeded.pth'}", f"compute.batch_size={batch_size}", "compute.actors=1"]
-    assert label(load_config(LabelConfig, None, [*common, *weights, *overrides])).exit_code == ExitCode.DONE
+    weights = [f"model.weights={tmp_path / 'seeded.pth'}", f"compute.batch_size={batch_size}"]
+    assert label_in_process(load_config(LabelConfig, None, [*common, *weights, *overrides])).ok == 3
     return list(read_rows(Storage(), output))
 
 

@@ -1,4 +1,7 @@
-"""A driver killed at any moment, and the same command again: nothing lost, nothing twice, not a byte else."""
+"""A driver killed in mid-run, and the same command again: nothing lost, nothing twice, not a byte else.
+
+What dies between any two steps of a run: ``tests/jobs/engine/test_crash_points.py``.
+"""
 
 import json
 from pathlib import Path
@@ -8,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from segjobs.config import LabelConfig, load_config
 from tests.flow_process import flow, run_flow
+from tests.in_process import label_in_process
 
 # Each starts several processes with a Ray of their own: minutes on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -26,7 +31,7 @@ def predicted(log: Path) -> list[int]:
     return sorted(int(line) for path in log.iterdir() for line in path.read_text().split())
 
 
-def test_a_driver_killed_at_several_points_ends_as_an_undisturbed_run(tmp_path: Path) -> None:
+def test_a_driver_killed_in_mid_run_ends_as_an_undisturbed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     for number in range(IMAGES):
         image = np.random.default_rng(number).integers(0, 256, (9, 11, 3), np.uint8)
@@ -43,32 +48,19 @@ def test_a_driver_killed_at_several_points_ends_as_an_undisturbed_run(tmp_path: 
         return folder
 
     log = log_of("whole")
-    code, _, err = run_flow("label", *command(tmp_path / "whole"), TOY_LOG=str(log))
-    assert code == 0, err
+    monkeypatch.setenv("TOY_LOG", str(log))
+    label_in_process(load_config(LabelConfig, None, command(tmp_path / "whole")))
     assert predicted(log) == list(range(IMAGES))
 
     out = tmp_path / "killed"
-    standing: dict[str, bytes] = {}
-    stops = (0, 6)
-    for stop_at in stops:  # parts: right after the plan, then in the middle
-        log = log_of(str(stop_at))
-        with flow("label", *command(out), TOY_LOG=str(log), TOY_SLEEP_S="0.6") as running:
-            running.wait_until(
-                lambda stop_at=stop_at: (
-                    (out / "plan.parquet").exists() and (not stop_at or len(parts_of(out)) >= stop_at)
-                )
-            )
-            running.process.kill()
-            assert running.wait()[0] == -9
-            if stop_at == stops[-1]:  # the others lose their workers too, as when a node goes
-                assert running.left_alive() == [], "Ray's processes end with their driver"
-        again = {n for name in standing for n in _numbers(name)} & set(predicted(log))
-        assert not again, f"images of parts that stood were predicted again: {again}"
-        after = parts_of(out)
-        assert {name: after[name] for name in standing} == standing
-        assert not (out / "run.json").exists()
-        standing = after
-    assert 0 < len(standing) < IMAGES // SHARD, "the last kill was in mid-run too"
+    with flow("label", *command(out), TOY_LOG=str(log_of("killed")), TOY_SLEEP_S="0.6") as running:
+        running.wait_until(lambda: len(parts_of(out)) >= 6)
+        running.process.kill()
+        assert running.wait()[0] == -9
+        assert running.left_alive() == [], "Ray's processes end with their driver"
+    standing = parts_of(out)
+    assert not (out / "run.json").exists()
+    assert 0 < len(standing) < IMAGES // SHARD, "the kill was in mid-run"
 
     log = log_of("last")
     code, stdout, err = run_flow("label", *command(out), TOY_LOG=str(log))

@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segjobs.config import LabelConfig, TrainConfig, load_config
+from segjobs.errors import ConflictError
+from segjobs.jobs.label.job import label
+from segjobs.jobs.train.job import train
 from tests.flow_process import flow, run_flow
 from tests.trainings import scenes
 
-# Each starts a Ray of its own, with Ray Train's actors: a minute on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+# What is stopped or killed has a Ray of its own; the others share the session's.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400), pytest.mark.usefixtures("ray_session")]
 
 STEPS = 30
 
@@ -42,13 +46,11 @@ def command(data: str, output: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(ray_session: None, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed training on one worker."""
     output = tmp_path_factory.mktemp("whole") / "model"
-    code, stdout, err = run_flow("train", *command(data, output))
-    assert code == 0, err
-    assert json.loads(stdout)["steps"] == STEPS
-    assert "validation mIoU" in err and "ETA" in err
+    result = train(load_config(TrainConfig, None, command(data, output)))
+    assert (result.exit_code, result.steps) == (0, STEPS)
     return output
 
 
@@ -63,8 +65,7 @@ def score(output: Path) -> float:
 
 def test_two_workers_learn_what_one_does(data: str, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
-    code, _, err = run_flow("train", *command(data, output, "compute.workers=2", "batch_size=2"))
-    assert code == 0, err
+    train(load_config(TrainConfig, None, command(data, output, "compute.workers=2", "batch_size=2")))
     # Sums in another order: 1e-6 in the first steps, which the training amplifies.
     np.testing.assert_allclose(losses(output), losses(whole), rtol=1e-3)
     assert score(output) == pytest.approx(score(whole), abs=5e-3)
@@ -73,9 +74,8 @@ def test_two_workers_learn_what_one_does(data: str, whole: Path, tmp_path: Path)
 def test_the_model_labels(data: str, whole: Path, tmp_path: Path) -> None:
     images = Path(data).parent / "images"
     arguments = [f"input.uri={images}", f"output.uri={tmp_path / 'found'}", f"model.weights={whole}"]
-    code, stdout, err = run_flow("label", *arguments, "model.name=lraspp_mobilenet_v3_large")
-    assert code == 0, err
-    assert json.loads(stdout)["ok"] == 10
+    result = label(load_config(LabelConfig, None, [*arguments, "model.name=lraspp_mobilenet_v3_large"]))
+    assert (result.exit_code, result.ok) == (0, 10)
 
 
 def last_step(output: Path) -> int:
@@ -83,7 +83,9 @@ def last_step(output: Path) -> int:
     return max((int(path.stem.partition("-")[2]) for path in output.glob("checkpoints/step-*.pt")), default=0)
 
 
-def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, whole: Path, tmp_path: Path) -> None:
+def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(
+    data: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "model"
     with flow("train", *command(data, output)) as running:
         running.wait_until(lambda: last_step(output) >= 2)
@@ -101,15 +103,16 @@ def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(data: str, w
     killed = last_step(output)
     assert killed < STEPS, "the kill was in mid-training"
     assert not (output / "model.json").exists()
-    code, _, err = run_flow("train", *command(data, output, "optimiser.learning_rate=0.1"))
-    assert code == 2
-    assert "optimiser.learning_rate was 0.003, is 0.1" in err
-    code, _, err = run_flow("train", *command(data, output))
+    with pytest.raises(ConflictError, match=r"optimiser\.learning_rate was 0\.003, is 0\.1"):
+        train(load_config(TrainConfig, None, command(data, output, "optimiser.learning_rate=0.1")))
+    code, stdout, err = run_flow("train", *command(data, output))
     assert code == 0, err
+    assert json.loads(stdout)["steps"] == STEPS
     assert f"going on from the checkpoint of step {killed}" in err
+    assert "validation mIoU" in err and "ETA" in err
     assert losses(output) == losses(whole)
     assert score(output) == score(whole)
     assert (output / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    code, stdout, err = run_flow("train", *command(data, output))
-    assert code == 0 and "nothing to do" in err
-    assert json.loads(stdout)["score"] == score(whole)
+    again = train(load_config(TrainConfig, None, command(data, output)))
+    assert (again.exit_code, again.score) == (0, score(whole))
+    assert "nothing to do" in capsys.readouterr().err

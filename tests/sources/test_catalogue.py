@@ -441,7 +441,7 @@ def test_damage_at_random_gives_pixels_or_an_item_error(name: str, edits: list[t
             assert error.code in (U, T, L, MODE)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_hundred_thousand_tiny_files_are_planned(tmp_path: Path) -> None:
     for number in range(100_000):
         if not number % 1000:

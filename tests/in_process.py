@@ -1,0 +1,23 @@
+"""A label job without Ray: the same plan, stages, parts and run.json, one shard after the other in this process.
+
+What only asks which masks come out needs no cluster, whose start and whose workers' imports take most of a small job.
+"""
+
+from segjobs.config import LabelConfig
+from segjobs.jobs.engine.cluster import Layout
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.run import Summary, run_job
+from segjobs.jobs.label.job import _job, _resolve, _settings, plan_input, stages_of
+from segjobs.storage import Storage
+
+LAYOUT = Layout(min_actors=1, max_actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=2, decode="actor")
+
+
+def label_in_process(config: LabelConfig) -> Summary:
+    """Run the job that ``config`` describes, from its beginning to run.json."""
+    storage = Storage(config.storage)
+    card = _resolve(config, storage)
+    job = _job(config, plan_input(config, storage), card)
+    stages = stages_of(_settings(config, storage, job, card, LAYOUT), LAYOUT)
+    return run_job(storage, job, stages, Progress("label"), executor=InProcess())
