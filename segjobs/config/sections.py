@@ -138,7 +138,7 @@ class DecodeConfig(Section):
 
 
 class ModelConfig(Section):
-    name: str = Field(description="a model of the table in README.md, or package.module:factory")
+    name: str = Field(description="a model of the table in flows/README.md, or package.module:factory")
     weights: Annotated[str, AfterValidator(_check_weights)] = Field(
         default="default",
         description="'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev, or 'none' (random, by seed)",

@@ -1,6 +1,6 @@
 """The same masks as other evaluators would score them: one full confusion matrix in, their figures out.
 
-Every row of METRICS.md's table follows from the sparse confusion of each image (``confusion.py``):
+Every row of README.md's table of conventions follows from the sparse confusion of each image (``confusion.py``):
 
     full_matrix, added over images → ignore → CONVENTIONS[name] → ConventionScores
     counts.from_confusion of a block of images → per_image, added over blocks → its mean

@@ -34,8 +34,8 @@ def check_access(target: str, compute: ClusterConfig) -> None:
     if not (host is None or _is_loopback(host) or _SUBMITTED in os.environ or compute.allow_unauthenticated):
         raise ClusterError(
             f"Ray at {target!r} is another machine's, and {_MODE} is not 'token': whoever reaches its ports can run "
-            f"code there and in its jobs. Start it with {_MODE}=token and set that here too (README, Security), or "
-            "accept it with compute.allow_unauthenticated=true"
+            f"code there and in its jobs. Start it with {_MODE}=token and set that here too (flows/README.md, "
+            "Security), or accept it with compute.allow_unauthenticated=true"
         )
 
 
