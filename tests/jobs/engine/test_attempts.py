@@ -1,0 +1,49 @@
+"""The record of a run: what attempts tell it, and what the driver hears, without Ray and as an actor."""
+
+import time
+
+import pyarrow as pa
+
+from segjobs.jobs.engine.attempts import DEATHS, AttemptLog, Begun, News, open_attempts
+from segjobs.storage import Storage
+
+
+def test_a_shard_that_was_begun_and_never_ended_was_a_death() -> None:
+    log = AttemptLog()
+    assert [log.begin("a").deaths for _ in range(DEATHS)] == [0, 1, 2]
+    log.begin("b")
+    log.end("b")
+    assert log.news() == News([], {})
+    assert log.begin("a") == Begun(3, stopping=False)
+    assert log.begin("b") == Begun(0, stopping=False)
+    assert log.news().lines == ["a: 3 workers died on it; its images are tried in child processes"]
+    assert log.stop() == 6
+    assert log.begin("c") == Begun(0, stopping=True)
+
+
+def test_news_are_heard_once_and_a_shard_s_last_count_is_what_counts() -> None:
+    log = AttemptLog()
+    log.count(7, 0, 0)
+    log.count(7, 2, 1)
+    log.count(9, 5, 0)
+    log.tell("a line")
+    assert log.news() == News(["a line"], {7: (2, 1), 9: (5, 0)})
+    assert log.news() == News([], {})
+    log.count(7, 0, 0)
+    assert log.news().counts == {7: (0, 0)}, "another attempt at it begins"
+
+
+def test_rows_are_counted_from_the_beginning_of_an_attempt_to_its_end(ray_session: None) -> None:
+    import ray
+
+    attempts = open_attempts(Storage(), "out")
+    on_row = attempts.counting(pa.table({"shard": [7, 7, 7]}))
+    assert ray.get(attempts.record.news.remote()).counts == {7: (0, 0)}
+    for status in ("ok", "failed", "ok"):
+        on_row({"status": status})
+    assert ray.get(attempts.record.news.remote()).counts == {7: (2, 1)}, "its end is told at once"
+    on_row = attempts.counting(pa.table({"shard": [8, 8, 8]}))
+    on_row({"status": "ok"})
+    time.sleep(1.1)
+    on_row({"status": "ok"})
+    assert ray.get(attempts.record.news.remote()).counts == {8: (2, 0)}, "and between them once a second"
