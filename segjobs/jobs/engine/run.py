@@ -229,8 +229,8 @@ def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInf
         "examples": dict(sorted(summary.examples.items())),
         "timings": {
             "seconds": round(summary.seconds, 3),
-            "start": summary.start_seconds,
             "stages": summary.stage_seconds,
+            "start": summary.start_seconds,
         },
         "identity": {**job.identity, "input": job.plan.digest},
         "footer": json.loads(job.footer.to_bytes()),
