@@ -143,7 +143,7 @@ def _init(target: str, **options: Any) -> None:
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error
 
 
