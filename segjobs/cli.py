@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -148,7 +149,8 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
             sys.stdout.write(to_yaml(config))
             return ExitCode.DONE
         with kept_for_the_result():
-            job = verb.job()
+            with _importing(name):
+                job = verb.job()
             result = job(config, dry_run=True) if verb.dry_run and arguments.dry_run else job(config)
         sys.stdout.write(result.text())
         return result.exit_code
@@ -160,6 +162,12 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{redact(shlex.join(sys.orig_argv))}\n")
         return ExitCode.STOPPED
+
+
+def _importing(name: str) -> AbstractContextManager[None]:
+    from segjobs.jobs.engine.progress import importing  # not for --help
+
+    return importing(name)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

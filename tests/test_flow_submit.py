@@ -2,99 +2,33 @@
 
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from segjobs.config import StorageConfig
 from segjobs.manifest.parts import list_parts, read_rows
 from segjobs.storage import Storage
-from tests.flow_process import REPOSITORY
+from tests.ray_head import Head, ray_head, wait_for
 from tests.test_flow_s3 import image, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-RAY = str(Path(sys.executable).parent / "ray")
 IMAGES = 24  # far more than are in flight when the stop comes
-_LONGEST_S = 300
-_STARTS = 3
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + _LONGEST_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def head(s3_server: StorageConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """The address of the job server, and the environment of who may use it."""
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("a" * 64)
-    token.chmod(0o600)
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    environment |= {"RAY_JOB_STOP_WAIT_TIME_S": "60", "TOY_SLEEP_S": "1", "PYTHONPATH": str(REPOSITORY)}
-    environment |= {"PATH": f"{Path(RAY).parent}:{os.environ['PATH']}"}  # whose python the job runs with
-    environment.pop("RAY_ADDRESS", None)
-    with ExitStack() as stack:
-        # On a busy machine a part of the head can give up waiting for another, and all of it ends.
-        started = (start_head(stack, environment, token.parent / "log") for _ in range(_STARTS))
-        address = next((found for found in started if found), None)
-        assert address, (token.parent / "log").read_text()
-        yield address, environment
+def head(s3_server: StorageConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with ray_head(tmp_path_factory.mktemp("head"), RAY_JOB_STOP_WAIT_TIME_S="60", TOY_SLEEP_S="1") as started:
+        yield started
 
 
-def start_head(stack: ExitStack, environment: dict[str, str], log_file: Path) -> str | None:
-    """The address of its job server, once all parts of it are there; None where it ended."""
-    port, client_port = free_port(), free_port()
-    command = [RAY, "start", "--head", "--block", f"--port={free_port()}"]
-    command += ["--num-cpus=2", "--num-gpus=1"]  # the GPU is in the books only, for the layout; the toy needs none
-    command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
-    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]
-    log = stack.enter_context(log_file.open("ab"))
-    node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-    stack.callback(node.send_signal, signal.SIGTERM)
-    address = f"http://127.0.0.1:{port}"
-
-    def stands() -> bool:
-        listening = (one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
-        ready = any(place and place.port == client_port for place in listening)
-        return ready and ray_job(environment, address, "list").returncode == 0
-
-    wait_for(lambda: node.poll() is not None or stands())
-    return address if node.poll() is None else None
-
-
-def ray_job(environment: dict[str, str], address: str, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [RAY, "job", verb, "--address", address, *words]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_submitted_jobs_end_as_the_same_commands_do(
-    head: tuple[str, dict[str, str]], s3_server: StorageConfig, tmp_path: Path
-) -> None:
+def test_submitted_jobs_end_as_the_same_commands_do(head: Head, s3_server: StorageConfig, tmp_path: Path) -> None:
     import segjobs.jobs  # noqa: F401  # sets Ray's environment before Ray is imported
 
     from ray.job_submission import JobStatus, JobSubmissionClient  # isort: skip
 
-    address, environment = head
     root = f"s3://segjobs/{tmp_path.name}"
     storage = Storage(s3_server)
     for number in range(IMAGES):
@@ -108,15 +42,15 @@ def test_submitted_jobs_end_as_the_same_commands_do(
     ]
     words += ["shard.images=1", "compute.actors=1", "max_failed_fraction=0"]
 
-    refused = ray_job({**environment, "RAY_AUTH_TOKEN_PATH": os.devnull}, address, "list")
+    refused = head.job("list", RAY_AUTH_TOKEN_PATH=os.devnull)
     assert refused.returncode != 0, "no token, no answer"
 
-    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-    client = JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})  # this process's Ray has none
+    token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    client = JobSubmissionClient(head.jobs, headers={"Authorization": f"Bearer {token}"})  # this process's Ray has none
 
     def submit(name: str, *more: str, wait: bool = True) -> int | None:
         options = ["--submission-id", name, "--working-dir", ".", *([] if wait else ["--no-wait"])]
-        done = ray_job(environment, address, "submit", *options, "--", "python", "flows/label.py", *words, *more)
+        done = head.job("submit", *options, "--", "python", "flows/label.py", *words, *more)
         code = client.get_job_info(name).driver_exit_code
         if wait:
             assert done.returncode == int(code != 0), done.stdout + done.stderr

@@ -19,10 +19,17 @@ class RunCounts:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of the attempt that finished the run, and of its stages, summed over workers."""
+    """Seconds of the attempt that finished the run, of its stages, summed over workers, and of its start, by phase.
+
+    ``start``: None where the release that made the run did not keep it.
+    """
 
     seconds: float
     stages: dict[str, float]
+    start: dict[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class RunInfo:
             "counts": asdict(self.counts),
             "failures": self.failures,
             "examples": self.examples,
-            "timings": asdict(self.timings),
+            "timings": self.timings.to_json(),
             "identity": self.identity,
             "footer": self.footer.to_json(),
             "config": self.config,

@@ -1,6 +1,6 @@
 """Attempts at shards, on the record: an actor of one run that counts deaths, and what workers ask it.
 
-    worker: begin(shard) → do the work │ do it in isolation │ leave it;  end(shard)
+    worker: begin(shard) → do the work, counting its images │ do it in isolation │ leave it;  end(shard)
     driver: what the workers have to say;  no more shards from now on
 
 Ray starts a worker that died anew and gives it the same shard again, without end. A shard that was
@@ -9,7 +9,10 @@ them it is worked on in child processes, where an image can only kill the child.
 memory beside the driver; should it be lost, the count begins again.
 """
 
+import threading
+import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +20,12 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from segjobs.jobs.engine.executor import Work, work_on
+from segjobs.jobs.engine.executor import OnRow, Work, work_on
 from segjobs.storage import Storage
 
 DEATHS = 3
 """So many workers may die on a shard; then it is worked on in isolation."""
+_COUNT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,21 @@ class Begun:
     stopping: bool
 
 
+@dataclass(frozen=True)
+class News:
+    """What the driver has not heard yet: lines for a person, and (ok, failed) images of shards that are at work."""
+
+    lines: list[str]
+    counts: dict[int, tuple[int, int]]
+
+
 class AttemptLog:
     """The actor's state; one thread, calls of microseconds."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._lines: list[str] = []
+        self._counts: dict[int, tuple[int, int]] = {}
         self._stopping = False
         self._begun = 0
 
@@ -57,10 +70,15 @@ class AttemptLog:
         """A line for the person at the driver."""
         self._lines.append(line)
 
-    def news(self) -> list[str]:
-        """The lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
+    def count(self, number: int, ok: int, failed: int) -> None:
+        """So many images of a shard have their rows, in the attempt that is at it."""
+        self._counts[number] = (ok, failed)
+
+    def news(self) -> News:
+        """What came since the last call."""
+        news = News(self._lines, self._counts)
+        self._lines, self._counts = [], {}
+        return news
 
     def stop(self) -> int:
         """From now on shards are left as they are; how many attempts were begun before."""
@@ -92,6 +110,10 @@ class Attempts:
         finally:
             self.record.end.remote(shard)  # an exception of ours is no death
 
+    def counting(self, items: pa.Table) -> OnRow:
+        """Counts the rows of one attempt at a shard, for the person at the driver."""
+        return _RowCount(self.record, items["shard"][0].as_py(), items.num_rows)
+
     def tell_stuck(self, names: list[str]) -> None:
         """Tell the person at the driver which images a watchdog ends this process for."""
         node = ray.util.get_node_ip_address()
@@ -100,6 +122,31 @@ class Attempts:
     def tell(self, line: str) -> None:
         """A line for the person at the driver; waits until it is on the record."""
         ray.get(self.record.tell.remote(line))
+
+
+class _RowCount:
+    """Tells the record at the beginning and at the end, and between them once a second: a call without an answer."""
+
+    def __init__(self, record: Any, number: int, total: int) -> None:
+        self._record = record
+        self._number = number
+        self._total = total
+        self._ok = self._failed = 0
+        self._lock = threading.Lock()
+        self._tell()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        with self._lock:
+            if row["status"] == "ok":
+                self._ok += 1
+            else:
+                self._failed += 1
+            if self._ok + self._failed == self._total or time.monotonic() >= self._next_s:
+                self._tell()
+
+    def _tell(self) -> None:
+        self._next_s = time.monotonic() + _COUNT_EVERY_S
+        self._record.count.remote(self._number, self._ok, self._failed)
 
 
 def open_attempts(storage: Storage, uri: str) -> Attempts:

@@ -2,7 +2,9 @@
 
 Ray runs whatever code reaches its ports, unless it asks for a token (``RAY_AUTH_MODE=token`` on every node and for
 every client). Ray 2.60 asks for one by default in the clusters that ``ray.init`` starts, and writes it by the umask,
-readable by all. This module refuses clusters of other machines without a token, and keeps its file to its owner.
+readable by all. ``ray start`` asks for one where RAY_AUTH_MODE says so, and, where that is not set, where it finds a
+token of its user. This module refuses clusters of other machines without a token, asks a cluster whether it takes this
+process's before Ray tries for half a minute, and keeps the token's file to its owner.
 """
 
 import ipaddress
@@ -15,6 +17,8 @@ from segjobs.config import ClusterConfig
 from segjobs.errors import ClusterError
 
 _MODE, _TOKEN, _PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # names of variables
+_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # of a head; Ray Client's server knows it not, and refuses it alike
+_ANSWER_S = 10
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers that its job server starts
 
 
@@ -27,7 +31,7 @@ def check_access(target: str, compute: ClusterConfig) -> None:
         keep_token()
         return
     if os.environ.get(_MODE, "").lower() == "token":
-        if _TOKEN not in os.environ:
+        if not os.environ.get(_TOKEN):
             _check_file(token_file())
         return
     host = _host(target)
@@ -37,6 +41,36 @@ def check_access(target: str, compute: ClusterConfig) -> None:
             f"code there and in its jobs. Start it with {_MODE}=token and set that here too (flows/README.md, "
             "Security), or accept it with compute.allow_unauthenticated=true"
         )
+
+
+def check_token(target: str) -> None:
+    """Raise ClusterError where the Ray that listens at ``target`` (``host:port``) refuses this process's token."""
+    sent = os.environ.get(_MODE, "").lower() == "token"
+    if not _refuses(target.removeprefix("ray://"), _token() if sent else None):
+        return
+    if not sent:
+        raise ClusterError(
+            f"Ray at {target!r} asks for a token, and this process sends none: set {_MODE}=token, with the cluster's "
+            f"token in {token_file()} (chmod 600), or in a file that {_PATH} names"
+        )
+    where = _TOKEN if os.environ.get(_TOKEN) else token_file()
+    raise ClusterError(f"Ray at {target!r} asks for another token than that of {where}: put there that of its head")
+
+
+def _token() -> str:
+    return (os.environ.get(_TOKEN) or token_file().read_text()).strip()
+
+
+def _refuses(address: str, token: str | None) -> bool:
+    import grpc  # not in every worker
+
+    headers = (("authorization", f"Bearer {token}"),) if token else ()
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as Ray connects
+        try:
+            channel.unary_unary(_ALIVE)(b"", timeout=_ANSWER_S, metadata=headers)
+        except grpc.RpcError as error:  # any other is for Ray to meet
+            return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
 
 
 def token_file() -> Path:
@@ -66,9 +100,13 @@ def keep_token() -> None:
 
 def _check_file(path: Path) -> None:
     try:
+        path.read_bytes()
         mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return  # there is none, or not for us: Ray says so where it needs one
+    except OSError as error:
+        raise ClusterError(
+            f"{path}: {_MODE} is 'token', and the token cannot be read there: {error.strerror}; copy it from the "
+            f"cluster's head and run chmod 600 {path}, or name its file in {_PATH}"
+        ) from error
     if mode & 0o077:
         raise ClusterError(f"{path}: others can read Ray's token (mode {mode:04o}); run chmod 600 {path}")
 

@@ -6,10 +6,12 @@ actors, decoding and writing, and says before the start what is missing.
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,9 +28,11 @@ from ray.exceptions import (
     RayError,
 )
 
+from segjobs import __version__
 from segjobs.config import ClusterConfig, ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
-from segjobs.jobs.engine.auth import check_access
+from segjobs.jobs.engine.auth import check_access, check_token
+from segjobs.jobs.engine.progress import Progress
 
 DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
@@ -43,6 +47,7 @@ _SHORTAGES: dict[type[RayError], str] = {
     OwnerDiedError: "a process that the job cannot do without was lost",
     ActorUnschedulableError: "no node can hold an actor any more",
 }
+_MISSING = re.compile(r"No module named '([^'.]+)")
 _SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _LOCAL_STARTS = 3
@@ -79,15 +84,18 @@ class Layout:
         return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
 
 
-def connect(compute: ClusterConfig) -> Resources:
+def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resources:
     """Join the cluster at ``compute.address``, else RAY_ADDRESS's, else start a local Ray; what it has.
 
-    A Ray that is already initialised in this process is used as it is. Raises ClusterError.
+    A Ray that is already initialised in this process is used as it is. ``progress``: is told of it.
+    Raises ClusterError.
     """
     if not ray.is_initialized():
         target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
-        check_access(target, compute)
-        _start(target)
+        doing = "starting Ray" if target == "local" else f"joining Ray at {target}"
+        with progress.phase("ray", doing) if progress else nullcontext():
+            check_access(target, compute)
+            _start(target)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
     # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
@@ -102,7 +110,7 @@ def connect(compute: ClusterConfig) -> Resources:
 
 
 def _check_address(target: str) -> None:
-    """Raise ClusterError where nothing listens at ``host:port``; Ray itself would try for minutes."""
+    """Raise ClusterError where nothing listens at ``host:port`` or refuses us; Ray itself would try for minutes."""
     host, separator, port = target.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdecimal():
         return  # "local", "auto": for Ray to resolve
@@ -112,6 +120,7 @@ def _check_address(target: str) -> None:
         raise ClusterError(
             f"Ray at {target!r} cannot be reached: {error}; start it there or correct compute.address"
         ) from error
+    check_token(target)
 
 
 def start_local(**options: Any) -> None:
@@ -121,17 +130,21 @@ def start_local(**options: Any) -> None:
         try:
             _init("local", include_dashboard=False, **options)
             return
-        except ClusterError:
+        except ClusterError as error:
             if not left:
-                raise
+                raise ClusterError(
+                    f"no local Ray came up in {_LOCAL_STARTS} attempts (this machine: {os.cpu_count()} CPUs, a load of "
+                    f"{os.getloadavg()[0]:.0f}): {error}; end what else runs here and run the command again, or set "
+                    "compute.address to a cluster"
+                ) from error
 
 
 def _init(target: str, **options: Any) -> None:
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise ClusterError(f"Ray at {target!r} cannot be reached: {text}") from error
+        text = " ".join(str(error).split()).rstrip(".")
+        raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error
 
 
 def _start(target: str) -> None:
@@ -201,7 +214,17 @@ def own_error(error: BaseException) -> SegjobsError | None:
             error.args = (str(error).partition(_RAY_ADVICE)[0],)
             return error
         line = next((line for kind, line in _SHORTAGES.items() if isinstance(error, kind)), None)
+        if isinstance(error, RayError) and (missing := _MISSING.search(str(error))):
+            line = _not_installed(missing[1])
         if line:
             cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
     return cluster
+
+
+def _not_installed(module: str) -> str:
+    package = f"segjobs ({__version__})" if module == "segjobs" else module
+    return (
+        f"a node of the cluster has no module {module!r}: install {package} there, into the environment of the Python "
+        "that runs Ray, or submit the job to the cluster with ray job submit --working-dir"
+    )

@@ -7,7 +7,7 @@
 and imports no Ray: an image that kills its process kills the job, and the next one goes on with that shard.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,15 +24,22 @@ from segjobs.storage import Storage
 Work = Callable[[pa.Table], pa.Table]
 """What is done with a block: the planned items of one shard, or what the stage before has made of them."""
 
+OnRow = Callable[[Mapping[str, Any]], None]
+"""Is shown each row of a shard as it is made; from any thread."""
+
 Rows = Iterator[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What one process does with shards. ``isolated``: the same rows, where images of the shard kill their process."""
+    """What one process does with shards. ``isolated``: the same rows, where images of the shard kill their process.
+
+    ``shown``: ``work`` that shows each row as it is made, so that images are counted before their shard is published.
+    """
 
     work: Work
     isolated: Work
+    shown: Callable[[pa.Table, OnRow], pa.Table] | None = None
 
 
 @dataclass(frozen=True)

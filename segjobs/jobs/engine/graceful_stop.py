@@ -13,7 +13,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from segjobs.jobs.engine.attempts import Attempts
+from segjobs.jobs.engine.attempts import Attempts, News
 from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress
 
@@ -21,7 +21,7 @@ _LOOK_S = 0.2
 
 
 class GracefulStop:
-    """While it is entered, a first signal stops the run gently, and the workers' lines are passed on."""
+    """While it is entered, a first signal stops the run gently, and the workers' lines and counts are passed on."""
 
     def __init__(self, attempts: Attempts, progress: Progress, grace_s: float) -> None:
         self._attempts = attempts
@@ -54,13 +54,19 @@ class GracefulStop:
         try:
             while not self._ended:
                 time.sleep(_LOOK_S)
-                for line in self._ask("news") or ():
-                    self._progress.note(line)
+                self._pass_on(self._ask("news"))
                 if self._signal.number is not None and not self._ended:
                     self._stop(self._signal.number)
                     return
         except RayError:  # the cluster is gone, and the loop beside this thread says so
             return
+
+    def _pass_on(self, news: News | None) -> None:
+        if news is not None:
+            for line in news.lines:
+                self._progress.note(line)
+            for shard, (ok, failed) in news.counts.items():
+                self._progress.counted(shard, ok=ok, failed=failed)
 
     def _stop(self, number: int) -> None:
         end = time.monotonic() + self._grace_s

@@ -1,78 +1,300 @@
-"""What a person sees while a job runs: a live bar on a terminal, plain lines elsewhere.
+"""What a person sees while a job runs: the phases of its start with their seconds, then its items as they are done.
 
+    importing ─→ phase("listing") ─→ phase("ray") ─→ … ─→ start ─→ begin ─→ counted, advance … ─→ stop
+
+A live line on a terminal; elsewhere plain lines, at the end of each phase and every ten seconds.
 Everything goes to standard error, so that standard output holds only results.
 """
 
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
-_LINE_EVERY_S = 10.0
+_FIRST_LINE_S, _LINE_EVERY_S = 1.0, 10.0  # where there is no terminal
+_BAR_CHARS = 40
+
+Item = TypeVar("Item")
+
+_imports_s: dict[str, float] = {}
+"""Seconds that ``importing`` took, until the job's Progress takes them over."""
+
+
+@contextmanager
+def importing(verb: str) -> Iterator[None]:
+    """While a job's modules are imported, which takes seconds: the first phase of the ``Progress`` that comes next."""
+    progress = Progress(verb)
+    with progress.phase("imports", "importing Ray"):
+        yield
+    _imports_s.update(progress.take_seconds())
+
+
+@dataclass
+class Phase:
+    """A part of a job's start. ``doing``: in words; ``outcome``: what came of it, told with its seconds at its end."""
+
+    name: str
+    doing: str
+    outcome: str = ""
+    began: float = field(default_factory=time.monotonic)
+    _counted: int | None = None
+    _what: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def counting(self, items: Iterable[Item], what: str) -> Iterator[Item]:
+        """The same items; a person sees how many there are so far. ``what``: they are, in words."""
+        self._counted, self._what = 0, what
+        for item in items:
+            self._counted += 1
+            yield item
+
+    def so_far(self) -> str:
+        counted = "" if self._counted is None else f" {self._counted} {self._what},"
+        return f"{self.doing}:{counted} {self.seconds:.0f} s so far"
+
+    def ended(self) -> str:
+        outcome = f" {self.outcome}," if self.outcome else ""
+        return f"{self.doing}:{outcome} {self.seconds:.1f} s"
 
 
 class Progress:
-    """Counts of one job's items as they end. Single-threaded; ``start`` and ``stop`` pair up."""
+    """Phases and items of one job; ``counted`` may come from another thread. ``start`` and ``stop`` pair up."""
 
     def __init__(self, verb: str) -> None:
+        self._seconds = dict(_imports_s)
+        _imports_s.clear()
         self._verb = verb
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._total = self._before = self._ok = self._failed = 0
-        self._began = self._printed = time.monotonic()
-        self._bar: Bar | None = None
+        self._display: _LiveLine | _PlainLines | None = None
+        self._spinner = Spinner("dots")
+        self._lock = threading.RLock()
+        self._phase: Phase | None = None
+        self._items: _Items | None = None
 
     def note(self, text: str) -> None:
         """One plain line."""
         self._console.print(text, markup=False)
 
-    def start(self, *, total: int, done: int) -> None:
+    # --- the start -----------------------------------------------------------------------------
+
+    @contextmanager
+    def phase(self, name: str, doing: str) -> Iterator[Phase]:
+        """A phase of the start while it is entered; its seconds are told and kept, unless it raises."""
+        self._phase = Phase(name, doing)
+        self._show()
+        try:
+            yield self._phase
+        except BaseException:
+            self._phase = None
+            raise
+        finally:
+            self._hide()
+        self._tell(self._end_phase())
+
+    def take_seconds(self) -> dict[str, float]:
+        """Those of the phases that have ended since the last call, by name, in their order."""
+        seconds, self._seconds = self._seconds, {}
+        return seconds
+
+    def _end_phase(self) -> Phase | None:
+        """The phase that ends now, with its seconds kept."""
+        ended, self._phase = self._phase, None
+        if ended is not None:
+            self._seconds[ended.name] = self._seconds.get(ended.name, 0.0) + ended.seconds
+        return ended
+
+    def _tell(self, ended: Phase | None) -> None:
+        # Never while the lock is held: what is printed above a live line waits for the line, which waits for the lock.
+        if ended is not None:
+            self.note(f"{self._verb}: {ended.ended()}")
+
+    # --- items ---------------------------------------------------------------------------------
+
+    def start(self, *, total: int, done: int, unit: str = "images") -> None:
         """``total`` items of the whole run, ``done`` of them by earlier attempts."""
-        self._total, self._before = total, done
-        self._ok = self._failed = 0
-        if self._console.is_terminal:
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._verb, total=total, completed=done, rate="starting workers")
+        self._items = _Items(total, done, unit)
+        self._show()
 
     def begin(self) -> None:
-        """The rate counts from here."""
-        self._began = self._printed = time.monotonic()
+        """Workers are asked for. The rate counts from here, or from the first that says that it works."""
+        assert self._items is not None  # noqa: S101
+        self._items.began = time.monotonic()
+        self._phase = Phase("workers", "starting workers")
 
-    def advance(self, *, ok: int, failed: int) -> None:
-        """So many more items have been published."""
-        self._ok += ok
-        self._failed += failed
-        done = self._ok + self._failed
-        seconds = time.monotonic() - self._began
-        rate = done / seconds if seconds else 0.0
-        left = self._total - self._before - done
-        text = f"{self._failed} failed · {rate:.1f}/s · ETA {clock(left / rate if rate else 0)}"
-        self.show(self._before + done, text)
+    def counted(self, shard: int, *, ok: int, failed: int) -> None:
+        """So many items of a shard that is at work are done; none of either where an attempt at it begins."""
+        with self._lock:
+            assert self._items is not None  # noqa: S101
+            ended = None
+            if self._phase is not None and self._phase.name == "workers":
+                ended = self._end_phase()
+                self._phase = Phase("first image", "the first image")
+                self._items.began = time.monotonic()
+            self._items.count(shard, ok, failed)
+        self._tell(ended)
+        self._arrived(ok + failed)
+
+    def advance(self, *, ok: int, failed: int, shard: int | None = None) -> None:
+        """So many more items have been published: those of ``shard``, where its items are counted."""
+        with self._lock:
+            assert self._items is not None  # noqa: S101
+            self._items.publish(shard, ok, failed)
+        self._arrived(ok + failed)
+
+    def _arrived(self, items: int) -> None:
+        """The first of all items ends what was waited for."""
+        with self._lock:
+            ended = self._end_phase() if items else None
+        self._tell(ended)
 
     def show(self, done: int, text: str) -> None:
         """So many of all items are done, with what there is to say about it."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, rate=text)
-        elif time.monotonic() - self._printed >= _LINE_EVERY_S or done == self._total:
-            self._printed = time.monotonic()
-            self.note(f"{self._verb}: {done} of {self._total} · {text}")
+        with self._lock:
+            assert self._items is not None  # noqa: S101
+            self._items.shown = (done, text)
 
     def stop(self) -> None:
-        """Take the bar away; what comes next is the summary."""
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
+        """Take the live line away; what comes next is the summary."""
+        self._hide()
+        items, self._items = self._items, None
+        if items is not None and items.done == items.total and not self._console.is_terminal:
+            self.note(f"{self._verb}: {items.text()}")
+        self._phase = None
         sys.stderr.flush()
+
+    # --- on the terminal -----------------------------------------------------------------------
+
+    def _show(self) -> None:
+        # What is imported in a phase may keep a handler of logging on the stream that it finds: the real one.
+        live = self._console.is_terminal
+        self._display = _LiveLine(self, redirect=self._items is not None) if live else _PlainLines(self)
+
+    def _hide(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+
+    def line(self) -> str:
+        """What is being done, in a line."""
+        with self._lock:
+            waiting = self._phase.so_far() if self._phase else ""
+            if self._items is None:
+                return f"{self._verb}: {waiting}"
+            return f"{self._verb}: {self._items.text(waiting)}"
+
+    def live(self) -> RenderableType:
+        """The same with something that moves."""
+        with self._lock:
+            if self._items is None:
+                self._spinner.update(text=Text(self.line()))
+                return self._spinner
+            bar = ProgressBar(total=max(1, self._items.total), completed=self._items.done, width=_BAR_CHARS)
+            row = Table.grid(padding=(0, 1))
+            row.add_row(bar, Text(self.line()))
+            return row
+
+    @property
+    def console(self) -> Console:
+        return self._console
+
+
+@dataclass
+class _Items:
+    """How many items there are and are done. ``shown``: instead of what is counted, where a job counts by itself."""
+
+    total: int
+    before: int
+    unit: str
+    began: float = 0.0
+    ok: int = 0
+    failed: int = 0
+    at_work: dict[int, tuple[int, int]] = field(default_factory=dict)
+    published: set[int] = field(default_factory=set)
+    shown: tuple[int, str] | None = None
+
+    def count(self, shard: int, ok: int, failed: int) -> None:
+        if shard not in self.published:  # a worker's word may come after its shard
+            self.at_work[shard] = (ok, failed)
+
+    def publish(self, shard: int | None, ok: int, failed: int) -> None:
+        self.ok += ok
+        self.failed += failed
+        if shard is not None:
+            self.published.add(shard)
+            self.at_work.pop(shard, None)
+
+    @property
+    def all_failed(self) -> int:
+        return self.failed + sum(failed for _, failed in self.at_work.values())
+
+    @property
+    def done_here(self) -> int:
+        return self.ok + self.all_failed + sum(ok for ok, _ in self.at_work.values())
+
+    @property
+    def done(self) -> int:
+        return self.shown[0] if self.shown else self.before + self.done_here
+
+    def text(self, waiting: str = "") -> str:
+        amount = f"{self.done} of {self.total} {self.unit}"
+        if self.shown:
+            return f"{amount} · {self.shown[1]}"
+        if not self.done_here:
+            return f"{amount} · {waiting}" if waiting else amount
+        seconds = time.monotonic() - self.began
+        rate = self.done_here / seconds if seconds else 0.0
+        left = clock((self.total - self.done) / rate if rate else 0)
+        return f"{amount} · {self.all_failed} failed · {rate:.1f}/s · ETA {left}"
+
+
+class _LiveLine:
+    """A line that is drawn again and again, on a terminal. ``redirect``: what others print goes above it."""
+
+    def __init__(self, progress: Progress, *, redirect: bool) -> None:
+        self._live = Live(
+            get_renderable=progress.live,
+            console=progress.console,
+            transient=True,
+            redirect_stdout=redirect,
+            redirect_stderr=redirect,
+        )
+        self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+
+
+class _PlainLines:
+    """A line now and then, from a thread of its own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._print, name="progress", daemon=True)
+        self._thread.start()
+
+    def _print(self) -> None:
+        wait_s = _FIRST_LINE_S
+        while not self._ended.wait(wait_s):
+            self._progress.note(self._progress.line())
+            wait_s = _LINE_EVERY_S
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def clock(seconds: float) -> str:

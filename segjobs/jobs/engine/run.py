@@ -38,7 +38,7 @@ from segjobs.storage import Storage, is_remote, join
 
 @dataclass
 class Summary:
-    """How a run ended. ``seconds`` and ``stage_seconds`` are of this attempt; counts are of the run."""
+    """How a run ended. Seconds are of this attempt, counts of the run; ``start_seconds`` by phase of the start."""
 
     uri: str
     run_id: str
@@ -51,6 +51,7 @@ class Summary:
     seconds: float = 0.0
     first_shard_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    start_seconds: dict[str, float] = field(default_factory=dict)
     complete_before: bool = False
 
     @property
@@ -126,15 +127,17 @@ def run_job(
     shards = list(shards_of(job))
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
-    progress.start(total=job.plan.items.num_rows, done=summary.already_done)
     attempt = executor.attempt(storage, job.uri, progress)
     others = 0
+    if done:
+        with progress.phase("verifying", f"verifying {len(done)} shards that stand"):
+            for done_shard in verify(executor, storage, job, [shard for shard in shards if shard[0] in done]):
+                receipts[done_shard.number] = done_shard.receipt
+                summary.add(done_shard.receipt)
+                if tallies:
+                    tallies.add(done_shard.number, done_shard.tally)
+    progress.start(total=job.plan.items.num_rows, done=summary.already_done)
     try:
-        for done_shard in verify(executor, storage, job, [shard for shard in shards if shard[0] in done]):
-            receipts[done_shard.number] = done_shard.receipt
-            summary.add(done_shard.receipt)
-            if tallies:
-                tallies.add(done_shard.number, done_shard.tally)
         progress.begin()
         with attempt.stopping(job.grace_s) as stopping:
             for done_shard in publish(attempt, storage, job, pending, stages):
@@ -145,7 +148,7 @@ def run_job(
                 times.update(done_shard.spent)
                 if tallies:
                     tallies.add(done_shard.number, done_shard.tally)
-                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok)
+                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok, shard=done_shard.number)
                 if not done_shard.ours:
                     others += 1
                     if others == 1:
@@ -157,6 +160,7 @@ def run_job(
     assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
+    summary.start_seconds = {phase: round(seconds, 3) for phase, seconds in progress.take_seconds().items()}
     if tallies:
         tallies.publish()
     if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
@@ -224,7 +228,7 @@ def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInf
         counts=RunCounts(summary.images, summary.ok, summary.failed, summary.segments),
         failures=dict(sorted(summary.failures.items())),
         examples=dict(sorted(summary.examples.items())),
-        timings=Timings(round(summary.seconds, 3), summary.stage_seconds),
+        timings=Timings(round(summary.seconds, 3), summary.stage_seconds, summary.start_seconds),
         identity={**job.identity, "input": job.plan.digest},
         footer=job.footer,
         config=job.config,

@@ -52,15 +52,19 @@ def _lines(summary: Summary, max_failed_fraction: float, *, allowed: bool) -> li
     if summary.seconds and labelled:
         rate = labelled / summary.seconds
         lines.append(f"{summary.seconds:.1f} s, {rate:.1f} images/s (first shard after {summary.first_shard_s:.1f} s)")
-        lines.append(_stage_line(summary.stage_seconds))
+        lines.append(_time_line(summary.start_seconds, summary.stage_seconds))
     lines.append(f"manifest: {join(summary.uri, 'run.json')} and parts/")
     return lines
 
 
-def _stage_line(stage_seconds: dict[str, float]) -> str:
+def _time_line(start_seconds: dict[str, float], stage_seconds: dict[str, float]) -> str:
     total = sum(stage_seconds.values()) or 1.0
     shares = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in stage_seconds.items() if seconds)
-    return f"where the time went, over all threads: {shares}"
+    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in start_seconds.items())
+    if not start_seconds:
+        return f"where the time went, over all threads: {shares}"
+    total_s = sum(start_seconds.values())
+    return f"where the time went: start {total_s:.1f} s ({phases}); then, over all threads: {shares}"
 
 
 def _shorten(text: str) -> str:

@@ -62,19 +62,19 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     """
     progress = Progress("evaluate")
     storage = Storage(config.storage)
-    entries = _open(config, storage)
+    with progress.phase("opening", "opening the manifests"):
+        entries = _open(config, storage)
     categories = entries[0].pairing.categories
     rules = _check(config, categories)
     slices = open_slices(config.slices, storage, categories)
     identity = _identity(config, entries, slices)
     report = _standing_report(storage, config.output.uri, identity)
     if report is None:
-        progress.note("evaluate: starting Ray")
-        connect(config.compute)
+        connect(config.compute, progress)
         for entry in entries:
             _score(storage, entry, progress)
-        progress.note("evaluate: adding up")
-        report = _report(config, entries, slices, rules)
+        with progress.phase("adding up", "adding up"):
+            report = _report(config, entries, slices, rules)
         report["identity"] = identity
         _publish_tables(storage, config.output.uri, report, entries[0])
         _publish(storage, join(config.output.uri, "report.json"), json.dumps(report, ensure_ascii=False).encode())

@@ -87,8 +87,8 @@ def _run(
     pending = [span for span in spans if span.index not in done]
     total = sum(span.part.rows for span in spans)
     if pending:
-        progress.note(f"export: {total} images to {exporting.setting.config.format}; starting Ray")
-        connect(exporting.setting.config.compute)
+        progress.note(f"export: {total} images to {exporting.setting.config.format}")
+        connect(exporting.setting.config.compute, progress)
     progress.start(total=total, done=total - sum(span.part.rows for span in pending))
     try:
         progress.begin()
@@ -97,7 +97,9 @@ def _run(
     finally:
         progress.stop()
     tally = ExportTally()
-    with Documents(exporting.storage, exporting.uri, exporting.exporter.documents(exporting.setting)) as documents:
+    writing = progress.phase("documents", "writing the documents")
+    documents = Documents(exporting.storage, exporting.uri, exporting.exporter.documents(exporting.setting))
+    with writing, documents:
         for rows in _parts(exporting, spans):
             tally.add(rows)
             documents.add(rows)

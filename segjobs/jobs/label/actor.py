@@ -20,7 +20,7 @@ def labelling(settings: Settings, report: OnStuck) -> Worker:
         with predictor.set_aside():  # the device is the child's meanwhile
             return work_isolated(items, partial(_child_of, settings), predictor.failed, imports=_CHILD_IMPORTS)
 
-    return Worker(predictor.predict, isolated)
+    return Worker(predictor.predict, isolated, shown=predictor.predict)
 
 
 def _child_of(settings: Settings, report: OnStuck) -> Work:

@@ -41,13 +41,13 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     storage = Storage(config.storage)
     with ThreadPoolExecutor(1) as background:
         resolving = background.submit(_resolve, config, storage)  # imports torch while Ray starts
-        plan = plan_input(config, storage)
+        plan = plan_input(config, storage, progress)
         if dry_run or not storage.exists(f"{config.output.uri.rstrip('/')}/run.json"):
-            progress.note(f"label: {plan.items.num_rows} images planned; starting Ray and loading {config.model.name}")
-            lay = layout(config.compute, connect(config.compute))
+            lay = layout(config.compute, connect(config.compute, progress))
         else:
             lay = None
-        card = resolving.result()
+        with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
+            card = resolving.result()
     job, run, done = adopt_run(storage, _job(config, plan, card))
     if dry_run:
         assert lay is not None  # noqa: S101
@@ -55,16 +55,19 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     if run is not None:
         summary = summary_of_finished(job, run)
     else:
-        lay = lay or layout(config.compute, connect(config.compute))
+        lay = lay or layout(config.compute, connect(config.compute, progress))
         progress.note(f"label: {card.label} on {lay}")
         settings = _settings(config, storage, job, card, lay)
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
 
 
-def plan_input(config: LabelConfig, storage: Storage) -> Plan:
+def plan_input(config: LabelConfig, storage: Storage, progress: Progress) -> Plan:
     """List and plan ``config.input``. Raises ConfigError where nothing matches and that is an error."""
-    plan = make_plan(list_images(storage, config.input), config.shard, limit=config.input.limit)
+    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
+        files = listing.counting(list_images(storage, config.input), "images")
+        plan = make_plan(files, config.shard, limit=config.input.limit)
+        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
     if not plan.items.num_rows and config.fail_on_empty:
         raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
     return plan

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ItemError, SegjobsError
+from segjobs.jobs.engine.executor import OnRow
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
@@ -84,8 +85,12 @@ class _Flight:
 
 @dataclass
 class _Shard:
-    """A shard at work: ``rows`` by image_id, in the order of the plan; batches on the device; outputs being encoded."""
+    """A shard at work: ``rows`` by image_id, in the order of the plan; batches on the device; outputs being encoded.
 
+    ``on_row``: is shown each row.
+    """
+
+    on_row: OnRow
     rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = field(default_factory=dict)
     flights: deque[Future[_Flight]] = field(default_factory=deque)
     encoding: deque[Future[dict[str, Any]]] = field(default_factory=deque)
@@ -114,15 +119,15 @@ class Predictor:
             self._broken = error
         self._watchdog = Watchdog(settings.decoding.deadline_s, report)
 
-    def predict(self, items: pa.Table) -> pa.Table:
-        """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows."""
+    def predict(self, items: pa.Table, on_row: OnRow = lambda row: None) -> pa.Table:
+        """A shard's planned items (with pixels, where tasks decoded them) → its manifest rows, each shown at once."""
         if self._broken:
             raise self._broken
-        shard = _Shard()
+        shard = _Shard(on_row)
         prepared = self._prepare_ahead(items)
         # One shard after the other: two that shared the device would end together and leave it idle.
         with self._turn:
-            for batch in self._batches(prepared, shard.rows):
+            for batch in self._batches(prepared, shard):
                 shard.flights.append(self._device.submit(self._launch, batch))
                 if len(shard.flights) > 1:  # one batch on the device, one ready behind it
                     self._land(shard)
@@ -166,17 +171,18 @@ class Predictor:
             loaded.decode_ms += 1000 * (time.perf_counter() - start)
         return prepared
 
-    def _batches(self, prepared: Iterable[_Prepared], rows: dict[str, Any]) -> Iterator[list[_Prepared]]:
+    def _batches(self, prepared: Iterable[_Prepared], shard: _Shard) -> Iterator[list[_Prepared]]:
         """Batches as the model takes them; failed items become rows on the way.
 
-        ``rows`` gets its keys here, in the order of the plan.
+        ``shard.rows`` gets its keys here, in the order of the plan.
         """
         waiting: dict[Any, list[_Prepared]] = {}
         for one in prepared:
             item = one.loaded.item
-            rows[item.path] = {}
+            shard.rows[item.path] = {}
             if one.tensor is None:
-                rows[item.path] = self._failed(one.loaded)
+                shard.rows[item.path] = row = self._failed(one.loaded)
+                shard.on_row(row)
                 continue
             group = tuple(one.tensor.shape) if self._segmenter.same_size_batches else None
             batch = waiting.setdefault(group, [])
@@ -206,7 +212,7 @@ class Predictor:
             if isinstance(output, ItemError) and output.code == "GPU_OOM":
                 output = self._again_alone(one, shard)
             one.tensor = None
-            future = self._encoders.submit(self._encode, one, output, 1000 * spent_s / len(flight.batch))
+            future = self._encoders.submit(self._encode_shown, shard, one, output, 1000 * spent_s / len(flight.batch))
             shard.rows[one.loaded.item.path] = future
             shard.encoding.append(future)
         while len(shard.encoding) > 2 * self._settings.batch_size + _ENCODERS:
@@ -222,6 +228,11 @@ class Predictor:
         with self._watchdog.holding([one.loaded.item.path]):
             computed.wait()
         return computed.outputs[0]
+
+    def _encode_shown(self, shard: _Shard, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
+        row = self._encode(one, output, forward_ms)
+        shard.on_row(row)
+        return row
 
     def _encode(self, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
         """Raw output of one image → its row: back to the original size, post-processed, as RLE."""

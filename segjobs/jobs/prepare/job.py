@@ -10,7 +10,7 @@ and failure rows as ``label`` does. With ``splits`` each split is a run of its o
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ import pyarrow as pa
 from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.cluster import connect
-from segjobs.jobs.engine.executor import Stage, Tasks, Work, Worker
+from segjobs.jobs.engine.executor import OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
@@ -70,13 +70,16 @@ def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | 
     progress = Progress("prepare")
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
-    plan = make_plan(list_images(storage, config.input), config.shard, limit=config.input.limit)
+    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
+        files = listing.counting(list_images(storage, config.input), "images")
+        plan = make_plan(files, config.shard, limit=config.input.limit)
+        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
     if not plan.items.num_rows and config.fail_on_empty:
         raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
     image_ids = plan.items["image_id"].to_pylist()
-    labels = get_adapter(config.labels.format)(
-        LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
-    )
+    request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
+    with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
+        labels = get_adapter(config.labels.format)(request)
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
@@ -186,9 +189,9 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, pro
     if finished is not None:
         summary = summary_of_finished(job, finished)
     else:
-        name = f" for {run.split}" if run.split else ""
-        progress.note(f"prepare: {job.plan.items.num_rows} images planned{name}; starting Ray")
-        connect(config.compute)
+        if run.split:
+            progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
+        connect(config.compute, progress)
         settings = ReadSettings(
             labels.read,
             class_map(labels.categories, config.classes, labels.task),
@@ -239,7 +242,7 @@ class ReadSettings:
     max_pixels: int
 
 
-def reading(read: Work, author: Author, _: OnStuck) -> Worker:
+def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
     """In a task: planned items with their labels → manifest rows."""
 
     def fail(item: pa.Table, error: ItemError) -> pa.Table:
@@ -247,11 +250,18 @@ def reading(read: Work, author: Author, _: OnStuck) -> Worker:
         row = failed_row(planned_items(item)[0], author, error)
         return rows_table([{**row, **dict.fromkeys(TIMES_SCHEMA.names, 0.0), FINDINGS.name: findings}], _EXTRA, item)
 
-    return Worker(read, partial(work_isolated, make=lambda _: read, fail=fail))
+    return Worker(read, partial(work_isolated, make=lambda _: read, fail=fail), shown=read)
 
 
-def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, author: Author) -> pa.Table:
-    """Task: planned items with their labels → manifest rows, with times and findings."""
+def read_shard(
+    items: pa.Table, on_row: OnRow = lambda row: None, *, storage: Storage, settings: ReadSettings, author: Author
+) -> pa.Table:
+    """Task: planned items with their labels → manifest rows, with times and findings; each is shown at once."""
+
+    def shown(item: FileInfo, label: str | None) -> dict[str, Any]:
+        made = row(item, label)
+        on_row(made)
+        return made
 
     def row(item: FileInfo, label: str | None) -> dict[str, Any]:
         start = time.perf_counter()
@@ -271,7 +281,7 @@ def read_shard(items: pa.Table, *, storage: Storage, settings: ReadSettings, aut
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        rows = list(threads.map(row, planned_items(items), items["label"].to_pylist()))
+        rows = list(threads.map(shown, planned_items(items), items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
 
 

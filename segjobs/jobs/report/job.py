@@ -57,8 +57,7 @@ def report(config: ReportConfig) -> ReportResult:
     if standing is not None:
         progress.note(f"nothing to do: {uri} is there")
         return _told(uri, len(standing))
-    progress.note("report: starting Ray")
-    connect(config.compute)
+    connect(config.compute, progress)
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
     publish_same(storage, uri, data, "was written by somebody else meanwhile")
@@ -187,8 +186,8 @@ def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Pag
         config.decode.max_pixels,
     )
     image_ids = sorted({pick.image_id for group in picked.values() for pick in group})
-    progress.note(f"report: drawing {len(image_ids)} images")
-    cards = drawn(drawing, image_ids)
+    with progress.phase("drawing", f"drawing {len(image_ids)} images"):
+        cards = drawn(drawing, image_ids)
     return Page(
         title=config.title or _title(sources),
         about=sources.about,

@@ -115,7 +115,7 @@ class _Told:
     def _tell_step(self, step: Mapping[str, Any], progress: Progress) -> None:
         if not self.started:
             self.started = True
-            progress.start(total=self._steps, done=step["step"])
+            progress.start(total=self._steps, done=step["step"], unit="steps")
         per_step = step["images_per_s"]
         left = (self._steps - step["step"]) * step["step_size"] / per_step if per_step else 0.0
         progress.show(

@@ -54,9 +54,9 @@ def train(config: TrainConfig) -> TrainResult:
         preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
         have = None
         if not storage.exists(join(config.output.uri, DESCRIPTION)):
-            progress.note("train: starting Ray")
-            have = connect(config.compute)
-        start = preparing.result()
+            have = connect(config.compute, progress)
+        with progress.phase("weights", f"loading {config.model.name}"):
+            start = preparing.result()
     if have is None:
         _check_identity(storage, config, _identity(config, start, None))
         progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")

@@ -1,16 +1,52 @@
-"""The record of attempts: deaths are what was begun and never ended; after a stop nothing is begun."""
+"""The record of a run: what attempts tell it, and what the driver hears, without Ray and as an actor."""
 
-from segjobs.jobs.engine.attempts import AttemptLog, Begun
+import time
+
+import pyarrow as pa
+
+from segjobs.jobs.engine.attempts import DEATHS, AttemptLog, Begun, News, open_attempts
+from segjobs.storage import Storage
 
 
-def test_three_deaths_are_told_once_and_an_end_forgets_them() -> None:
+def test_a_shard_that_was_begun_and_never_ended_was_a_death() -> None:
     log = AttemptLog()
-    begun = [log.begin("reading of shard 3") for _ in range(5)]
-    assert begun == [Begun(deaths, stopping=False) for deaths in range(5)]
-    assert log.news() == ["reading of shard 3: 3 workers died on it; its images are tried in child processes"]
-    assert log.news() == []
-    log.end("reading of shard 3")
-    assert log.begin("reading of shard 3") == Begun(0, stopping=False)
+    assert [log.begin("a").deaths for _ in range(DEATHS)] == [0, 1, 2]
+    log.begin("b")
+    log.end("b")
+    assert log.news() == News([], {})
+    assert log.begin("a") == Begun(3, stopping=False)
+    assert log.begin("b") == Begun(0, stopping=False)
+    assert log.news().lines == ["a: 3 workers died on it; its images are tried in child processes"]
+    assert log.stop() == 6
+    assert log.begin("c") == Begun(0, stopping=True)
+
+
+def test_news_are_heard_once_and_a_shard_s_last_count_is_what_counts() -> None:
+    log = AttemptLog()
+    log.count(7, 0, 0)
+    log.count(7, 2, 1)
+    log.count(9, 5, 0)
+    log.tell("a line")
+    assert log.news() == News(["a line"], {7: (2, 1), 9: (5, 0)})
+    assert log.news() == News([], {})
+    log.count(7, 0, 0)
+    assert log.news().counts == {7: (0, 0)}, "another attempt at it begins"
+
+
+def test_rows_are_counted_from_the_beginning_of_an_attempt_to_its_end(ray_session: None) -> None:
+    import ray
+
+    attempts = open_attempts(Storage(), "out")
+    on_row = attempts.counting(pa.table({"shard": [7, 7, 7]}))
+    assert ray.get(attempts.record.news.remote()).counts == {7: (0, 0)}
+    for status in ("ok", "failed", "ok"):
+        on_row({"status": status})
+    assert ray.get(attempts.record.news.remote()).counts == {7: (2, 1)}, "its end is told at once"
+    on_row = attempts.counting(pa.table({"shard": [8, 8, 8]}))
+    on_row({"status": "ok"})
+    time.sleep(1.1)
+    on_row({"status": "ok"})
+    assert ray.get(attempts.record.news.remote()).counts == {8: (2, 0)}, "and between them once a second"
 
 
 def test_after_a_stop_shards_are_left() -> None:

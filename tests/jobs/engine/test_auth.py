@@ -1,13 +1,17 @@
-"""Which clusters a job may join, and who can read the token."""
+"""Which clusters a job may join, who can read the token, and what is said where a cluster refuses it."""
 
+import socket
 import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
-from segjobs.jobs.engine.auth import check_access, keep_token
+from segjobs.jobs.engine.auth import check_access, check_token, keep_token
 
 OPEN, ASKED = ComputeConfig(), ComputeConfig(allow_unauthenticated=True)
 
@@ -34,6 +38,7 @@ def test_another_machine_without_a_token_is_refused(target: str, monkeypatch: py
     check_access(target, OPEN)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.setenv("RAY_AUTH_MODE", "Token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 64)
     check_access(target, OPEN)
 
 
@@ -76,3 +81,71 @@ def test_a_home_that_cannot_hold_it_is_a_clear_error(home: Path, monkeypatch: py
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "file" / "token"))
     with pytest.raises(ClusterError, match="Ray's token cannot be kept there: File exists; set RAY_AUTH_TOKEN_PATH"):
         check_access("local", OPEN)
+
+
+@pytest.mark.parametrize("target", ["10.0.0.1:6379", "127.0.0.1:6379", "auto"])
+def test_a_token_that_is_not_there_is_said_before_ray_is_asked(
+    target: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    path = home / ".ray" / "auth_token"
+    with pytest.raises(ClusterError) as caught:
+        check_access(target, OPEN)
+    assert str(caught.value) == (
+        f"{path}: RAY_AUTH_MODE is 'token', and the token cannot be read there: No such file or directory; copy it "
+        f"from the cluster's head and run chmod 600 {path}, or name its file in RAY_AUTH_TOKEN_PATH"
+    )
+
+
+@pytest.fixture
+def asking() -> Iterator[str]:
+    """The address of a server that takes one token, as a head of Ray does: any call without it is UNAUTHENTICATED."""
+
+    class Guard(grpc.ServerInterceptor):
+        def intercept_service(self, continuation, handler_call_details):
+            if ("authorization", "Bearer " + "a" * 64) in handler_call_details.invocation_metadata:
+                return continuation(
+                    handler_call_details
+                )  # which knows no method: UNIMPLEMENTED, as Ray Client's server
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            )
+
+    server = grpc.server(ThreadPoolExecutor(1), interceptors=[Guard()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(
+    scheme: str, asking: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = scheme + asking
+    path = home / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("b" * 64)
+    with pytest.raises(ClusterError) as caught:
+        check_token(target)
+    assert str(caught.value) == (
+        f"Ray at {target!r} asks for a token, and this process sends none: set RAY_AUTH_MODE=token, with the cluster's "
+        f"token in {path} (chmod 600), or in a file that RAY_AUTH_TOKEN_PATH names"
+    )
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(ClusterError) as caught:
+        check_token(target)
+    assert str(caught.value) == (
+        f"Ray at {target!r} asks for another token than that of {path}: put there that of its head"
+    )
+    path.write_text("a" * 64 + "\n")
+    check_token(target)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "c" * 64)
+    with pytest.raises(ClusterError, match="asks for another token than that of RAY_AUTH_TOKEN: put there"):
+        check_token(target)
+
+
+def test_what_else_is_wrong_with_an_address_is_left_to_ray() -> None:
+    with socket.socket() as silent:  # it listens and never answers: no server of Ray
+        silent.bind(("127.0.0.1", 0))
+        check_token(f"127.0.0.1:{silent.getsockname()[1]}")

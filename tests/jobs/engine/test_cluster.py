@@ -3,13 +3,17 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from ray.exceptions import ObjectStoreFullError
+from ray.exceptions import ObjectStoreFullError, RaySystemError
 
+from segjobs import __version__
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError, ConfigError, ItemError
 from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout, own_error
+from tests.ray_head import Head, ray_head
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,13 @@ def test_the_error_of_this_project_is_found_below_what_ray_wraps_around_it() -> 
     loop.cause = loop
     assert own_error(loop) is None
     assert own_error(ValueError("x")) is None
+    missing = Wrapped()
+    missing.cause = RaySystemError("System error: No module named 'segjobs'\ntraceback: …")
+    assert str(own_error(missing)) == (
+        f"a node of the cluster has no module 'segjobs': install segjobs ({__version__}) there, into the environment "
+        "of the Python that runs Ray, or submit the job to the cluster with ray job submit --working-dir; "
+        "what is published stays: run the command again to continue"
+    )
     three = Wrapped()
     three.cause = ObjectStoreFullError("by 3 bytes")
     assert str(own_error(three)) == (
@@ -136,4 +147,44 @@ def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:
     assert done.stderr.splitlines()[-1] == (
         "segjobs.errors.ClusterError: Ray at '127.0.0.1:1' cannot be reached: [Errno 111] Connection refused; "
         "start it there or correct compute.address"
+    )
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with ray_head(tmp_path_factory.mktemp("head")) as started:
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("sent", ["its own", "none", "another"])
+def test_a_head_that_asks_for_a_token(sent: str, head: Head, tmp_path: Path) -> None:
+    (tmp_path / "another").write_text("b" * 64)
+    (tmp_path / "another").chmod(0o600)
+    environment = dict(head.environment)
+    if sent == "none":
+        del environment["RAY_AUTH_MODE"]  # an address that is given leaves the token at home then
+    elif sent == "another":
+        environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "another")
+    script = (
+        "from segjobs.config import ComputeConfig\nfrom segjobs.jobs.engine.cluster import connect\n"
+        f"print(connect(ComputeConfig(address={head.address!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    said = (done.stdout or done.stderr).splitlines()[-1].removeprefix("segjobs.errors.ClusterError: ")
+    assert (
+        said
+        == {
+            "its own": "Resources(cpus=2.0, gpus=1.0)",
+            "none": (
+                f"Ray at {head.address!r} asks for a token, and this process sends none: set RAY_AUTH_MODE=token, with "
+                f"the cluster's token in {head.environment['RAY_AUTH_TOKEN_PATH']} (chmod 600), or in a file that "
+                "RAY_AUTH_TOKEN_PATH names"
+            ),
+            "another": (
+                f"Ray at {head.address!r} asks for another token than that of {tmp_path / 'another'}: "
+                "put there that of its head"
+            ),
+        }[sent]
     )

@@ -81,6 +81,12 @@ def test_a_run_from_nothing_to_run_json(tmp_path: Path) -> None:
         ["plan.parquet", "run.json", *(f"parts/part-0000{n}.parquet" for n in range(6))]
     )
     info = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert info["timings"] == {
+        "seconds": round(summary.seconds, 3),
+        "stages": summary.stage_seconds,
+        "start": summary.start_seconds,
+    }
+    assert list(summary.start_seconds) == ["workers"]
     assert info["counts"] == {"images": 17, "ok": 15, "failed": 2, "segments": 0}
     assert [(part["first_id"], part["last_id"], part["rows"]) for part in info["parts"]] == [
         ("00", "02", 3),
@@ -122,6 +128,7 @@ def test_a_stopped_run_does_the_rest_by_the_standing_cut(tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "log2").iterdir()) == ["00", "06", "09", "12"]
     assert (summary.images, summary.failed, summary.already_done) == (17, 2, 5)
     assert summary.stage_seconds["read"] == 12 * 1.5, "of this attempt"
+    assert list(summary.start_seconds) == ["verifying", "workers"]
     after = files_below(stopped)
     assert {name: after[name] for name in before} == before, "nothing that stood was touched"
     for number in range(6):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_lines_by_failure_code_and_a_json_line(capsys: pytest.CaptureFixture[str
         "stage_seconds": {"read": 1.0, "decode": 2.0, "forward": 5.0, "encode": 0.0, "write": 0.0},
         "exit_code": 0,
     }
+
+
+def test_where_the_time_went_begins_with_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    started = replace(summary(), start_seconds={"imports": 2.04, "ray": 3.5, "first image": 0.46})
+    print_summary(started, 0.15)
+    assert capsys.readouterr().err.splitlines()[-2] == (
+        "where the time went: start 6.0 s (imports 2.0, ray 3.5, first image 0.5); "
+        "then, over all threads: read 12%, decode 25%, forward 62%"
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,13 @@ def test_every_image_its_masks_in_the_order_of_the_plan(tmp_path: Path, photos: 
         check_masks(row, photos[row["image_id"]])
 
 
+def test_each_row_is_shown_once_as_it_is_made(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    shown: list[tuple[str, str]] = []
+    Predictor(SETTINGS, print).predict(items_of(tmp_path), lambda row: shown.append((row["image_id"], row["status"])))
+    assert sorted(shown) == [("0.png", "failed"), *((f"{n}.png", "ok") for n in range(1, 6))]
+
+
 def test_what_fails_is_a_row_beside_the_others(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
     (tmp_path / "0.png").write_bytes(b"no image")
     not_finite = picture(1, (9, 7))

@@ -1,0 +1,88 @@
+"""A Ray head that runs for itself and asks for a token, as ``ray start --head`` makes it: started, awaited, ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.flow_process import REPOSITORY
+
+RAY = str(Path(sys.executable).parent / "ray")
+_LONGEST_S = 300
+_STARTS = 3
+
+
+@dataclass(frozen=True)
+class Head:
+    """``address``: of its GCS, as a driver's compute.address; ``jobs``: its job server; ``environment``: may use it."""
+
+    address: str
+    jobs: str
+    environment: dict[str, str]
+
+    def job(self, verb: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """``ray job VERB``."""
+        command = [RAY, "job", verb, "--address", self.jobs, *words]
+        env = {**self.environment, **environment}
+        return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + _LONGEST_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def ray_head(folder: Path, **environment: str) -> Iterator[Head]:
+    """A head whose jobs see ``environment`` besides; its token and its log lie in ``folder``."""
+    token = folder / "token"
+    token.write_text("a" * 64)
+    token.chmod(0o600)
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(REPOSITORY)}
+    env |= {"PATH": f"{Path(RAY).parent}:{os.environ['PATH']}", **environment}  # whose python a job runs with
+    env.pop("RAY_ADDRESS", None)
+    with ExitStack() as stack:
+        # On a busy machine a part of the head can give up waiting for another, and all of it ends.
+        started = (_start(stack, env, folder / "log") for _ in range(_STARTS))
+        head = next((found for found in started if found), None)
+        assert head, (folder / "log").read_text()
+        yield head
+
+
+def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Head | None:
+    """None where it ended before all parts of it were there."""
+    port, jobs_port, client_port = free_port(), free_port(), free_port()
+    command = [RAY, "start", "--head", "--block", f"--port={port}"]
+    command += ["--num-cpus=2", "--num-gpus=1"]  # the GPU is in the books only, for the layout; the toy needs none
+    command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
+    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    log = stack.enter_context(log_file.open("ab"))
+    node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+    stack.callback(node.send_signal, signal.SIGTERM)
+    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{jobs_port}", environment)
+
+    def stands() -> bool:
+        listening = (one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+        ready = any(place and place.port == client_port for place in listening)
+        return ready and head.job("list").returncode == 0
+
+    wait_for(lambda: node.poll() is not None or stands())
+    return head if node.poll() is None else None
