@@ -81,7 +81,8 @@ def test_a_long_phase_is_heard_of(at_once: None) -> None:
     with progress.phase("listing", "listing a/") as listing:
         counted = listing.counting(iter("abc"), "images")
         lines.wait_for(r"label: listing a/: \d s so far")
-        next(counted), next(counted)
+        next(counted)
+        next(counted)
         lines.wait_for(r"label: listing a/: 2 images, \d s so far")
 
 
