@@ -37,16 +37,21 @@ def test_rows_are_counted_from_the_beginning_of_an_attempt_to_its_end(ray_sessio
     import ray
 
     attempts = open_attempts(Storage(), "out")
+
+    def counts() -> dict[int, tuple[int, int]]:
+        news: News = ray.get(attempts.record.news.remote())
+        return news.counts
+
     on_row = attempts.counting(pa.table({"shard": [7, 7, 7]}))
-    assert ray.get(attempts.record.news.remote()).counts == {7: (0, 0)}
+    assert counts() == {7: (0, 0)}
     for status in ("ok", "failed", "ok"):
         on_row({"status": status})
-    assert ray.get(attempts.record.news.remote()).counts == {7: (2, 1)}, "its end is told at once"
+    assert counts() == {7: (2, 1)}, "its end is told at once"
     on_row = attempts.counting(pa.table({"shard": [8, 8, 8]}))
     on_row({"status": "ok"})
     time.sleep(1.1)
     on_row({"status": "ok"})
-    assert ray.get(attempts.record.news.remote()).counts == {8: (2, 0)}, "and between them once a second"
+    assert counts() == {8: (2, 0)}, "and between them once a second"
 
 
 def test_after_a_stop_shards_are_left() -> None:
