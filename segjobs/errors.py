@@ -15,7 +15,7 @@ A failure of the whole stops the job with one line. A failure of an item is data
 """
 
 from enum import IntEnum
-from typing import Literal, get_args
+from typing import Literal
 
 from segjobs.redact import redact
 
@@ -32,20 +32,34 @@ class ExitCode(IntEnum):
 
 
 ItemCode = Literal[
-    "UNREADABLE",  # not an image, or no bytes
-    "TRUNCATED",  # an image whose pixels end early
-    "TOO_LARGE",  # the header says more than decode.max_pixels
-    "UNSUPPORTED_MODE",  # a pixel format with no rule (see sources/decode.py)
-    "NOT_FOUND",  # listed, but gone when it was read
-    "CHANGED",  # the bytes differ from the plan's fingerprint
-    "NON_FINITE",  # NaN or infinity in the model's output
-    "GPU_OOM",  # out of GPU memory at batch size 1
-    "CRASHED",  # its worker died on it
-    "TIMEOUT",  # reading it took longer than storage.deadline_s, or its worker hung on it
-    "LABEL_SHAPE",  # the label's size is not the image's
-    "LABEL_VALUE",  # a label id that the class table does not know, or a mask that makes no sense
+    "UNREADABLE",
+    "TRUNCATED",
+    "TOO_LARGE",
+    "UNSUPPORTED_MODE",
+    "NOT_FOUND",
+    "CHANGED",
+    "NON_FINITE",
+    "GPU_OOM",
+    "CRASHED",
+    "TIMEOUT",
+    "LABEL_SHAPE",
+    "LABEL_VALUE",
 ]
-ITEM_CODES: tuple[ItemCode, ...] = get_args(ItemCode)
+ITEM_CODES: dict[ItemCode, str] = {
+    "UNREADABLE": "is no image, or cannot be read",
+    "TRUNCATED": "is an image that ends early",
+    "TOO_LARGE": "has more pixels than decode.max_pixels, or more bytes than storage.max_item_bytes",
+    "UNSUPPORTED_MODE": "has a pixel format without a rule (segjobs/sources/decode.py)",
+    "NOT_FOUND": "was gone when it was read",
+    "CHANGED": "is not the one that was planned: its bytes differ",
+    "NON_FINITE": "made the model give NaN or infinity",
+    "GPU_OOM": "does not fit on the GPU, even alone",
+    "CRASHED": "killed each process that worked on it, or took the machine's memory",
+    "TIMEOUT": "took longer to read than storage.deadline_s, or its worker hung on it",
+    "LABEL_SHAPE": "has a label of another size",
+    "LABEL_VALUE": "has a label with an unknown id, or a mask that makes no sense",
+}
+"""What each code says of its image: the one place that words them."""
 
 
 class SegjobsError(Exception):

@@ -11,6 +11,11 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode, ItemError
+from segjobs.evaluation.entries import inputs_uri, open_evaluation
+from segjobs.evaluation.output import output_files
+from segjobs.evaluation.report import make_report
+from segjobs.evaluation.report_types import Report
+from segjobs.evaluation.score_range import publish_range
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
@@ -78,11 +83,28 @@ def evaluated(
     **settings: Any,
 ) -> dict[str, Any]:
     """The report of the evaluation below ``folder / name``. ``settings``: the config's other sections."""
+    assert evaluate(_config(folder / name, truth, predicted, settings)).exit_code == ends
+    return json.loads((folder / name / "report.json").read_text())
+
+
+def scored(folder: Path, truth: str | None, predicted: str, name: str = "scores", **settings: Any) -> Report:
+    """The same evaluation in this process, without Ray; all its files are below ``folder / name``."""
+    storage = Storage()
+    evaluation = open_evaluation(_config(folder / name, truth, predicted, settings), storage)
+    for entry in evaluation.entries:
+        storage.put_if_absent(inputs_uri(entry.uri), entry.inputs.to_json())
+        for number, span in enumerate(entry.spans):
+            publish_range(number, span, entry.pairing, entry.uri)
+    report = make_report(evaluation)
+    for uri, data in output_files(evaluation, report):
+        storage.put_if_absent(uri, data)
+    return report
+
+
+def _config(output: Path, truth: str | None, predicted: str, settings: dict[str, Any]) -> EvaluateConfig:
     predictions = {"uri": predicted, **settings.pop("predictions", {})}
     sides = {"predictions": predictions, "truth": {"uri": truth} if truth else None}
-    config = EvaluateConfig.model_validate({**sides, "output": {"uri": str(folder / name)}, **settings})
-    assert evaluate(config).exit_code == ends
-    return json.loads((folder / name / "report.json").read_text())
+    return EvaluateConfig.model_validate({**sides, "output": {"uri": str(output)}, **settings})
 
 
 def classes_of(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from segjobs.config.demo import DemoConfig
 from segjobs.config.evaluate import (
     BootstrapConfig,
     BoundaryConfig,
+    DisputesConfig,
     EvaluateConfig,
     PredictionsConfig,
     SlicesConfig,
@@ -58,6 +59,7 @@ __all__ = [
     "ComputeConfig",
     "DecodeConfig",
     "DemoConfig",
+    "DisputesConfig",
     "EvaluateConfig",
     "ExportConfig",
     "InputConfig",

@@ -1,17 +1,19 @@
 """Every figure of one evaluation, of all images and of each resample: scores in, one vocabulary of names out.
 
-    Scores → counts of images → bootstrap.Estimates: mean_iou, iou, mask_AP, pq, … by name
+    Scores → counts of images → bootstrap.Estimates: mean_iou, iou, mask_AP, pq, … by name → FigureTable
 
 Semantic, instance and panoptic figures lie side by side, so that tables, gates and comparisons ask alike.
-Names are those of ``metrics``; COCO's numbers are ``mask_AP``, ``box_AP50`` …, and ``class_mask_AP`` by class.
+Names are those of ``metrics/names.py``; COCO's numbers are ``mask_AP``, ``box_AP50`` …, and ``class_mask_AP`` by class.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from segjobs.evaluation.pairing import Pairing
+from segjobs.evaluation.report_types import Difference, Figure
 from segjobs.evaluation.scores import (
     Scores,
     all_matches,
@@ -21,16 +23,53 @@ from segjobs.evaluation.scores import (
     panoptic_blocks,
 )
 from segjobs.metrics.average_precision import DetectionMatches
-from segjobs.metrics.bootstrap import Estimates, Resampling, divide, estimate, semantic_figures
+from segjobs.metrics.bootstrap import (
+    Estimates,
+    Resampling,
+    divide,
+    estimate,
+    paired,
+    semantic_figures,
+    with_intervals,
+)
 from segjobs.metrics.boundary import boundary_figures
 from segjobs.metrics.conventions import PairTally, ignore, per_image
 from segjobs.metrics.counts import ClassCounts, gather
 from segjobs.metrics.instance_bootstrap import estimate_average_precision
+from segjobs.metrics.names import KINDS, MatchKind
 from segjobs.metrics.panoptic import panoptic_figures
 
-KINDS = ("mask", "box")
 _LEAST_RESAMPLES = 200
 _RESAMPLED_IMAGES = 10_000_000  # images times resamples
+
+
+_Entry = TypeVar("_Entry", Figure, Difference)
+
+
+@dataclass(frozen=True)
+class FigureTable(Generic[_Entry]):
+    """Figures, or differences, by name: of the whole set, and by class in the classes' order."""
+
+    of_set: Mapping[str, _Entry]
+    by_class: Mapping[str, Sequence[_Entry]]
+
+
+def figures_of(estimates: Estimates, *, confidence: float) -> FigureTable[Figure]:
+    """Every figure with its interval."""
+    return _table(with_intervals(estimates, confidence=confidence), Figure)
+
+
+def differences_of(ours: Estimates, baseline: Estimates, *, confidence: float) -> FigureTable[Difference]:
+    """Every figure that both have, and how they differ on the same images."""
+    return _table(paired(ours, baseline, confidence=confidence), Difference)
+
+
+def _table(found: Mapping[str, Any], kind: type[_Entry]) -> FigureTable[_Entry]:
+    of_set = {name: kind.model_validate(entry) for name, entry in found.items() if isinstance(entry, dict)}
+    by_class = {
+        name: [kind.model_validate(one) for one in entries] for name, entries in found.items() if name not in of_set
+    }
+    return FigureTable(of_set, by_class)
 
 
 @dataclass(frozen=True)
@@ -100,7 +139,7 @@ def _merge(estimates: Sequence[Estimates]) -> Estimates:
     )
 
 
-def _average_precision(matches: DetectionMatches, resampling: Resampling, kind: str) -> Estimates:
+def _average_precision(matches: DetectionMatches, resampling: Resampling, kind: MatchKind) -> Estimates:
     """COCO's numbers under the kind's name: AP → mask_AP, class_AP → class_mask_AP."""
     found = estimate_average_precision(matches, resampling)
 

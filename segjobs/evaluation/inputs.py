@@ -18,6 +18,7 @@ import pyarrow as pa
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
+from segjobs.evaluation.report_types import CountSettings, Inputs, ScoredRun
 from segjobs.labels.base import prints_of
 from segjobs.labels.class_tables import ClassTable
 from segjobs.labels.coco import CocoAnnotation, CocoImage, CocoIndex, read_coco, segments_for
@@ -35,10 +36,10 @@ from segjobs.text import spelling
 
 def open_pairing(
     config: EvaluateConfig, storage: Storage, predictions: PredictionsConfig, truth_uri: str
-) -> tuple[Pairing, list[Range], dict[str, Any]]:
+) -> tuple[Pairing, list[Range], Inputs]:
     """Open both sides and match their classes; the truth's table is the evaluation's.
 
-    Gives the pairing, the ranges to score, and what the scores are of (JSON): equal inputs, equal scores.
+    Gives the pairing, the ranges to score, and what their counts are of.
     Raises ManifestError, or ConfigError with every class that does not match.
     """
     truth_run = open_run(storage, truth_uri)
@@ -57,7 +58,7 @@ def open_pairing(
         open_foreign = _open_png if predictions.format == "png" else _open_coco_results
         side, texts, prints = open_foreign(config, predictions, storage, truth_run)
         spans = _with_foreign(ranges(truth_run.parts, ()), texts)
-        about = {"uri": predictions.uri, "run_id": None, "model": None, "parts_digest": prints}
+        about = ScoredRun(uri=predictions.uri, run_id=None, model=None, parts_digest=prints)
     pairing = Pairing(
         storage=storage,
         truth=truth,
@@ -67,9 +68,9 @@ def open_pairing(
         dispute_score=config.disputes.min_score,
         dispute_px=config.disputes.min_px,
     )
-    counts = {"boundary": config.boundary.model_dump(), "rename": dict(config.rename)}
-    counts["disputes"] = [config.disputes.min_score, config.disputes.min_px]
-    return pairing, spans, {"truth": _about_run(truth_run), "predictions": about, "counts": counts}
+    disputes = config.disputes.min_score, config.disputes.min_px
+    counts = CountSettings(boundary=config.boundary, rename=config.rename, disputes=disputes)
+    return pairing, spans, Inputs(truth=_about_run(truth_run), predictions=about, counts=counts, parts=len(spans))
 
 
 def match_categories(
@@ -105,13 +106,13 @@ def match_categories(
     return index
 
 
-def _about_run(run: Run) -> dict[str, Any]:
-    return {
-        "uri": run.uri,
-        "run_id": run.info.run_id,
-        "model": run.info.model_label,
-        "parts_digest": digest([part.sha256 for part in run.parts]),
-    }
+def _about_run(run: Run) -> ScoredRun:
+    return ScoredRun(
+        uri=run.uri,
+        run_id=run.info.run_id,
+        model=run.info.model_label,
+        parts_digest=digest([part.sha256 for part in run.parts]),
+    )
 
 
 # --- what other tools wrote --------------------------------------------------------------------

@@ -22,12 +22,10 @@ from segjobs.metrics.matching import match_image
 from segjobs.metrics.panoptic import match_segments
 
 _DISPUTES = 3  # of one image that are kept, the largest
-
-
 _MATCH_IOU = 0.5  # from which on two objects stand in the same place
 
 
-def _foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> dict[str, Any]:
+def foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> dict[str, Any]:
     """Another tool's masks of one image as a manifest has them."""
     row: dict[str, Any] = {"status": "ok", "error": None, "segments": [], "confidence": None}
     if truth is None or truth["status"] != "ok" or pairing.predictions.foreign is None:
@@ -40,9 +38,13 @@ def _foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> d
         return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
 
 
-def _score_image(
+def score_image(
     image_id: str, truth: dict[str, Any] | None, predicted: dict[str, Any] | None, pairing: Pairing
 ) -> dict[str, Any]:
+    """The image's row of ``SCORES_SCHEMA``; a side that does not have it is None.
+
+    Raises ManifestError where the masks of the truth make no sense; those of a prediction make it a failed one.
+    """
     if truth is None:
         return {"image_id": image_id, "status": "extra", "message": "no truth for this image"}
     row = {name: truth[name] for name in ("image_id", "uri", "width", "height")}

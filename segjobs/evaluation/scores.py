@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.evaluation.pairing import UNION_COUNTS
+from segjobs.evaluation.report_types import Status
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import DetectionMatches, join
@@ -27,7 +28,7 @@ from segjobs.metrics.counts import ClassCounts, from_confusion, from_rows
 from segjobs.metrics.panoptic import panoptic_values
 from segjobs.storage import Storage
 
-TAKES_PART = ("ok", "missing", "failed")
+TAKES_PART: tuple[Status, ...] = ("ok", "missing", "failed")
 """Statuses of the images that the truth has; without a prediction they count as wrong, or not at all."""
 
 
@@ -91,8 +92,8 @@ class Census:
     ``objects`` and ``images``: int64 (C, 2), segments and images that have them, in the truth and predicted.
     """
 
-    statuses: Counter[str]
-    examples: dict[str, list[str]]
+    statuses: Counter[Status]
+    examples: dict[Status, list[str]]
     objects: np.ndarray
     images: np.ndarray
 
@@ -102,7 +103,7 @@ def take_census(scores: Scores, examples: int) -> Census:
     classes = len(scores.categories)
     found = Census(Counter(), {}, np.zeros((classes, 2), np.int64), np.zeros((classes, 2), np.int64))
     for table in scores.whole("image_id", "status", "objects"):
-        statuses = table["status"].to_pylist()
+        statuses: list[Status] = table["status"].to_pylist()
         found.statuses.update(statuses)
         for image_id, status in zip(table["image_id"].to_pylist(), statuses, strict=True):
             if status != "ok" and len(found.examples.setdefault(status, [])) < examples:

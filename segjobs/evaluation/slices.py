@@ -9,7 +9,6 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +17,13 @@ import pyarrow.parquet as pq
 
 from segjobs.config import BootstrapConfig, SlicesConfig, digest, nearest
 from segjobs.errors import ConfigError
+from segjobs.evaluation.estimates import figures_of
 from segjobs.evaluation.pairing import Pairing
+from segjobs.evaluation.report_types import Figure, Slice
 from segjobs.evaluation.scores import Scores, all_matches, class_counts, column_of
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import accumulate
-from segjobs.metrics.bootstrap import Estimates, Resampling, estimate, mean, semantic_figures, with_intervals
+from segjobs.metrics.bootstrap import Estimates, Resampling, estimate, mean, semantic_figures
 from segjobs.metrics.counts import ClassCounts, gather
 from segjobs.storage import Storage
 
@@ -42,13 +43,11 @@ class Slices:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
     digest: str = ""
 
-    def rows(
-        self, scores: Scores, pairing: Pairing, estimates: Estimates, settings: BootstrapConfig
-    ) -> list[dict[str, Any]]:
+    def rows(self, scores: Scores, pairing: Pairing, estimates: Estimates, settings: BootstrapConfig) -> list[Slice]:
         """A row for every value of every column, and for every group of classes; ``estimates`` are the set's."""
         return [*self._of_images(scores, pairing, settings), *self._of_classes(estimates, settings)]
 
-    def _of_images(self, scores: Scores, pairing: Pairing, settings: BootstrapConfig) -> Iterator[dict[str, Any]]:
+    def _of_images(self, scores: Scores, pairing: Pairing, settings: BootstrapConfig) -> Iterator[Slice]:
         images = column_of(scores, ("image_id", "width", "height"))
         columns = {
             name: [values.get(i, _NO_ROW) for i in images["image_id"].to_pylist()]
@@ -65,24 +64,22 @@ class Slices:
         resampling = Resampling(settings.resamples, settings.seed)
         for (column, value), blocks in sorted(counts.items()):
             kept = np.array([one == value for one in columns[column]])
-            found = with_intervals(
-                estimate(gather(blocks), resampling, semantic_figures), confidence=settings.confidence
-            )
-            figures = {name: figure for name, figure in found.items() if isinstance(figure, dict)}
+            estimates = estimate(gather(blocks), resampling, semantic_figures)
+            figures = dict(figures_of(estimates, confidence=settings.confidence).of_set)
             if matches is not None:
                 precision = accumulate(matches.select(kept)).figures
-                ends = {"low": None, "high": None}
-                figures |= {f"mask_{name}": {"value": precision[name], **ends} for name in ("AP", "AP50")}
-            yield {"column": column, "value": value, "images": int(kept.sum()), "scores": figures}
+                values = {f"mask_{name}": precision[name] for name in ("AP", "AP50")}
+                figures |= {name: Figure(value=score, low=None, high=None) for name, score in values.items()}
+            yield Slice(column=column, value=value, images=int(kept.sum()), scores=figures)
 
-    def _of_classes(self, estimates: Estimates, settings: BootstrapConfig) -> Iterator[dict[str, Any]]:
+    def _of_classes(self, estimates: Estimates, settings: BootstrapConfig) -> Iterator[Slice]:
         for name, indices in self.groups.items():
             of_group = Estimates(
                 {"mean_iou": mean(estimates.values["iou"][indices])},
                 {"mean_iou": mean(estimates.samples["iou"][:, indices])},
             )
-            figures = with_intervals(of_group, confidence=settings.confidence)
-            yield {"column": _GROUP, "value": name, "images": None, "scores": figures}
+            figures = figures_of(of_group, confidence=settings.confidence).of_set
+            yield Slice(column=_GROUP, value=name, images=None, scores=dict(figures))
 
 
 def _cut(

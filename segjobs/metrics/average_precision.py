@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from segjobs.errors import ManifestError
 from segjobs.metrics.matching import AREAS, BITS, MATCHES_TYPE
+from segjobs.metrics.names import AVERAGE_PRECISION
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The numbers in pycocotools' order."""
+FIGURES = tuple(AVERAGE_PRECISION)
 LIMITS = (1, 10)  # of detections, for AR1 and AR10
 _A, _T = BITS.shape
 

@@ -16,39 +16,24 @@ from dataclasses import dataclass
 
 from segjobs.config import nearest
 from segjobs.errors import ConfigError
+from segjobs.metrics.names import HEADLINE, QUALITY, RATIOS, by_class
 
+_OF_DETECTIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+_OF_OBJECTS = {
+    **{name: f"mask_{key}" for name, key in _OF_DETECTIONS.items()},
+    **{f"box_{name}": f"box_{key}" for name, key in _OF_DETECTIONS.items()},
+    **{name: name for name in QUALITY},
+}
 SET_FIGURES = {
     "miou": "mean_iou",
-    "mean_iou": "mean_iou",
-    "pixel_accuracy": "pixel_accuracy",
-    "mean_accuracy": "mean_accuracy",
     "fwiou": "frequency_weighted_iou",
-    "frequency_weighted_iou": "frequency_weighted_iou",
-    "mean_dice": "mean_dice",
-    "boundary_iou": "boundary_iou",
-    "boundary_f": "boundary_f",
-    "ap": "mask_AP",
-    "ap50": "mask_AP50",
-    "ap75": "mask_AP75",
-    "box_ap": "box_AP",
-    "box_ap50": "box_AP50",
-    "box_ap75": "box_AP75",
-    "pq": "pq",
-    "sq": "sq",
-    "rq": "rq",
+    **{name: name for name in HEADLINE},
+    **_OF_OBJECTS,
 }
 """How a rule names a figure of the whole set → the figure's name."""
 CLASS_FIGURES = {
-    "iou": "iou",
-    "dice": "dice",
-    "precision": "precision",
-    "recall": "recall",
-    "boundary_iou": "class_boundary_iou",
-    "boundary_f": "class_boundary_f",
-    "ap": "class_mask_AP",
-    "ap50": "class_mask_AP50",
-    "box_ap": "class_box_AP",
-    "pq": "class_pq",
+    **{name: by_class(name) for name in RATIOS},
+    **{name: by_class(_OF_OBJECTS[name]) for name in ("ap", "ap50", "box_ap", "pq")},
 }
 """The same for a figure of one class, ``iou[person]``."""
 

@@ -10,7 +10,7 @@ ranges. ``average_precision.py`` takes it from there.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,8 @@ import pyarrow as pa
 from segjobs.errors import ManifestError
 from segjobs.manifest.coco_api import box_ious, mask_ious
 from segjobs.manifest.segments import Segment
+from segjobs.metrics.names import MatchKind
 
-MatchKind = Literal["mask", "box"]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Area ranges in pixels, both ends included; an object outside is ignored, not wrong."""

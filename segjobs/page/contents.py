@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segjobs.evaluation.report_types import Report
 from segjobs.manifest.schema import Category, Task
 
 
@@ -51,15 +52,15 @@ class ManifestTally:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a page shows. ``about`` names its inputs (JSON values); ``report`` is
-    ``scores.read_report``'s, ``tally`` is of a manifest without an evaluation: one of the two is None."""
+    """Everything that a page shows. ``about`` names its inputs (JSON values); ``report`` is of an evaluation,
+    ``tally`` of a manifest without one: one of the two is None."""
 
     title: str
     about: Mapping[str, Any]
     categories: tuple[Category, ...]
     task: Task
     sides: tuple[ManifestSummary, ...]
-    report: Mapping[str, Any] | None = None
+    report: Report | None = None
     tally: ManifestTally | None = None
     groups: tuple[Group, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,8 +6,9 @@ seen or that turn the reading direction, texts without end, and which URIs may b
 
 import math
 import unicodedata
-from collections.abc import Mapping
 from urllib.parse import urlsplit
+
+from segjobs.evaluation.report_types import Figure
 
 NONE = "–"
 """Stands for a figure that is undefined or not known."""
@@ -103,17 +104,16 @@ def p_value(value: object) -> str:
     return "< 0.001" if chance < 0.001 else f"{chance:.3f}"
 
 
-def value_of(figure: object) -> float | None:
-    """The number of a figure (an object with ``value``, or the number itself), or None."""
-    return number(figure.get("value") if isinstance(figure, Mapping) else figure)
+def value_of(figure: Figure | float | None) -> float | None:
+    """The number of a figure, or the number itself."""
+    return figure.value if isinstance(figure, Figure) else figure
 
 
-def span_of(figure: object, digits: int = 1) -> str:
+def span_of(figure: Figure | float | None, digits: int = 1) -> str:
     """The interval of a figure in percent: 61.0–65.9; empty where it has none."""
-    if not isinstance(figure, Mapping) or number(figure.get("low")) is None:
+    if not isinstance(figure, Figure) or figure.low is None or figure.high is None:
         return ""
-    high = number(figure.get("high"))
-    return "" if high is None else f"{percent(figure['low'], digits)}–{percent(high, digits)}"
+    return f"{percent(figure.low, digits)}–{percent(figure.high, digits)}"
 
 
 def scaled(share: object) -> str:

@@ -9,13 +9,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
+from pydantic import BaseModel
 
 from segjobs import __version__
+from segjobs.errors import ITEM_CODES
+from segjobs.evaluation.report_types import (
+    Calibration,
+    ClassScores,
+    Comparison,
+    Convention,
+    Figure,
+    Histogram,
+    Instance,
+    Panoptic,
+    Report,
+    Slice,
+    Status,
+)
 from segjobs.manifest.statistics import statistics
+from segjobs.metrics.names import AVERAGE_PRECISION, CONVENTION_WORDS, HEADLINE, KINDS, MatchKind
 from segjobs.page import text, wording
 from segjobs.page.contents import Card, ManifestSummary, Page
 from segjobs.page.overlay import display_colors
-from segjobs.page.pictures import EXTRA, KINDS, data_uri, kind_swatch
+from segjobs.page.pictures import EXTRA, data_uri, kind_swatch
+from segjobs.page.pictures import KINDS as DIFFERENCES
 from segjobs.page.scores import UNLABELLED, HeatMap, heat_map, top_confusions
 
 MOST_ROWS = 200
@@ -25,17 +42,23 @@ LEVELS = 21
 """Steps of the heat map's colours: of five percent each."""
 _MOST_LEGEND = 40
 _DOCUMENT_CHARS = 20_000
+_SHOWN_OR_NOT = (
+    "tiles", "conventions", "comparison", "drift", "classes", "heat", "confusions", "instance", "panoptic", "slices",
+    "disputes", "disputes_more", "statuses", "tally",
+)  # fmt: skip
 _PICTURES = ("image", "truth", "prediction", "difference")
+_TOP_DETECTIONS: tuple[tuple[MatchKind, str], ...] = (("mask", "AP"), ("mask", "AP50"), ("box", "AP"))
 _Columns = list[dict[str, Any]]
 
 
 def context_of(page: Page) -> dict[str, Any]:
     report = page.report
     context: dict[str, Any] = {
+        **dict.fromkeys(_SHOWN_OR_NOT),
         "about": json.dumps(page.about, sort_keys=True),
         "version": __version__,
         "title": page.title,
-        "eyebrow": wording.EYEBROWS["manifest" if report is None else "agreement" if report["agreement"] else "truth"],
+        "eyebrow": wording.EYEBROWS["manifest" if report is None else "agreement" if report.agreement else "truth"],
         "confidence": _confidence(report),
         "notes": page.notes,
         "report": report,
@@ -52,109 +75,103 @@ def context_of(page: Page) -> dict[str, Any]:
     return context
 
 
-def _confidence(report: Mapping[str, Any] | None) -> str:
-    share = text.number(((report or {}).get("bootstrap") or {}).get("confidence"))
-    return f"{100 * (0.95 if share is None else share):g}%"
+def _confidence(report: Report | None) -> str:
+    share = report.bootstrap.confidence if report and report.bootstrap else 0.95
+    return f"{100 * share:g}%"
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     there = {
-        "scores": context.get("tally") or context["report"],
-        "comparison": context.get("comparison"),
-        "drift": context.get("drift"),
-        "classes": context.get("classes"),
-        "instance": context.get("instance"),
-        "panoptic": context.get("panoptic"),
-        "confusion": context.get("heat") or context.get("confusions"),
-        "images": context.get("groups"),
-        "slices": context.get("slices"),
-        "disputes": context.get("disputes"),
-        "failures": context.get("failures") or context.get("statuses"),
+        "scores": context["tally"] or context["report"],
+        "comparison": context["comparison"],
+        "drift": context["drift"],
+        "classes": context["classes"],
+        "instance": context["instance"],
+        "panoptic": context["panoptic"],
+        "confusion": context["heat"] or context["confusions"],
+        "images": context["groups"],
+        "slices": context["slices"],
+        "disputes": context["disputes"],
+        "failures": context["failures"] or context["statuses"],
         "provenance": True,
     }
     names = {**wording.SECTIONS, "scores": wording.SECTIONS["scores"] if context["report"] else "What was found"}
     return [(key, names[key]) for key, shown in there.items() if shown]
 
 
-def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    semantic = report["semantic"] or {}
-    names = [category["name"] for category in report["categories"]]
-    confusion = semantic.get("confusion")
-    heat = heat_map(confusion, names) if confusion else None
-    histograms = [_score_histogram(semantic.get("per_image_histogram")), _calibration(semantic.get("calibration"))]
-    disputes = sorted(report["disputes"], key=lambda row: -(text.number(row.get("pixels")) or 0))
+def _of_report(report: Report) -> dict[str, Any]:
+    semantic, names = report.semantic, [category.name for category in report.categories]
+    heat = heat_map(semantic.confusion, names) if semantic.confusion else None
+    histograms = [_score_histogram(semantic.per_image_histogram), _calibration(semantic.calibration)]
+    disputes = sorted(report.disputes, key=lambda row: -row.pixels)
     return {
-        "convention_words": wording.CONVENTIONS.get(str(report["convention"]), ""),
-        "images_words": _images_words(report["images"]),
-        "missing_words": wording.MISSING.get(str(report["missing"]), ""),
+        "convention_words": CONVENTION_WORDS[report.convention],
+        "images_words": _images_words(report.images),
+        "missing_words": wording.MISSING[report.missing],
         "tiles": _tiles(report),
-        "conventions": _conventions(semantic.get("conventions") or {}),
+        "conventions": _conventions(semantic.conventions),
         "histograms": [one for one in histograms if one],
-        "comparison": _comparison(report["comparison"]),
-        "drift": report["drift"][:MOST_CLASSES],
-        "classes": _classes(semantic.get("per_class") or []),
+        "comparison": _comparison(report.comparison) if report.comparison else None,
+        "drift": (report.drift or ())[:MOST_CLASSES],
+        "classes": _classes(semantic.per_class),
         "heat": _heat(heat) if heat else None,
-        "confusions": top_confusions(confusion, names) if confusion else [],
-        "instance": _instance(report["instance"]),
-        "panoptic": _panoptic(report["panoptic"]),
-        "slices": _slices(report["slices"]),
+        "confusions": top_confusions(semantic.confusion, names) if semantic.confusion else [],
+        "instance": _instance(report.instance) if report.instance else None,
+        "panoptic": _panoptic(report.panoptic) if report.panoptic else None,
+        "slices": _slices(report.slices) if report.slices else None,
         "disputes": disputes[:MOST_ROWS],
         "disputes_more": max(0, len(disputes) - MOST_ROWS),
         "statuses": _statuses(report),
     }
 
 
-def _images_words(images: Mapping[str, Any]) -> str:
-    total = sum(int(text.number(n) or 0) for status, n in images.items() if status != "extra")
-    words = [f"{text.count(n)} {status.replace('_', ' ')}" for status, n in images.items() if text.number(n)]
-    return f"{total:,} images: {', '.join(text.shorten(one, 40) for one in words)}." if total else ""
+def _images_words(images: Mapping[Status, int]) -> str:
+    total = sum(number for status, number in images.items() if status != "extra")
+    words = [f"{text.count(number)} {status.replace('_', ' ')}" for status, number in images.items() if number]
+    return f"{total:,} images: {', '.join(words)}." if total else ""
 
 
-def _tiles(report: Mapping[str, Any]) -> _Columns:
+def _tiles(report: Report) -> _Columns:
     """The figures at the top; the task's own first, and large."""
-    semantic, instance, panoptic = report["semantic"] or {}, report["instance"] or {}, report["panoptic"] or {}
-    headline = semantic.get("headline") or {}
-    objects = [
-        (label, (instance.get(kind) or {}).get(name), what)
-        for kind, name in (("mask", "AP"), ("mask", "AP50"), ("box", "AP"))
-        for label, what in [wording.score(f"{kind}_{name}")]
-    ]
-    quality = [
-        (label, (panoptic.get("all") or {}).get(key), what)
-        for key in ("pq", "sq", "rq")
-        for label, what in [wording.score(key)]
-    ]
-    pixels = [(*wording.score(key), figure) for key, figure in headline.items()]
-    found = [(label, figure, what) for label, what, figure in pixels]
-    order = {"instance": [*objects, *quality, *found], "panoptic": [*quality, *objects, *found]}
-    shown = order.get(report["task"], [*found, *objects, *quality])
-    known = [one for one in shown if text.value_of(one[1]) is not None]
-    return [
-        {"label": label, "figure": figure, "what": what, "hero": number == 0}
-        for number, (label, figure, what) in enumerate(known)
-    ]
+    pixels = list(report.semantic.headline.items())
+    objects: list[tuple[str, Figure]] = []
+    if report.instance:
+        objects = [(f"{kind}_{name}", report.instance.of(kind)[name]) for kind, name in _TOP_DETECTIONS]
+    quality = list(report.panoptic.all.items()) if report.panoptic else []
+    shown = {
+        "semantic": [*pixels, *objects, *quality],
+        "instance": [*objects, *quality, *pixels],
+        "panoptic": [*quality, *objects, *pixels],
+    }[report.task]
+    tiles: _Columns = []
+    for key, figure in shown:
+        if figure.value is not None:
+            label, what = wording.score(key)
+            tiles.append({"label": label, "figure": figure, "what": what, "hero": not tiles})
+    return tiles
 
 
-def _conventions(rows: Mapping[str, Any]) -> dict[str, Any]:
-    known = {key: None for row in rows.values() for key, value in row.items() if text.value_of(value) is not None}
-    keys = [key for key in known if not any(isinstance(row.get(key), list) for row in rows.values())]  # the set's
+def _conventions(rows: Mapping[str, Convention]) -> dict[str, Any]:
+    scores = {
+        name: {key: getattr(row, key) for key in HEADLINE if key in Convention.model_fields}
+        for name, row in rows.items()
+    }
+    keys = [key for key in HEADLINE if any(row.get(key) is not None for row in scores.values())]
     return {
         "columns": [wording.score(key)[0] for key in keys],
         "rows": [
-            {"name": name, "figures": [row.get(key) for key in keys], "words": wording.CONVENTIONS.get(name, "")}
-            for name, row in rows.items()
+            {"name": name, "figures": [row.get(key) for key in keys], "words": CONVENTION_WORDS[name]}
+            for name, row in scores.items()
         ],
     }
 
 
-def _score_histogram(raw: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not raw or not raw.get("counts"):
-        return None
+def _score_histogram(histogram: Histogram) -> dict[str, Any]:
     return {
         "title": "Images by their own mIoU",
         "caption": "How many images score how well, each by its own mean IoU.",
         "axis": "mIoU of the image, percent",
-        "columns": _counted(raw["counts"], raw["edges"]),
+        "columns": _counted(histogram.counts, histogram.edges),
     }
 
 
@@ -171,61 +188,57 @@ def _counted(counts: Sequence[int], edges: Sequence[float]) -> _Columns:
     ]
 
 
-def _calibration(raw: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    bins = [one for one in (raw or {}).get("bins") or [] if text.number(one.get("images"))]
-    if not raw or not bins:
+def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
         return None
     return {
         "title": "Calibration of the confidence",
         "caption": "Images by their confidence: the bar is how many of their pixels are right, the line how sure the "
-        f"model was of them. Expected calibration error: {text.percent(raw.get('ece'), 2)}.",
+        f"model was of them. Expected calibration error: {text.percent(calibration.ece, 2)}.",
         "axis": "confidence of the image, percent",
         "columns": [
             {
-                "height": float(text.scaled(one.get("accuracy"))) / 100,
-                "text": text.percent(one.get("accuracy"), 0),
-                "label": f"{text.percent(one.get('low'), 0)}–{text.percent(one.get('high'), 0)}",
-                "mark": float(text.scaled(one.get("confidence"))) / 100,
+                "height": one.accuracy,
+                "text": text.percent(one.accuracy, 0),
+                "label": f"{text.percent(one.low, 0)}–{text.percent(one.high, 0)}",
+                "mark": one.confidence,
             }
-            for one in bins
+            for one in calibration.bins
+            if one.images
         ],
     }
 
 
-def _comparison(raw: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    metrics = [{**row, "label": wording.score(key)[0]} for key, row in (raw.get("metrics") or {}).items()]
+def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
-        "baseline": raw.get("baseline") or {},
-        "metrics": metrics,
-        "figure": wording.score(raw.get("figure") or "iou")[0],
-        "per_class": (raw.get("per_class") or [])[:MOST_CLASSES],
-        "improved": raw.get("improved") or [],
-        "worsened": raw.get("worsened") or [],
+        "baseline": comparison.baseline,
+        "metrics": [{"label": wording.score(key)[0], "change": one} for key, one in comparison.metrics.items()],
+        "figure": wording.score(comparison.figure)[0],
+        "per_class": comparison.per_class[:MOST_CLASSES],
+        "improved": comparison.improved,
+        "worsened": comparison.worsened,
     }
 
 
-def _classes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _classes(rows: Sequence[ClassScores]) -> dict[str, Any] | None:
     """The per-class table: only columns that hold something."""
     columns = _filled(rows, wording.CLASS_COLUMNS)
     if not rows or not columns:
         return None
     caption = (
         "In percent; the line on a bar is its interval, shown beside it."
-        if any(text.span_of(row.get("iou")) for row in rows)
-        else ""
+        if any(text.span_of(row.iou) for row in rows)
+        else "Scores in percent."
     )
     more = f" {len(rows) - MOST_CLASSES} more classes are in report.json." if len(rows) > MOST_CLASSES else ""
-    words = f"{len(rows):,} classes. {caption or 'Scores in percent.'}{more}"
-    return {"columns": columns, "rows": rows[:MOST_CLASSES], "caption": words}
+    return {"columns": columns, "rows": rows[:MOST_CLASSES], "caption": f"{len(rows):,} classes. {caption}{more}"}
 
 
-def _filled(rows: Sequence[Mapping[str, Any]], columns: Iterable[tuple[str, str, str]]) -> _Columns:
+def _filled(rows: Sequence[BaseModel], columns: Iterable[tuple[str, str, str]]) -> _Columns:
     return [
         {"key": key, "words": words, "kind": kind}
         for key, words, kind in columns
-        if any(text.value_of(row.get(key)) is not None for row in rows)
+        if any(text.value_of(getattr(row, key)) is not None for row in rows)
     ]
 
 
@@ -249,58 +262,42 @@ def _heat(heat: HeatMap) -> dict[str, Any]:
     return {"columns": heat.columns, "rows": rows, "left_out": heat.left_out}
 
 
-def _instance(raw: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    kinds = [kind for kind in ("mask", "box") if raw.get(kind)]
-    rows = [
-        {"name": name, "words": words, "figures": [raw[kind].get(name) for kind in kinds]}
-        for name, words in wording.AVERAGE_PRECISION.items()
-        if any(name in raw[kind] for kind in kinds)
-    ]
-    per_class = (raw.get("per_class") or [])[:MOST_CLASSES]
+def _instance(instance: Instance) -> dict[str, Any]:
+    per_class = instance.per_class[:MOST_CLASSES]
     return {
-        "kinds": kinds,
-        "rows": rows,
+        "kinds": KINDS,
+        "rows": [
+            {"name": words.name, "words": words.meaning, "figures": [instance.of(kind)[name] for kind in KINDS]}
+            for name, words in AVERAGE_PRECISION.items()
+        ],
         "per_class": per_class,
         "columns": _filled(per_class, wording.OBJECT_COLUMNS),
     }
 
 
-def _panoptic(raw: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    per_class = [dict(row) for row in (raw.get("per_class") or [])[:MOST_CLASSES]]
-    sums = [
-        {**row, "category": f"{name} classes"} for name, row in raw.items() if isinstance(row, Mapping) and "pq" in row
-    ]
-    return {
-        "rows": [*sums, *({**row, "gap": number == 0} for number, row in enumerate(per_class))],
-        "columns": _filled([*sums, *per_class], wording.PANOPTIC_COLUMNS),
-    }
+def _panoptic(panoptic: Panoptic) -> dict[str, Any]:
+    per_class = panoptic.per_class[:MOST_CLASSES]
+    return {"all": panoptic.all, "rows": per_class, "columns": _filled(per_class, wording.PANOPTIC_COLUMNS)}
 
 
-def _slices(raw: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    if not raw:
-        return None
-    keys = list(dict.fromkeys(key for row in raw for key in row.get("scores") or {}))[:6]
+def _slices(slices: Sequence[Slice]) -> dict[str, Any]:
+    keys = list(dict.fromkeys(key for row in slices for key in row.scores))[:6]
     rows: _Columns = []
-    for row in raw[:MOST_ROWS]:
-        gap = bool(rows) and rows[-1]["column"] != row.get("column")
-        figures = [(row.get("scores") or {}).get(key) for key in keys]
-        rows.append({**row, "figures": figures, "gap": gap})
+    for row in slices[:MOST_ROWS]:
+        gap = bool(rows) and rows[-1]["slice"].column != row.column
+        rows.append({"slice": row, "figures": [row.scores.get(key) for key in keys], "gap": gap})
     return {
         "columns": [wording.score(key)[0] for key in keys],
         "rows": rows,
-        "left_out": max(0, len(raw) - MOST_ROWS),
+        "left_out": max(0, len(slices) - MOST_ROWS),
     }
 
 
-def _statuses(report: Mapping[str, Any]) -> _Columns:
+def _statuses(report: Report) -> _Columns:
     return [
-        {"words": words, "images": report["images"].get(status), "examples": report["examples"].get(status) or []}
+        {"words": words, "images": report.images[status], "examples": report.examples.get(status, ())}
         for status, words in wording.STATUSES.items()
-        if text.number(report["images"].get(status))
+        if report.images[status]
     ]
 
 
@@ -311,7 +308,7 @@ def _failures(sides: Sequence[ManifestSummary]) -> _Columns:
             "code": code,
             "side": side.name,
             "images": number,
-            "words": wording.FAILURES.get(code, ""),
+            "words": ITEM_CODES.get(code, ""),
             "example": (side.info.get("examples") or {}).get(code),
         }
         for side in sides
@@ -323,7 +320,7 @@ def _failures(sides: Sequence[ManifestSummary]) -> _Columns:
 def _of_tally(page: Page) -> dict[str, Any]:
     tally = page.tally
     if tally is None:
-        return {"tally": None, "histograms": [], "images_words": ""}
+        return {"histograms": [], "images_words": ""}
     held = statistics(dict(tally.counts), page.categories, covers=page.task != "instance")
     images, pixels = held["images"], held["pixels"]
     rows = [
@@ -334,7 +331,8 @@ def _of_tally(page: Page) -> dict[str, Any]:
     rows = sorted((row for row in rows if row["images"]), key=lambda row: -row["pixels"])
     unlabelled = held["unlabelled_px"]
     if unlabelled:
-        rows.append({"category": UNLABELLED, "pixels": unlabelled, "pixel_share": unlabelled / pixels})
+        shares = {"pixels": unlabelled, "pixel_share": unlabelled / pixels, "image_share": None}
+        rows.append({"category_id": None, "category": UNLABELLED, "images": None, "objects": None, **shares})
     edges = [number / len(tally.confidence) for number in range(len(tally.confidence) + 1)]
     histogram = {
         "title": "Images by confidence",
@@ -354,11 +352,11 @@ def _pictures(page: Page) -> dict[str, Any]:
     scored = page.report is not None
     drawn = {id_ for group in page.groups for card in group.cards for id_ in card.classes}
     classes = [(category.id, category.name) for category in page.categories if category.id in drawn]
-    kinds = [(data_uri(kind_swatch(kind)), words) for kind, words in enumerate(KINDS)]
+    kinds = [(data_uri(kind_swatch(kind)), words) for kind, words in enumerate(DIFFERENCES)]
     if page.task != "instance":
         del kinds[EXTRA]
     score = "mIoU" if scored else "confidence"
-    agreement = page.report is not None and page.report["agreement"]
+    agreement = page.report is not None and page.report.agreement
     names = {**dict(zip(_PICTURES, _PICTURES, strict=True)), **({"truth": "baseline"} if agreement else {})}
     groups = [
         {

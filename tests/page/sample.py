@@ -1,33 +1,39 @@
-"""What the page's tests are made of: small manifests, and a realistic report.json of any size.
+"""What the page's tests are made of: small manifests, and reports that the evaluation itself writes.
 
-write_run_of     label maps → a finished manifest
-make_report      seed → report.json (schema 2) whose figures agree: the confusion is drawn, every semantic
-                 figure follows from it by plain numpy; intervals and comparisons are drawn around them
+write_run_of     label maps of image files → a finished manifest
+make_report      drawn label maps of any classes → scored in this process → the report, one of ``Kind``
 """
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 
+from segjobs.errors import ItemError
+from segjobs.evaluation.report_types import Report
 from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
-from segjobs.manifest.rows import Author, ok_row
+from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task, make_categories
 from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage
 from tests import manifests
+from tests.made import scored
 
 STREET = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
     "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
-CONVENTIONS = ("dataset", "mmseg", "torchvision", "detectron2", "cityscapes", "segnet", "per_image")
-HEADLINE = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
-AP = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+IMAGES = tuple(f"val/frankfurt/{number:06d}.png" for number in range(12))
+Kind = Literal["semantic", "objects", "agreement"]
+"""semantic: with a baseline, boundaries, slices, a gate and disputes; agreement: without truth."""
 HOSTILE = (
     "<script>document.title='owned'</script>",
     '"><img src=x onerror="document.title=\'owned\'">',
@@ -58,21 +64,29 @@ def write_run_of(
     task: Task = "semantic",
 ) -> str:
     """Write a finished manifest of these images and their label maps, four to a part; its URI."""
-    storage, rows = Storage(), []
-    label = "unet@0123456789ab"
+    author = Author("0123456789abcdef", "unet@0123456789ab" if confidence else None)
+    rows = []
     for path, ids in sorted(maps.items()):
         data = path.read_bytes()
         rows.append(
             ok_row(
                 FileInfo(str(path), path.name, len(data), 1, ""),
-                Author("0123456789abcdef", label if confidence else None),
+                author,
                 sha256=hashlib.sha256(data).hexdigest(),
                 size_hw=ids.shape,
                 segments=segments_of(ids, categories),
                 confidence=(confidence or {}).get(path.name),
             )
         )
-    card = {"name": "unet", "label": label, "weights": "none", "digest": "0123456789ab" * 5} if confidence else None
+    return write_rows(uri, rows, categories, label=author.model, task=task)
+
+
+def write_rows(
+    uri: Path, rows: list[dict[str, Any]], categories: Sequence[Category], *, label: str | None, task: Task
+) -> str:
+    """Write a finished manifest of these rows, four to a part; its URI."""
+    storage = Storage()
+    card = {"name": "unet", "label": label, "weights": "none", "digest": "0123456789ab" * 5} if label else None
     footer = Footer(task, tuple(categories), "digest", card)
     parts = []
     for number, start in enumerate(range(0, len(rows), 4)):
@@ -81,224 +95,76 @@ def write_run_of(
             storage, str(uri), number, part_bytes(pa.Table.from_pylist(some, schema=MANIFEST_SCHEMA), footer)
         )
         parts.append(receipt_of(number, data, [row["image_id"] for row in some]).part)
-    info = manifests.info_of(footer, RunCounts(len(rows), len(rows), 0, 0), config={"input": {"uri": "photos"}})
+    ok = sum(row["status"] == "ok" for row in rows)
+    counts = RunCounts(len(rows), ok, len(rows) - ok, 0)
+    info = manifests.info_of(footer, counts, config={"input": {"uri": "photos"}})
     write_run(storage, Run(str(uri), tuple(parts), info))
     return str(uri)
 
 
-def figure(value: float, rng: np.random.Generator, half: float = 0.02) -> dict[str, float]:
-    spread = half * rng.uniform(0.5, 1.5)
-    return {"value": value, "low": max(0.0, value - spread), "high": min(1.0, value + spread)}
+def drawn_maps(rng: np.random.Generator, classes: int, count: int) -> list[np.ndarray]:
+    """Label maps, uint8 (48, 64), of squares of 8 pixels, each of some class or unlabelled (255)."""
+    coarse = rng.integers(0, classes, (count, 6, 8))
+    coarse[rng.random(coarse.shape) < 0.05] = 255
+    return list(coarse.repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8))
 
 
-def confusion(rng: np.random.Generator, classes: int) -> np.ndarray:
-    """int64 (C+1, C+1): classes of very different size, mostly right, each with a favourite error."""
-    size = np.exp(rng.normal(13, 2, classes))
-    right = rng.beta(6, 2, classes)
-    matrix = np.zeros((classes + 1, classes + 1))
-    matrix[:-1, :-1] = rng.dirichlet(np.full(classes, 0.15), classes) * (size * (1 - right))[:, None]
-    matrix[np.arange(classes), np.arange(classes)] += size * right
-    matrix[:-1, -1] = 0.002 * size
-    matrix[-1, :-1] = 0.05 * size
-    return matrix.astype(np.int64)
+def changed(rng: np.random.Generator, ids: np.ndarray, classes: int) -> np.ndarray:
+    """The map as a model might see it: moved by a pixel, one square in six of another class."""
+    guess = np.roll(ids, 1, axis=1)
+    squares = rng.random((6, 8)).repeat(8, axis=0).repeat(8, axis=1) < 1 / 6
+    return np.where(squares & (ids != 255), (ids + 1) % classes, guess).astype(np.uint8)
 
 
-def semantic(rng: np.random.Generator, names: tuple[str, ...], images: int) -> dict[str, Any]:
-    matrix = confusion(rng, len(names))
-    counted = matrix[:-1]
-    right = counted.diagonal()
-    truth, predicted = counted.sum(1), counted[:, :-1].sum(0)
-    iou, dice = right / (truth + predicted - right), 2 * right / (truth + predicted)
-    precision, recall = right / np.maximum(predicted, 1), right / truth
-    values = dict(
-        zip(
-            HEADLINE,
-            (iou.mean(), right.sum() / truth.sum(), recall.mean(), (iou * truth).sum() / truth.sum()),
-            strict=True,
-        )
-    )
-    headline = {name: figure(float(value), rng, 0.012) for name, value in values.items()}
-    headline["mean_dice"] = figure(float(dice.mean()), rng, 0.012)
-    headline["boundary_iou"] = figure(float(iou.mean() * 0.8), rng, 0.012)
-    headline["boundary_f"] = figure(float(iou.mean() * 0.9), rng, 0.012)
-    ratios = {"iou": iou, "dice": dice, "precision": precision, "recall": recall, "boundary_iou": 0.8 * iou}
-    per_class = [
-        {
-            "category_id": number,
-            "category": name,
-            **{key: figure(float(column[number]), rng, 0.05) for key, column in ratios.items()},
-            "boundary_f": figure(float(0.9 * iou[number]), rng, 0.05),
-            "truth_px": int(truth[number]),
-            "predicted_px": int(predicted[number]),
-            "correct_px": int(right[number]),
-            "images": int(rng.integers(1, images + 1)),
-        }
-        for number, name in enumerate(names)
-    ]
-    own = rng.beta(6, 3, images)
-    bins = [
-        {
-            "low": low / 10,
-            "high": (low + 1) / 10,
-            "images": int(rng.integers(1, images)),
-            "confidence": (low + 0.5) / 10,
-            "accuracy": min(1.0, (low + 0.5) / 10 * rng.uniform(0.8, 1.1)),
-        }
-        for low in range(3, 10)
-    ]
-    return {
-        "headline": headline,
-        "per_class": per_class,
-        "conventions": {
-            name: {"iou": iou.tolist()}
-            | {key: headline[key]["value"] * (1 - 0.01 * number) for key in HEADLINE[: 4 - (name == "per_image")]}
-            for number, name in enumerate(CONVENTIONS)
-        },
-        "confusion": matrix.tolist(),
-        "calibration": {"bins": bins, "ece": 0.0421},
-        "per_image_histogram": {
-            "edges": np.linspace(0, 1, 11).tolist(),
-            "counts": np.histogram(own, bins=10, range=(0, 1))[0].tolist(),
-        },
-    }
-
-
-def instance(rng: np.random.Generator, names: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        **{kind: {name: figure(float(rng.uniform(0.2, 0.6)), rng) for name in AP} for kind in ("mask", "box")},
-        "per_class": [
-            {
-                "category_id": number,
-                "category": name,
-                **{key: figure(float(rng.uniform(0.1, 0.7)), rng, 0.05) for key in ("mask_AP", "mask_AP50", "box_AP")},
-                "objects": int(rng.integers(1, 5000)),
-                "detections": int(rng.integers(1, 9000)),
-            }
-            for number, name in enumerate(names)
-        ],
-    }
-
-
-def panoptic(rng: np.random.Generator, names: tuple[str, ...]) -> dict[str, Any]:
-    def quality() -> dict[str, Any]:
-        sq, rq = rng.uniform(0.6, 0.9), rng.uniform(0.4, 0.8)
-        return {"pq": figure(sq * rq, rng), "sq": figure(sq, rng), "rq": figure(rq, rng)}
-
-    return {
-        "all": {**quality(), "classes": len(names)},
-        "per_class": [
-            {"category_id": number, "category": name, **quality(), "tp": 10 * number, "fp": number, "fn": 7}
-            for number, name in enumerate(names)
-        ],
-    }
-
-
-def comparison(rng: np.random.Generator, scores: dict[str, Any], image_ids: list[str]) -> dict[str, Any]:
-    def against(value: float) -> dict[str, float]:
-        change = float(rng.normal(0.01, 0.02))
-        spread = float(rng.uniform(0.005, 0.03))
-        return {
-            "value": value,
-            "baseline": value - change,
-            "difference": change,
-            "low": change - spread,
-            "high": change + spread,
-            "p_value": float(np.exp(-3 * abs(change) / spread)),
-        }
-
-    def moved(sign: int) -> list[dict[str, Any]]:
-        return [{"image_id": one, "value": 0.5 + sign * 0.2, "baseline": 0.5} for one in image_ids[:5]]
-
-    return {
-        "baseline": {"uri": "out/run0", "model": "fcn_resnet50@0f3c88aa1b2c"},
-        "metrics": {key: against(scores["headline"][key]["value"]) for key in HEADLINE},
-        "per_class": [
-            {"category_id": row["category_id"], "category": row["category"], **against(row["iou"]["value"])}
-            for row in scores["per_class"]
-        ],
-        "improved": moved(1),
-        "worsened": moved(-1),
-    }
-
-
+@cache
 def make_report(
-    *, seed: int = 0, names: tuple[str, ...] = STREET, images: int = 500, image_ids: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """The whole report. ``image_ids``: names to use where images are named."""
-    rng = np.random.default_rng(seed)
-    ids = list(image_ids) or [f"val/frankfurt/{number:06d}.png" for number in range(12)]
-    scores = semantic(rng, names, images)
-    return {
-        "schema": 2,
-        "version": "0.1.0",
-        "task": "semantic",
-        "convention": "dataset",
-        "missing": "worst",
-        "truth": {"uri": "out/truth", "run_id": "4b1d0aa0c3f5e812", "model": None, "parts_digest": "5e" * 32},
-        "predictions": {
-            "uri": "s3://bucket/out/run1",
-            "run_id": "9c7a1b2c3d4e5f60",
-            "model": "deeplabv3_resnet50@cd0a2569a1b2",
-            "parts_digest": "ab" * 32,
-            "model_card": {
-                "name": "deeplabv3_resnet50",
-                "weights": "torchvision:COCO_WITH_VOC_LABELS_V1",
-                "digest": "cd" * 32,
-            },
-            "failures": {"TRUNCATED": 3, "TOO_LARGE": 1},
-        },
-        "images": {"ok": images - 5, "missing": 1, "failed": 4, "no_truth": 2, "extra": 3},
-        "examples": {"missing": ids[:1], "failed": ids[1:5], "no_truth": ids[5:7], "extra": ids[7:10]},
-        "categories": [
-            {"id": category.id, "name": category.name, "color": list(category.color)}
-            for category in make_categories(names)
-        ],
-        "bootstrap": {"resamples": 2000, "seed": 0, "confidence": 0.95},
-        "semantic": scores,
-        "instance": instance(rng, names),
-        "panoptic": panoptic(rng, names),
-        "slices": [
-            {
-                "column": column,
-                "value": value,
-                "images": int(rng.integers(1, images + 1)),
-                "scores": {key: figure(float(rng.uniform(0.5, 0.9)), rng) for key in HEADLINE},
-            }
-            for column, values in (("city", ("Frankfurt", "Lindau", "Münster")), ("hour", ("day", "dusk", "night")))
-            for value in values
-        ],
-        "comparison": comparison(rng, scores, ids),
-        "agreement": False,
-        "drift": [
-            {
-                "category_id": number,
-                "category": name,
-                "area_share": {
-                    "value": 0.1,
-                    "baseline": 0.08,
-                    "difference": 0.02,
-                    "low": 0.01 * (number % 2),
-                    "high": 0.03,
-                    "p_value": 0.04,
-                },
-                "objects": {"value": 1200 + number, "baseline": 1100},
-                "images": {"value": 40, "baseline": 38},
-            }
-            for number, name in enumerate(names)
-        ],
-        "gate": [
-            {"rule": "miou >= 0.6", "passed": True, "value": 0.67, "message": "67.2 % is at least 60 %"},
-            {"rule": "iou[person] >= 0.9", "passed": False, "value": 0.71, "message": "71.0 % is below 90 %"},
-        ],
-        "disputes": [
-            {
-                "image_id": image_id,
-                "uri": f"out/{image_id}",
-                "category": names[number % len(names)],
-                "other": names[(number + 1) % len(names)],
-                "pixels": 40_000 - 1000 * number,
-                "confidence": 0.98 - 0.01 * number,
-            }
-            for number, image_id in enumerate(ids)
-        ],
-    }
+    *, names: tuple[str, ...] = STREET, image_ids: tuple[str, ...] = IMAGES, kind: Kind = "semantic"
+) -> Report:
+    """The report of drawn images. The first has no prediction, that of the second failed, the third's truth failed,
+    and one more has no truth; ``names``: at most 255 classes. Equal arguments give the very same report."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _scored(Path(folder), names, tuple(sorted(image_ids)), kind)
+
+
+def _scored(folder: Path, names: tuple[str, ...], image_ids: tuple[str, ...], kind: Kind) -> Report:
+    rng = np.random.default_rng(0)
+    categories, gone = make_categories(names), ItemError("TRUNCATED", "ends early")
+    task: Task = "instance" if kind == "objects" else "semantic"
+
+    def row(image_id: str, ids: np.ndarray | None, confidence: float | None = None) -> dict[str, Any]:
+        item, author = FileInfo(f"photos/{image_id}", image_id, 1, 1, ""), Author("run")
+        if ids is None:
+            return failed_row(item, author, gone)
+        segments = segments_of(ids, categories)
+        if confidence is not None:
+            segments = [replace(segment, score=float(rng.uniform(0.5, 1))) for segment in segments]
+        return ok_row(item, author, sha256="00", size_hw=ids.shape, segments=segments, confidence=confidence)
+
+    maps = dict(zip(image_ids, drawn_maps(rng, len(names), len(image_ids)), strict=True))
+    missing, failed, no_truth, *_ = image_ids
+    truth = [row(one, None if one == no_truth else ids) for one, ids in maps.items()]
+
+    def predicted(name: str) -> str:
+        rows = [
+            row(one, None if one == failed else changed(rng, ids, len(names)), float(rng.uniform(0.5, 1)))
+            for one, ids in {**maps, "~extra.png": maps[missing]}.items()
+            if one != missing
+        ]
+        return write_rows(folder / name, rows, categories, label=f"{name}@0123456789ab", task=task)
+
+    table = folder / "table.csv"
+    csv = pa.table({"image_id": list(image_ids), "city": [f"city {n % 3}" for n in range(len(image_ids))]})
+    pyarrow.csv.write_csv(csv, table)
+    settings: dict[str, Any] = {"bootstrap": {"resamples": 50}}
+    if kind == "semantic":
+        settings |= {
+            "baseline": {"uri": predicted("baseline")},
+            "boundary": {"enabled": True},
+            "slices": {"uri": str(table)},
+            "gate": ["miou >= 0.1", f"iou[{names[0]}] >= 0.999"],
+            "disputes": {"min_px": 1, "min_score": 0.5, "limit": 12},
+        }
+    truth_uri = write_rows(folder / "truth", truth, categories, label=None, task=task)
+    if kind == "agreement":
+        return scored(folder, None, predicted("ours"), baseline={"uri": truth_uri}, **settings)
+    return scored(folder, truth_uri, predicted("ours"), **settings)

@@ -1,4 +1,4 @@
-"""Pictures: colours land on the masks' pixels, and sheets hold what they are given."""
+"""Pictures: colours land on the masks' pixels."""
 
 from pathlib import Path
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjobs.labels.coco import read_coco, segments_for
 from segjobs.manifest.schema import Category, make_categories, palette_color
 from segjobs.manifest.segments import Segment
-from segjobs.page.overlay import PALETTE, Tile, contact_sheet, display_colors, elide, label_picture, overlay, shrunk
+from segjobs.page.overlay import PALETTE, display_colors, label_picture, overlay
 from tests import manifests
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -124,89 +123,3 @@ def test_label_picture_of_instances_has_a_dark_background():
 def test_label_picture_of_panoptic_segments_hatches_what_is_unlabelled():
     found = np.asarray(label_picture([], (12, 12), CATEGORIES, task="panoptic"))
     assert np.unique(found).tolist() == [205, 235]
-
-
-def test_shrunk_keeps_masks_over_their_pixels():
-    ids = np.full((40, 80), 255, np.uint8)
-    ids[:20, :40], ids[39, 79] = 4, 9
-    image = np.repeat((ids == 4)[..., None], 3, axis=2).astype(np.uint8) * 200
-    small, segments = shrunk(image, segments_of(ids), long_px=20)
-    assert small.shape == (10, 20, 3)
-    assert [(s.category_id, s.area, list(s.bbox)) for s in segments] == [(4, 50, [0.0, 0.0, 10.0, 5.0])]
-    assert (small[:5, :10] == 200).all() and not small[5:].any() and not small[:, 10:].any()
-    assert shrunk(image, segments_of(ids), long_px=80)[1] == segments_of(ids)
-
-
-# Contact sheet -------------------------------------------------------------------------------------
-
-
-def test_sheet_places_thumbnails_in_columns():
-    ids = np.full((40, 80), 4, np.uint8)
-    tile = Tile("a.jpg", np.full((40, 80, 3), 7, np.uint8), truth=segments_of(ids))
-    sheet = contact_sheet([tile], legend=CATEGORIES, columns=("image", "truth_map"), thumb_px=60)
-    assert sheet.width == 24 + 60 + 10 + 60 + 24
-    found = np.asarray(sheet)
-    top = 24 + 20 + 2
-    assert (found[top : top + 30, 24:84] == 7).all()
-    assert (found[top : top + 30, 94:154] == RED).all()
-    assert (found[top + 30, 24:84] == 255).all() and (found[top : top + 30, 84:94] == 255).all()
-
-
-def test_sheet_draws_captions_and_legend_of_what_occurs():
-    tile = Tile(
-        "a.jpg", np.full((20, 20, 3), 7, np.uint8), truth=segments_of(np.full((20, 20), 4, np.uint8)), score=0.5
-    )
-    plain = contact_sheet([Tile("a.jpg", tile.image)], legend=CATEGORIES, thumb_px=80)
-    full = contact_sheet([tile], legend=CATEGORIES, thumb_px=80, title="Cats")
-    foot = np.asarray(full)[-40:].reshape(-1, 3)
-    assert (foot == RED).all(axis=1).any() and not (foot == BLUE).all(axis=1).any()
-    assert full.height == plain.height + (20 + 16) + 20  # the title and the legend's line
-
-
-def test_legend_wraps_and_long_names_are_elided():
-    names = [f"a class of a rather long name {n}" for n in range(6)]
-    categories = make_categories(names, first_id=1)
-    rows = [
-        Tile("x/" * 200 + "a.jpg", np.zeros((6, 6, 3), np.uint8), segments_of(np.arange(1, 7, dtype=np.uint8)[None]))
-    ]
-    narrow = contact_sheet(rows, legend=categories, thumb_px=60)
-    wide = contact_sheet(rows, legend=categories, thumb_px=600)
-    assert narrow.width == 48 + 3 * 60 + 2 * 10
-    assert narrow.height > wide.height
-
-
-def test_missing_pictures_are_grey_panels():
-    tile = Tile("a.jpg", np.full((60, 60, 3), 7, np.uint8))
-    found = np.asarray(contact_sheet([tile], legend=CATEGORIES, columns=("prediction",), thumb_px=60))
-    assert found[47, 25].tolist() == [240, 242, 245]
-
-
-def test_sheet_without_rows_is_its_head():
-    assert contact_sheet([], legend=CATEGORIES, title="nothing").height > 0
-
-
-def test_unknown_column_is_named():
-    with pytest.raises(ValueError, match="column 'truht': expected image, truth"):
-        contact_sheet([Tile("a", np.zeros((2, 2, 3), np.uint8))], legend=CATEGORIES, columns=("truht",))
-
-
-def test_elide_keeps_beginning_and_end():
-    assert elide("scene.jpg", 500, 13) == "scene.jpg"
-    short = elide("a/very/long/path/to/some/scene_00012.jpg", 150, 13)
-    assert short.startswith("a/very") and short.endswith("0012.jpg") and "…" in short
-    assert elide("scene.jpg", 1, 13) == "…"
-
-
-def test_real_coco_truth_fits_on_a_sheet():
-    path = DATA / "coco_mini"
-    if not path.is_dir():
-        pytest.skip(f"no real data at {path}")
-    index = read_coco((path / "instances_train2017.json").read_bytes())
-    rows = []
-    for name in list(index.images)[:3]:
-        with Image.open(path / "train2017" / name) as image:
-            photo = image.convert("RGB")
-        segments = segments_for(index, name, (photo.height, photo.width))
-        rows.append(Tile(name, photo, segments, segments, task="instance"))
-    sheet = contact_sheet(rows, legend=index.categories, columns=("image", "truth", "truth_map", "prediction_map"))
-    assert sheet.width == 48 + 4 * 280 + 3 * 10

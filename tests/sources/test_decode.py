@@ -442,7 +442,7 @@ def test_the_limit_is_ours_alone():
 
 def test_pillows_own_limit_is_left_to_the_process():
     script = (
-        "import PIL.Image as i; before = i.MAX_IMAGE_PIXELS; import segjobs.sources.decode, segjobs.report.pictures; "
+        "import PIL.Image as i; before = i.MAX_IMAGE_PIXELS; import segjobs.sources.decode, segjobs.page.pictures; "
     )
     script += "print(before == i.MAX_IMAGE_PIXELS == 89_478_485)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

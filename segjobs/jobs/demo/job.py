@@ -6,22 +6,21 @@
 Each step is the job that works on real collections. What an earlier call finished is kept.
 """
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
+from segjobs.evaluation.report_types import Report
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
 from segjobs.jobs.train.job import train
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rows import segments_of
-from segjobs.page.overlay import Tile, contact_sheet
+from segjobs.page.contact_sheet import evenly_spread, sheet_png, tile_of
 from segjobs.results import DemoResult, Result
 from segjobs.sources.decode import decode_image
 from segjobs.sources.synthetic import CLASSES, write_dataset
@@ -129,9 +128,10 @@ def _train_config(config: DemoConfig, folder: Path) -> TrainConfig:
 
 
 def _mean_iou(folder: Path) -> float:
-    return json.loads(Storage().read(str(folder / "report" / "report.json")))["semantic"]["headline"]["mean_iou"][
-        "value"
-    ]
+    where = str(folder / "report" / "report.json")
+    value = Report.from_json(Storage().read(where), where=where).semantic.headline["mean_iou"].value
+    assert value is not None  # noqa: S101  # the scenes have labels
+    return value
 
 
 def _draw_sheet(folder: Path, miou: float) -> Path:
@@ -139,13 +139,13 @@ def _draw_sheet(folder: Path, miou: float) -> Path:
     storage = Storage()
     scores = pq.read_table(pa.BufferReader(storage.read(str(folder / "report" / "per_image.parquet"))))
     ranked = sorted(zip(scores["mean_iou"].to_pylist(), scores["image_id"].to_pylist(), strict=True))
-    picked = [ranked[n] for n in np.linspace(0, len(ranked) - 1, min(_SHEET_ROWS, len(ranked))).round().astype(int)]
+    picked = [ranked[n] for n in evenly_spread(len(ranked), _SHEET_ROWS)]
     truth = {row["image_id"]: row for row in read_rows(storage, str(folder / "truth" / "test"))}
     predicted = {row["image_id"]: row for row in read_rows(storage, str(folder / "predictions"))}
     tiles = [
-        Tile(
-            name=image_id,
-            image=decode_image(storage.read(truth[image_id]["uri"]), max_pixels=_MAX_PIXELS),
+        tile_of(
+            image_id,
+            decode_image(storage.read(truth[image_id]["uri"]), max_pixels=_MAX_PIXELS),
             truth=segments_of(truth[image_id]),
             prediction=segments_of(predicted[image_id]),
             score=score,
@@ -155,7 +155,6 @@ def _draw_sheet(folder: Path, miou: float) -> Path:
     categories = footer_of(open_run(storage, str(folder / "truth" / "test"))).categories
     title = f"Held-out scenes, worst to best: mIoU {100 * miou:.1f}"
     path = folder / "contact_sheet.png"
-    contact_sheet(
-        tiles, legend=categories, columns=("image", "truth", "prediction", "prediction_map"), title=title
-    ).save(path)
+    columns = ("image", "truth", "prediction", "prediction_map")
+    path.write_bytes(sheet_png(tiles, legend=categories, columns=columns, title=title))
     return path

@@ -8,7 +8,6 @@ The driver holds one sum, twelve bytes of hash an image, and a few examples of e
 
 import base64
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,7 @@ from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items, segments_of
 from segjobs.manifest.statistics import add_counts, count_rows, statistics
-from segjobs.page.overlay import Tile, contact_sheet, shrunk
+from segjobs.page.contact_sheet import Tile, sheet_png, tile_of
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
 from segjobs.storage import Storage, join
@@ -43,7 +42,6 @@ _EXAMPLES = 5  # of each check
 _DETAIL_CHARS = 300
 _HASH_BYTES = 12  # of SHA-256: two images in a billion that agree by chance have odds of 1 : 10^11
 _SHEET_PX = 4_000_000  # larger images are drawn only where there are too few others
-_SHEET_LONG_PX = 1024
 _SHOWN_CLASSES = 24
 _BY_CODE = {"LABEL_SHAPE": "size_mismatch", "LABEL_VALUE": "malformed"}
 
@@ -228,10 +226,7 @@ def _draw_sheet(place: Destination, image_ids: Sequence[str], total: int) -> byt
     if not tiles:
         return None
     title = f"{len(tiles)} of {total} labelled images: {job.uri}"
-    sheet = contact_sheet(tiles, legend=job.footer.categories, columns=("image", "truth", "truth_map"), title=title)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    return sheet_png(tiles, legend=job.footer.categories, columns=("image", "truth", "truth_map"), title=title)
 
 
 def _tile(place: Destination, image_id: str) -> Tile | None:
@@ -244,8 +239,7 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
         image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
     except ItemError:  # gone or changed since its label was read
         return None
-    image, segments = shrunk(image, segments_of(row.to_pylist()[0]), long_px=_SHEET_LONG_PX)
-    return Tile(image_id, image, truth=segments, task=place.job.footer.task)
+    return tile_of(image_id, image, truth=segments_of(row.to_pylist()[0]), task=place.job.footer.task)
 
 
 # --- what a person reads -----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from segjobs.config import ReportConfig, digest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
+from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
@@ -26,7 +27,6 @@ from segjobs.page.contents import Group, ManifestSummary, Page
 from segjobs.page.page import about_of, render
 from segjobs.page.picks import Pick, Wanted, choose
 from segjobs.page.pictures import common_categories
-from segjobs.page.scores import categories_of, read_report
 from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
 
@@ -37,7 +37,7 @@ class Sources:
 
     storage: Storage
     about: dict[str, Any]
-    report: dict[str, Any] | None
+    report: Report | None
     truth: Run | None
     predictions: Run | None
     sides: tuple[ManifestSummary, ...]
@@ -87,39 +87,38 @@ def open_sources(config: ReportConfig, storage: Storage) -> Sources:
         data = storage.read(where)
     except (FileNotFoundError, NotADirectoryError):
         raise ManifestError(f"{where}: not there; expected the folder that evaluate wrote") from None
-    raw = read_report(data, where=where)
+    scored = Report.from_json(data, where=where)
     runs: dict[str, Run | None] = {}
     sides, notes = [], []
-    for name in ("predictions", "truth"):
-        uri = given[name] or str(raw[name].get("uri") or "")
-        run = _run_of(storage, uri, raw[name], required=given[name] is not None)
+    for name, expected in (("predictions", scored.predictions), ("truth", scored.truth)):
+        uri = given[name] or expected.uri
+        run = _run_of(storage, uri, expected, required=given[name] is not None)
         if run is None:
-            place = uri or "nowhere"
-            notes.append(f"{place}: no run is there any more, or another one: its masks ({name}) are not shown.")
+            notes.append(f"{uri}: no run is there any more, or another one: its masks ({name}) are not shown.")
         runs[name] = run
         # Without truth another model's masks are in its place.
-        shown = "baseline" if raw["agreement"] and name == "truth" else name
-        sides.append(_side(shown, run) if run else _side_without_run(shown, uri, raw[name]))
+        shown = "baseline" if scored.agreement and name == "truth" else name
+        sides.append(_side(shown, run) if run else _side_without_run(shown, uri, expected))
     about = {
         "evaluation": hashlib.sha256(data).hexdigest(),
         **{name: _parts_digest(run) if run else None for name, run in runs.items()},
         **_settings(config),
     }
-    return Sources(storage, about, raw, runs["truth"], runs["predictions"], tuple(sides), tuple(notes))
+    return Sources(storage, about, scored, runs["truth"], runs["predictions"], tuple(sides), tuple(notes))
 
 
-def _run_of(storage: Storage, uri: str, expected: Mapping[str, Any], *, required: bool) -> Run | None:
+def _run_of(storage: Storage, uri: str, expected: ScoredRun, *, required: bool) -> Run | None:
     """The run that an evaluation scored, at ``uri``; None where it is gone or is another one.
 
     Raises ManifestError for these where the config names the place (``required``).
     """
     try:
-        run = open_run(storage, uri) if required else find_run(storage, uri) if uri else None
+        run = open_run(storage, uri) if required else find_run(storage, uri)
     except ConfigError:  # the report's own uri, of a scheme that this release does not open
         run = None
-    same = run is not None and expected.get("parts_digest") in (None, _parts_digest(run))
+    same = run is not None and expected.parts_digest == _parts_digest(run)
     if required and not same:
-        raise ManifestError(f"{uri}: not the run that was scored ({expected.get('run_id')}): its parts are others")
+        raise ManifestError(f"{uri}: not the run that was scored ({expected.run_id}): its parts are others")
     return run if same else None
 
 
@@ -135,13 +134,8 @@ def _side(name: str, run: Run) -> ManifestSummary:
     return ManifestSummary(name, run.uri, run.info.model_label, run.info.to_json(), _parts_digest(run))
 
 
-def _side_without_run(name: str, uri: str, raw: Mapping[str, Any]) -> ManifestSummary:
-    info = {
-        "run_id": raw.get("run_id"),
-        "footer": {"model": raw.get("model_card")},
-        "failures": raw.get("failures"),
-    }
-    return ManifestSummary(name, uri, raw.get("model"), info, raw.get("parts_digest"))
+def _side_without_run(name: str, uri: str, scored: ScoredRun) -> ManifestSummary:
+    return ManifestSummary(name, uri, scored.model, {"run_id": scored.run_id}, scored.parts_digest)
 
 
 def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
@@ -173,7 +167,7 @@ def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Pag
     picked = choose(found, wanted)
     if sources.report is not None:
         scores = {pick.image_id: pick.score for pick in found}
-        disputed = list(dict.fromkeys(row["image_id"] for row in sources.report["disputes"] if "image_id" in row))
+        disputed = list(dict.fromkeys(row.image_id for row in sources.report.disputes))
         picked["disputes"] = [Pick(one, scores.get(one)) for one in disputed[: images.disputes]]
     drawing = Drawing(
         sources.storage,
@@ -216,6 +210,6 @@ def _categories(sources: Sources) -> tuple[tuple[Category, ...], dict[int, int],
     if sources.report is None:
         assert sources.predictions is not None  # noqa: S101
         return predicted, {category.id: category.id for category in predicted}, footer_of(sources.predictions).task
-    task: Task = footer_of(sources.truth).task if sources.truth else sources.report["task"]
-    rename = sources.report["identity"].get("rename")
-    return *common_categories(categories_of(sources.report), predicted, rename=rename), task
+    task: Task = footer_of(sources.truth).task if sources.truth else sources.report.task
+    rename = sources.report.identity.rename
+    return *common_categories(sources.report.categories, predicted, rename=rename), task

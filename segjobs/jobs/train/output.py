@@ -20,8 +20,8 @@ import numpy as np
 from segjobs import __version__
 from segjobs.models.base import Segmenter
 from segjobs.models.tensors import save_model
+from segjobs.page.contact_sheet import evenly_spread, sheet_png, tile_of
 from segjobs.page.curves import draw_curves
-from segjobs.page.overlay import Tile, contact_sheet, shrunk
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import TrainingState
 from segjobs.training.examples import ExampleReader
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from segjobs.jobs.train.task import TrainTask
 
 METRICS, CURVES, SHEET = "metrics.jsonl", "curves.png", "contact_sheet.png"
-_SHEET_PX = 640  # longest side of an image on the sheet, before it is a thumbnail
 
 
 def publish(
@@ -50,7 +49,7 @@ def publish(
     storage.put_if_absent(join(uri, METRICS), "".join(f"{line}\n" for line in record.lines).encode())
     storage.put_if_absent(join(uri, CURVES), _png(draw_curves(lines)))
     if reader is not None and task.config.validation.contact_sheet:
-        storage.put_if_absent(join(uri, SHEET), _png(_sheet(task, segmenter, reader, places)))
+        storage.put_if_absent(join(uri, SHEET), _sheet(task, segmenter, reader, places))
     publish_events(record.lines, uri, storage)
     best = next((line for line in reversed(lines) if "validation" in line and line["step"] == record.best_step), None)
     training = {
@@ -67,23 +66,25 @@ def publish(
     save_model(segmenter, uri, storage, extra=extra)
 
 
-def _sheet(
-    task: "TrainTask", segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray]
-) -> "Image.Image":
-    """Validation images, evenly spread over their ids."""
+def _sheet(task: "TrainTask", segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray]) -> bytes:
+    """Validation images, evenly spread over their ids, as a PNG."""
     config = task.config.validation
-    count = min(config.contact_sheet, len(places))
-    chosen = [places[number] for number in np.linspace(0, len(places) - 1, count).round().astype(int)]
+    chosen = [places[number] for number in evenly_spread(len(places), config.contact_sheet)]
     categories = segmenter.card.categories
     tiles = []
     for one in predictions(segmenter, reader, chosen, config.batch_size):
-        image, truth = shrunk(one.example.image, truth_segments(one.example, categories), long_px=_SHEET_PX)
-        _, found = shrunk(one.example.image, one.segments, long_px=_SHEET_PX)
-        score = image_score(one, categories, segmenter.card.task)
-        tiles.append(Tile(one.example.image_id, image, truth, found, score, segmenter.card.task))
+        tile = tile_of(
+            one.example.image_id,
+            one.example.image,
+            truth=truth_segments(one.example, categories),
+            prediction=one.segments,
+            score=image_score(one, categories, segmenter.card.task),
+            task=segmenter.card.task,
+        )
+        tiles.append(tile)
     title = f"{segmenter.card.name}: validation images"
     columns = ("image", "truth", "prediction", "prediction_map")
-    return contact_sheet(tiles, legend=categories, columns=columns, title=title)
+    return sheet_png(tiles, legend=categories, columns=columns, title=title)
 
 
 def _png(picture: "Image.Image") -> bytes:

@@ -1,4 +1,4 @@
-"""Scoring tasks: how image_ids are cut into ranges, and what one image counts up to, by hand."""
+"""How the image_ids of two manifests are cut into ranges, each a task."""
 
 from itertools import pairwise
 

@@ -1,0 +1,57 @@
+"""One range of an evaluation: its parts of both manifests in, one part of counts out, published whole.
+
+    Range → read the two sides, join by image_id → score_image → scores/part-00012.parquet
+
+Only the rows of the range are held. What is published are counts, from which every score, convention, slice and
+interval follows without another look at a mask.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segjobs.evaluation.pairing import SCORES_SCHEMA, Pairing, Range
+from segjobs.evaluation.score_image import foreign_row, score_image
+from segjobs.manifest.parts import PartInfo, Run, part_uri, read_part
+from segjobs.storage import Storage
+
+_COLUMNS = ("image_id", "uri", "width", "height", "status", "error", "segments", "confidence")
+
+
+def publish_range(number: int, span: Range, pairing: Pairing, uri: str) -> tuple[int, int]:
+    """Publish the range's part of ``SCORES_SCHEMA`` below ``uri``, sorted by image_id.
+
+    Gives how many images of the truth are scored, and how many others it has. Raises the SegjobsError that stops
+    the evaluation.
+    """
+    rows = pa.Table.from_pylist(score_rows(span, pairing), schema=SCORES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", row_group_size=1000)
+    pairing.storage.put_if_absent(part_uri(uri, number, "scores"), sink.getvalue().to_pybytes())
+    statuses: list[str] = rows["status"].to_pylist()
+    ok, extra = statuses.count("ok"), statuses.count("extra")
+    return ok, len(statuses) - ok - extra
+
+
+def score_rows(span: Range, pairing: Pairing) -> list[dict[str, Any]]:
+    """The rows of one range, of every image that either side has."""
+    truth = dict(_rows_in(pairing.storage, pairing.truth.run, span.truth, span))
+    if span.foreign is None:
+        predicted = dict(_rows_in(pairing.storage, pairing.predictions.run, span.predictions, span))
+    else:
+        predicted = {
+            image_id: foreign_row(text, truth.get(image_id), pairing) for image_id, text in span.foreign.items()
+        }
+    return [score_image(key, truth.get(key), predicted.get(key), pairing) for key in sorted({*truth, *predicted})]
+
+
+def _rows_in(
+    storage: Storage, run: Run | None, parts: Iterable[PartInfo], span: Range
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    assert run is not None  # noqa: S101
+    for part in parts:
+        for row in read_part(storage, run, part, columns=_COLUMNS).to_pylist():
+            if span.holds(row["image_id"]):
+                yield row["image_id"], row
