@@ -67,7 +67,7 @@ TESTED_ELSEWHERE = {
     "errors.py": "classes and codes without behaviour",
     **{
         f"exporters/{name}.py": _BY_FORMATS
-        for name in ("base", "coco_instances", "coco_results", "cvat", "label_studio", "table")
+        for name in ("base", "coco_instances", "coco_results", "cvat", "label_studio")
     },
     "jobs/__init__.py": "jobs/engine/test_ray_data.py",
     "jobs/bench/bare_model.py": _BY_VERB,

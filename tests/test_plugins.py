@@ -34,7 +34,7 @@ def tiny(options, num_classes):
 TINY = ModelSpec("semantic", ("acme_segjobs:tiny",), {"width": 4}, "native", 1)
 
 def areas(image, setting):
-    return Written(len(image.segments), records=(to_json([image.image_id, [s["area"] for s in image.segments]]),))
+    return Written(len(image.segments), records=(to_json([image.image_id, [one.area for one in image.segments]]),))
 
 AREAS = Exporter(areas, lambda setting: [Document("areas.json", series=(Series("records", "[", ",", "]"),))])
 NO_MODEL = "a text"

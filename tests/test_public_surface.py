@@ -25,8 +25,8 @@ SIGNATURES = {
 }
 MEMBERS = {
     "Manifest": {"storage", "uri", "task", "categories", "counts", "failures", "to_arrow", "to_pandas"},
-    "Row": {"columns", "categories", "task", "image_id", "ok", "size_hw", "mask", "label_map", "get", "items", "keys"}
-    | {"values"},
+    "Row": {"columns", "categories", "task", "image_id", "ok", "size_hw", "segments", "mask", "label_map"}
+    | {"get", "items", "keys", "values"},
     "Segmenter": {"card", "module", "same_size_batches", "preprocess", "forward", "postprocess", "predict", "set_loss"}
     | {"loss"},
     "LabelMap": {"ids", "confidence"},
