@@ -77,6 +77,7 @@ TESTED_ELSEWHERE = {
     "jobs/engine/graceful_stop.py": "test_flow_resume.py stops jobs; engine/test_first_signal.py",
     "jobs/engine/guest.py": "test_api.py",
     "jobs/evaluate/console.py": _BY_VERB,
+    "jobs/evaluate/score.py": _BY_VERB,
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("documents", "parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
     "jobs/report/tasks.py": _BY_VERB,

@@ -110,7 +110,7 @@ FILES: dict[str, tuple[bytes, str | tuple[int, int]]] = {
     "bomb apng": (ihdr(BOMB, BOMB) + chunk(b"acTL", struct.pack(">II", 1, 0)) + pixels(b""), L),
     "bomb jpeg 65535": (jpeg(0xC0, size_hw=(65535, 65535)), L),
     "bomb jpeg progressive": (jpeg(0xC2, size_hw=(BOMB, BOMB)), L),
-    "bomb webp canvas": (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6, U),
+    "bomb webp canvas": (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6, L),
     "bomb png text": (png(COLOUR, 8, 2, chunk(b"zTXt", b"k\0\0" + ZEROS)), U),
     "bomb png profile": (png(COLOUR, 8, 2, chunk(b"iCCP", b"k\0\0" + ZEROS)), U),
     "bomb png pixels": (ihdr(7, 5) + chunk(b"IDAT", ZEROS) + END, (5, 7)),
