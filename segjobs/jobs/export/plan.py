@@ -31,8 +31,6 @@ def make_setting(config: ExportConfig, run: Run) -> Setting:
     problems += [f"categories: {name!r} is named twice" for name in sorted({n for n in wanted if wanted.count(n) > 1})]
     if config.components and footer.task != "semantic":
         problems.append(f"components: {config.manifest.uri} is {footer.task}: its segments are objects already")
-    if config.ids_from is not None and not config.format.startswith("coco"):
-        problems.append(f"ids_from: {config.format} has no ids to take from a COCO JSON; expected null")
     if problems:
         raise ConfigError(*problems)
     categories = tuple(by_name[name] for name in wanted)

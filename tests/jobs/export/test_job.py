@@ -182,7 +182,6 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(small: Path) -> None:
         ({"categories": ["cat", "dig"]}, "categories: 'dig' is no class of it; did you mean 'dog'"),
         ({"categories": ["cat", "cat"]}, "categories: 'cat' is named twice"),
         ({"components": True}, "its segments are objects already"),
-        ({"ids_from": "x.json"}, "ids_from: png has no ids to take from a COCO JSON"),
         ({"png": {"void_id": 3}}, r"png\.void_id: 3 is the id of class 'cat' too"),
     ]
     for settings, message in cases:
