@@ -64,7 +64,6 @@ TESTED_ELSEWHERE = {
             *("prepare", "report", "sections", "train", "uris"),
         )
     },
-    "errors.py": "classes and codes without behaviour",
     **{
         f"exporters/{name}.py": _BY_FORMATS
         for name in ("base", "coco_instances", "coco_results", "cvat", "label_studio")
@@ -76,8 +75,7 @@ TESTED_ELSEWHERE = {
     "jobs/demo/job.py": "test_flow_demo.py",
     "jobs/engine/graceful_stop.py": "test_flow_resume.py stops jobs; engine/test_first_signal.py",
     "jobs/engine/guest.py": "test_api.py",
-    "jobs/evaluate/console.py": _BY_VERB,
-    "jobs/evaluate/score.py": _BY_VERB,
+    **{f"jobs/evaluate/{name}.py": _BY_VERB for name in ("console", "score")},
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("documents", "parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
     "jobs/report/tasks.py": _BY_VERB,
@@ -87,10 +85,8 @@ TESTED_ELSEWHERE = {
     "labels/match_files.py": "test_binary.py and test_png.py match files",
     "manifest/rows.py": "jobs/engine/test_run.py",
     "manifest/schema.py": "test_parts.py",
-    "manifest/segments.py": "models/test_postprocess.py",
-    "metrics/names.py": "names without behaviour",
     "models/base.py": "a Protocol",
-    **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "maskrcnn", "semantic", "unet")},
+    **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "semantic", "unet")},
     "models/table.py": "test_registry.py",
     "models/tensors.py": "test_weights.py",
     "page/contents.py": "test_page.py",
@@ -99,7 +95,6 @@ TESTED_ELSEWHERE = {
     "storage/local.py": "test_storage.py, for every store",
     "storage/s3_client.py": "test_s3.py",
     "storage/uris.py": "test_storage.py",
-    "text.py": "page/test_text.py",
     "training/optim.py": "jobs/train/test_job.py",
     "training/validate.py": "jobs/train/test_job.py",
 }
