@@ -45,21 +45,14 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end.
-
-    What uses the session's Ray stays in one process: a second one would cost its start, and both would share two cores.
-    """
+    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end."""
 
     def allowed_s(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
         return -float(marker.args[0]) if marker else 0.0
 
     items.sort(key=allowed_s)
-    for item in items:
-        if "ray_session" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")
