@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -66,6 +67,14 @@ def ray_session() -> Iterator[None]:
     connect(ClusterConfig())
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """SIGINT as a fresh Python has it: whoever started the tests may ignore it, and a command run in here takes it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

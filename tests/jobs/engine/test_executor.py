@@ -90,7 +90,7 @@ def test_no_memory_is_told_with_what_to_lower(tmp_path: Path) -> None:
         run(tmp_path, stage_of(hungry))
 
 
-def test_a_signal_ends_the_job_behind_the_shard_at_work(tmp_path: Path) -> None:
+def test_a_signal_ends_the_job_behind_the_shard_at_work(default_signals: None, tmp_path: Path) -> None:
     def interrupted(items: pa.Table) -> pa.Table:
         signal.raise_signal(signal.SIGINT)
         return labelled(items)

@@ -8,6 +8,8 @@ import pytest
 
 from segjobs.jobs.engine.first_signal import FirstSignal
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 def test_the_first_one_is_noted_and_has_its_effect_when_it_is_let() -> None:
     with pytest.raises(KeyboardInterrupt), FirstSignal() as stop:
