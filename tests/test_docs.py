@@ -286,8 +286,8 @@ def test_the_model_of_your_own_works_as_it_stands(tmp_path: Path, monkeypatch: p
     image = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
     (prediction,) = model.predict([image])
     segments, confidence = to_segments(prediction, model.card.categories, PostprocessConfig())
-    assert {segment["category"] for segment in segments} == {"land", "water"}
-    assert sum(segment["area"] for segment in segments) == 31 * 47
+    assert {segment.category for segment in segments} == {"land", "water"}
+    assert sum(segment.area for segment in segments) == 31 * 47
     assert confidence is not None and 0.5 <= confidence <= 1
     (output,) = model.forward([model.preprocess(image)])
     with pytest.raises(ItemError, match="NON_FINITE"):

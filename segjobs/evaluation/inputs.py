@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -121,7 +121,7 @@ def _about_run(run: Run) -> ScoredRun:
 def _with_foreign(spans: Sequence[Range], texts: Mapping[str, str]) -> list[Range]:
     """Hand each range the texts of its image_ids; those without truth go where they would stand."""
     image_ids = sorted(texts)
-    found = []
+    found: list[Range] = []
     for span in spans:
         begin = 0 if span.low is None else bisect_left(image_ids, span.low)
         end = len(image_ids) if span.high is None else bisect_left(image_ids, span.high)
@@ -180,14 +180,13 @@ def _open_coco_results(
     assert predictions.images is not None, "the config has it with this format"  # noqa: S101
     described = _json(storage, predictions.images, "predictions.images")
     index = read_coco(json.dumps({**described, "annotations": []}).encode(), name=predictions.images)
-    results = _json(storage, predictions.uri, "predictions.uri")
+    results: Any = _json(storage, predictions.uri, "predictions.uri")
     if not isinstance(results, list):
         raise ManifestError(f"{predictions.uri}: expected a JSON list of detections, as COCO results are")
     by_image: dict[Any, list[Any]] = defaultdict(list)
-    for position, entry in enumerate(results):
-        missing = {"image_id", "category_id", "score", "segmentation"} - (
-            entry.keys() if isinstance(entry, dict) else set()
-        )
+    for position, entry in enumerate(cast(list[Any], results)):
+        keys = set(cast(dict[str, Any], entry)) if isinstance(entry, dict) else set[str]()
+        missing = {"image_id", "category_id", "score", "segmentation"} - keys
         if missing:
             raise ManifestError(f"{predictions.uri}: entry {position} lacks {', '.join(sorted(missing))}")
         by_image[entry["image_id"]].append(entry)
@@ -197,8 +196,8 @@ def _open_coco_results(
         raise ManifestError(f"{predictions.uri}: image_id {strangers[0]} is not in {predictions.images}")
     matches = match_paths(_image_ids(storage, truth), list(names.values()), image_key=str, label_key=str)
     numbers = {name: number for number, name in names.items()}
-    keys = {**matches.label_of, **{name: name for name in matches.unused if by_image.get(numbers[name])}}
-    texts = {key: json.dumps(by_image.get(numbers[name], [])) for key, name in keys.items()}
+    names_of = {**matches.label_of, **{name: name for name in matches.unused if by_image.get(numbers[name])}}
+    texts = {key: json.dumps(by_image.get(numbers[name], [])) for key, name in names_of.items()}
     read = partial(_result_segments, categories=index.categories)
     own = match_categories(index.categories, footer_of(truth).categories, config.rename)
     return ScoredSide("predictions", "instance", own, foreign=read), texts, digest(sorted(texts.items()))
@@ -206,7 +205,7 @@ def _open_coco_results(
 
 def _result_segments(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...]) -> list[Segment]:
     entries = json.loads(text)
-    found = []
+    found: list[Segment] = []
     for number, entry in enumerate(entries):
         one = CocoImage(size_hw, (CocoAnnotation(number, entry["category_id"], False, entry["segmentation"]),))
         segments = segments_for(CocoIndex(categories, {"": one}), "", size_hw)

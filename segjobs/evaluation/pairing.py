@@ -164,7 +164,7 @@ def ranges(truth: Sequence[PartInfo], predictions: Sequence[PartInfo], *, least:
     starts: list[str | None] = [None, *(group[0].first_id for group in groups[1:])]
     stops: list[str | None] = [*starts[1:], None]
     firsts, lasts = [part.first_id for part in predictions], [part.last_id for part in predictions]
-    found = []
+    found: list[Range] = []
     for group, low, high in zip(groups, starts, stops, strict=True):
         begin = 0 if low is None else bisect_left(lasts, low)
         end = len(firsts) if high is None else bisect_left(firsts, high)

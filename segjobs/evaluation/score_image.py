@@ -150,7 +150,7 @@ def _union_counts(
 ) -> dict[str, Any]:
     """Objects that may overlap → the pixels of each class's union on both sides, on labelled pixels only."""
     whole = _merged(truth) if pairing.truth.task != "instance" else None  # elsewhere the truth says nothing
-    unions = []
+    unions: list[dict[str, int]] = []
     present = {segment.category_id for segment in (*truth, *predicted)}
     for category_id in (one for one in pairing.ids if one in present):
         right, found = (_merged([s for s in side if s.category_id == category_id]) for side in (truth, predicted))

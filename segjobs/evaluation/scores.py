@@ -44,7 +44,7 @@ class Scores:
     parts: int
     categories: tuple[Category, ...]
     ignored: frozenset[int] = frozenset()
-    kept: list[np.ndarray] = field(default_factory=list)
+    kept: list[np.ndarray] = field(default_factory=list[np.ndarray])
 
     def whole(self, *columns: str) -> Iterator[pa.Table]:
         """Every row, part by part."""

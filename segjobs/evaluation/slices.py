@@ -39,8 +39,8 @@ class Slices:
     """``values``: column → image_id → value, of the joined table. ``groups``: name → class indices."""
 
     size: bool
-    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     digest: str = ""
 
     def rows(self, scores: Scores, pairing: Pairing, estimates: Estimates, settings: BootstrapConfig) -> list[Slice]:
@@ -103,7 +103,7 @@ def _size(pixels: int) -> str:
 
 def open_slices(config: SlicesConfig, storage: Storage, categories: Sequence[Category]) -> Slices:
     """Read the joined table and match the groups' classes. Raises ConfigError with every problem."""
-    problems = []
+    problems: list[str] = []
     index = {category.name: number for number, category in enumerate(categories)}
     for group, names in config.groups.items():
         problems += [
@@ -116,7 +116,7 @@ def open_slices(config: SlicesConfig, storage: Storage, categories: Sequence[Cat
         table = _read_table(storage, config.uri)
         if "image_id" not in table.column_names:
             raise ConfigError(f"slices.uri: {config.uri}: no column 'image_id'; it has {', '.join(table.column_names)}")
-        known = [name for name in table.column_names if name != "image_id"]
+        known: list[str] = [name for name in table.column_names if name != "image_id"]
         image_ids = table["image_id"].to_pylist()
         for name in config.columns if config.columns is not None else known:
             if name not in known:
