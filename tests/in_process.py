@@ -18,6 +18,7 @@ def label_in_process(config: LabelConfig) -> Summary:
     """Run the job that ``config`` describes, from its beginning to run.json."""
     storage = Storage(config.storage)
     card = _resolve(config, storage)
-    job = _job(config, plan_input(config, storage), card)
+    progress = Progress("label")
+    job = _job(config, plan_input(config, storage, progress), card)
     stages = stages_of(_settings(config, storage, job, card, LAYOUT), LAYOUT)
-    return run_job(storage, job, stages, Progress("label"), executor=InProcess())
+    return run_job(storage, job, stages, progress, executor=InProcess())
