@@ -17,7 +17,7 @@ def test_the_demo_reaches_its_score_and_draws_its_picture(tmp_path: Path) -> Non
     command = [sys.executable, "flows/demo.py", f"output.uri={tmp_path / 'demo'}"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["mean_iou"] >= 0.75  # 0.79 to 0.82, by how a processor rounds in 80 steps of training
+    assert result["mean_iou"] >= 0.75  # 0.787 on one machine, above 0.80 on others
     with Image.open(result["contact_sheet"]) as sheet:
         assert min(sheet.size) > 500
     assert "pixel accuracy" in done.stderr
