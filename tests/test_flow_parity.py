@@ -107,10 +107,11 @@ def test_semantic(name: str, shared_data: Path, tmp_path: Path) -> None:
     assert several, "images of one class prove nothing"
 
 
-def pasted_alike(box: np.ndarray, slack: float = 0.01) -> bool:
+def pasted_alike(box: np.ndarray, slack: float = 0.03) -> bool:
     """Whether rounding errors leave the whole pixels of this box (x1, y1, x2, y2) as they are.
 
     torchvision pastes a mask of 28×28 with a rim of one into the box widened as much, cut off to whole pixels.
+    One thread instead of two moves a box by up to 0.008 pixels here.
     """
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * (30 / 28)
     edges = np.concatenate([centre - half, centre + half])
