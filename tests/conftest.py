@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,11 +17,14 @@ from pathlib import Path
 import pytest
 from fsspec.registry import _registry
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from segjobs.config import ClusterConfig, S3Config, StorageConfig
 from segjobs.errors import StorageError
 from segjobs.storage import Storage
 from tests.fake_bucket import FakeBucket
+from tests.ray_head import Head, start_head
 
 # A shared machine pauses a test now and then; no test here asserts how long something takes. In CI the examples are the
 # same each time, so that a change is judged by what it changes; elsewhere new ones are tried.
@@ -46,6 +50,18 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+class _RayInOneProcess(LoadScopeScheduling):
+    """The files whose tests share a Ray go to one process, in one piece, so that only one Ray is started."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "ray" if re.search(r"\b(ray_session|ray_head)\b", (REPOSITORY / file).read_text()) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _RayInOneProcess(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first, by the time that they are allowed, so that no process is left with a long one at the end."""
 
@@ -57,16 +73,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process."""
+def ray_session() -> Iterator[dict[str, str]]:
+    """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process.
+
+    Gives the environment of a command that joins it: a Ray for each takes longer to start than most of them take.
+    """
     from segjobs.jobs.engine.cluster import connect, start_local  # sets Ray's environment before Ray is imported
 
     import ray  # isort: skip
 
-    start_local(num_cpus=2)
+    start_local(num_cpus=2, _node_ip_address="127.0.0.1")  # whoever joins at another address needs a token
     connect(ClusterConfig())
-    yield
+    yield {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}  # which a local Ray asks for
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A Ray head that runs for itself and asks for a token; a label job's stop has a minute there."""
+    with start_head(tmp_path_factory.mktemp("head"), RAY_JOB_STOP_WAIT_TIME_S="60", TOY_SLEEP_S="1") as started:
+        yield started
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Flows as a person runs them: one process with a Ray of its own, watched, stopped, and cleaned up after.
+"""Flows as a person runs them: one process, with a Ray of its own or at ``RAY_ADDRESS``, watched and cleaned up after.
 
-``run_here`` runs one in this process, on the session's Ray, where only its work is of interest: starting a Ray of its
-own takes most of a small flow's time.
+``run_here`` runs one in this process, on the session's Ray, where only its work is of interest. A Ray of its own takes
+most of a small flow's time: a flow has one where the test is of how Ray ends with it.
 """
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -64,7 +65,12 @@ def _lives(process: psutil.Process) -> bool:
 
 @contextmanager
 def flow(name: str, *arguments: str, **environment: str) -> Iterator[Flow]:
-    """Start ``flows/<name>.py``; whatever of it still runs at the end is killed."""
+    """Start ``flows/<name>.py``; whatever of it still runs at the end is killed.
+
+    ``environment``: of its workers too, at a RAY_ADDRESS by a runtime environment, as ``ray job submit`` passes it.
+    """
+    if "RAY_ADDRESS" in environment:
+        environment["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"env_vars": environment}})
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "flows" / f"{name}.py"), *arguments],
         stdin=subprocess.DEVNULL,

@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(folder: Path, **environment: str) -> Iterator[Head]:
+def start_head(folder: Path, **environment: str) -> Iterator[Head]:
     """A head whose jobs see ``environment`` besides; its token and its log lie in ``folder``."""
     token = folder / "token"
     token.write_text("a" * 64)
@@ -73,7 +73,9 @@ def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Hea
     command += ["--num-cpus=2", "--num-gpus=1"]  # the GPU is in the books only, for the layout; the toy needs none
     command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}"]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    # Its node ends where it has waited 15 s for its agents to find ports of their own.
+    for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent"):
+        command.append(f"--{agent}-port={free_port()}")
     log = stack.enter_context(log_file.open("ab"))
     node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     stack.callback(node.send_signal, signal.SIGTERM)

@@ -1,23 +1,19 @@
-"""The command line as a process: exit codes, all problems at once, and a stop that can be continued."""
+"""The command line as a process: exit codes, and all problems at once.
 
-import json
+A stop that can be continued: ``tests/test_flow_resume.py``.
+"""
+
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
-
-import numpy as np
-import pytest
-from PIL import Image
 
 from segjobs import __version__
 from segjobs.cli import VERBS
 from segjobs.config import LabelConfig, describe_keys, load_config
 from segjobs.config.examples import example_names
-from tests.flow_process import REPOSITORY, flow, run_flow
+from tests.flow_process import REPOSITORY, run_flow
 
 TOY = "model.name=tests.toy_model:build"
 
@@ -97,42 +93,3 @@ def test_the_printed_config_loads_again(tmp_path: Path) -> None:
     (tmp_path / "printed.yaml").write_text(out)
     expected = load_config(LabelConfig, None, [*arguments, 'input.exclude=["*.tif"]'])
     assert load_config(LabelConfig, str(tmp_path / "printed.yaml"), []) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_signal_stops_with_75_and_the_same_command_finishes(tmp_path: Path) -> None:
-    images = 40  # far more than can be in flight when the signal comes
-    (tmp_path / "in").mkdir()
-    for n in range(images):
-        Image.fromarray(np.full((4, 4, 3), n, np.uint8)).save(tmp_path / "in" / f"{n:02d}.png")
-    command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", TOY, "shard.images=1", "compute.actors=1"]
-    parts = tmp_path / "out" / "parts"
-
-    def published() -> int:
-        return len(list(parts.glob("part-*"))) if parts.is_dir() else 0
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = published()
-        with flow("label", *command, TOY_SLEEP_S="1.5") as running:
-            running.wait_until(lambda before=before: published() >= before + 2)
-            os.kill(running.process.pid, number)
-            code, out, err = running.wait()
-            assert (code, out) == (75, "")
-            *_, what, again = err.splitlines()
-            assert what == "stopped by a signal; what is published stays, and the same command continues:"
-            assert shlex.split(again)[1:] == [str(REPOSITORY / "flows" / "label.py"), *command]
-            assert "stopping: shards that are begun have 20 s to end" in err
-            assert "Traceback" not in err
-            assert running.left_alive() == []
-        assert before + 2 <= published() < images
-        assert not (tmp_path / "out" / "run.json").exists()
-    done = published()
-    code, out, err = run_flow("label", *command)
-    assert code == 0
-    assert {key: json.loads(out)[key] for key in ("images", "ok", "already_done")} == {
-        "images": images,
-        "ok": images,
-        "already_done": done,
-    }
-    assert f"{done} of them were done by an earlier attempt" in err

@@ -10,10 +10,10 @@ from segjobs.config import LabelConfig, TrainConfig, load_config
 from segjobs.errors import ConflictError
 from segjobs.jobs.label.job import label
 from segjobs.jobs.train.job import train
-from tests.flow_process import flow, run_flow
+from tests.flow_process import flow, run_here
 from tests.trainings import scenes
 
-# What is stopped or killed has a Ray of its own; the others share the session's.
+# What is killed has a Ray of its own; the others share the session's.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400), pytest.mark.usefixtures("ray_session")]
 
 STEPS = 30
@@ -84,10 +84,10 @@ def last_step(output: Path) -> int:
 
 
 def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(
-    data: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_session: dict[str, str], data: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "model"
-    with flow("train", *command(data, output)) as running:
+    with flow("train", *command(data, output), **ray_session) as running:
         running.wait_until(lambda: last_step(output) >= 2)
         running.process.terminate()
         code, _, err = running.wait()
@@ -105,7 +105,7 @@ def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(
     assert not (output / "model.json").exists()
     with pytest.raises(ConflictError, match=r"optimiser\.learning_rate was 0\.003, is 0\.1"):
         train(load_config(TrainConfig, None, command(data, output, "optimiser.learning_rate=0.1")))
-    code, stdout, err = run_flow("train", *command(data, output))
+    code, stdout, err = run_here(capsys, "train", *command(data, output))
     assert code == 0, err
     assert json.loads(stdout)["steps"] == STEPS
     assert f"going on from the checkpoint of step {killed}" in err

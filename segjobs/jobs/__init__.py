@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A local Ray with fewer CPUs than processes ends one that idles for a second, and the writer idles between
 # shards. Starting it anew took seconds of CPU for every few shards, which were published late and in bursts.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
+# On a busy machine a node's agent, a Python process, needs longer to answer than the 30 s after which the node ends.
+os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
 # What a driver asked Ray Data's coordinator for is kept so long after it was killed, and lessens what the next one
 # may use. A driver at work asks anew every 10 s.
 os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "40")

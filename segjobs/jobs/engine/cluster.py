@@ -33,6 +33,7 @@ from segjobs.config import ClusterConfig, ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
 from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_private import lean_node
 
 DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
@@ -50,7 +51,7 @@ _SHORTAGES: dict[type[RayError], str] = {
 _MISSING = re.compile(r"No module named '([^'.]+)")
 _SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
-_LOCAL_STARTS = 3
+_LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
 _CONNECT_S = 20  # in which a cluster's address must answer
 _INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
 
@@ -125,18 +126,15 @@ def _check_address(target: str) -> None:
 
 def start_local(**options: Any) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
-    # Ray gives a new node 30 s and raises a bare Exception after them, which a busy laptop can need more than once.
-    for left in reversed(range(_LOCAL_STARTS)):
-        try:
+    try:
+        with lean_node(_LOCAL_START_S):
             _init("local", include_dashboard=False, **options)
-            return
-        except ClusterError as error:
-            if not left:
-                raise ClusterError(
-                    f"no local Ray came up in {_LOCAL_STARTS} attempts (this machine: {os.cpu_count()} CPUs, a load of "
-                    f"{os.getloadavg()[0]:.0f}): {error}; end what else runs here and run the command again, or set "
-                    "compute.address to a cluster"
-                ) from error
+    except ClusterError as error:
+        raise ClusterError(
+            f"no local Ray came up in {_LOCAL_START_S} s (this machine: {os.cpu_count()} CPUs, a load of "
+            f"{os.getloadavg()[0]:.0f}): {error}; end what else runs here and run the command again, or set "
+            "compute.address to a cluster"
+        ) from error
 
 
 def _init(target: str, **options: Any) -> None:

@@ -5,13 +5,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
 
 from segjobs.jobs.engine.cluster import own_error
 from segjobs.jobs.engine.executor import Actors, Work
-
-__all__ = ["ExecutionCallback", "dataset_of", "map_blocks", "map_in_actors", "rows_of"]
+from segjobs.jobs.engine.ray_private import map_batches
 
 
 def dataset_of(blocks: Sequence[pa.Table]) -> "ray.data.Dataset":
@@ -49,13 +47,11 @@ def map_in_actors(
         max_concurrent_calls_per_actor=actors.at_once,
         enable_true_multi_threading=True,
     )
-    # Without `_internal`, Ray Data asks for a `batch_size` where there are GPUs, and would make other blocks by it.
-    return blocks.map_batches_internal(
+    return map_batches(
+        blocks,
         kind,
         fn_constructor_args=arguments,
         compute=pool,
-        batch_size=None,
-        batch_format="pyarrow",
         num_cpus=actors.cpus,
         num_gpus=actors.gpus or None,
     )

@@ -24,7 +24,7 @@ from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
 from segjobs.jobs.engine.cluster import own_error
-from segjobs.jobs.engine.ray_data import ExecutionCallback
+from segjobs.jobs.engine.ray_private import ExecutionCallback
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage

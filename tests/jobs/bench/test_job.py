@@ -1,8 +1,6 @@
 """The bench: its arithmetic by hand, and one small run of the command whose figures must fit together."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,7 @@ from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bottlen
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources
 from segjobs.sources.synthetic import write_photos
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from tests.flow_process import REPOSITORY, run_flow
 
 
 def test_steady_state_of_one_actor_is_all_after_its_first_file() -> None:
@@ -106,15 +103,15 @@ def test_an_input_without_images_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_figures_of_a_small_bench_fit_together(tmp_path: Path) -> None:
+def test_the_figures_of_a_small_bench_fit_together(ray_session: dict[str, str], tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", count=40, seed=0, sizes_hw=((48, 64), (64, 48)))
     words = [f"input.uri={tmp_path / 'photos'}", f"output.uri={tmp_path / 'out'}", "images=40", "memory_images=60"]
     words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=2", "compute.batch_size=4"]
-    command = [sys.executable, "flows/bench.py", "--config", "conf/bench.yaml", *words]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "bench.json").read_text() == done.stdout.rstrip("\n")
-    report = json.loads(done.stdout)
+    words = ["--config", str(REPOSITORY / "conf" / "bench.yaml"), *words]
+    code, stdout, err = run_flow("bench", *words, **ray_session)
+    assert code == 0, err
+    assert (tmp_path / "out" / "bench.json").read_text() == stdout.rstrip("\n")
+    report = json.loads(stdout)
 
     bare, pipeline, plain = report["bare"], report["pipeline"], report["plain_script"]
     assert len(bare["predict"]["runs"]) == 2 and len(pipeline["images_per_s"]["runs"]) == 1
@@ -136,7 +133,7 @@ def test_the_figures_of_a_small_bench_fit_together(tmp_path: Path) -> None:
     for run in report["memory_mb"]:
         assert 100 < run["driver_uss"] <= run["driver_rss"] < 10_000
         assert 100 < run["worker_uss"] <= run["worker_rss"] < 10_000
-    assert "images/s" in done.stderr and "bottleneck" in done.stderr
+    assert "images/s" in err and "bottleneck" in err
 
-    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert again.returncode == 2 and "bench.json is there already" in again.stderr
+    code, _, err = run_flow("bench", *words, **ray_session)
+    assert code == 2 and "bench.json is there already" in err

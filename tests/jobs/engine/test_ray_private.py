@@ -1,0 +1,81 @@
+"""What is used of Ray beside its public names: these fail where a release changes it."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from segjobs.jobs.engine import ray_private
+from segjobs.jobs.engine.ray_private import lean_node
+
+import ray  # isort: skip  # after segjobs.jobs, which sets its environment
+from ray._private import node, parameter, services, worker  # isort: skip
+from ray._raylet import wait_for_persisted_port  # isort: skip
+from ray.data import Dataset  # isort: skip
+
+
+def test_a_callback_is_called_between_the_scheduler_s_rounds() -> None:
+    assert list(inspect.signature(ray_private.ExecutionCallback.on_execution_step).parameters) == ["self", "executor"]
+
+
+def test_blocks_are_mapped_whole() -> None:
+    stage = {"fn_constructor_args", "compute", "batch_size", "batch_format", "num_cpus", "num_gpus"}
+    assert stage <= inspect.signature(Dataset.map_batches_internal).parameters.keys()
+
+
+def test_ray_init_looks_up_what_is_replaced() -> None:
+    assert "ray._private.parameter.RayParams(" in inspect.getsource(worker.init)
+    source = inspect.getsource(node.Node)
+    for name in ("get_node", "start_api_server", "start_raylet"):
+        assert f"ray._private.services.{name}(" in source
+    with lean_node(patience_s=1):
+        assert parameter.RayParams().no_monitor
+
+
+def test_a_node_is_waited_for_and_ray_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def late(gcs_address: str, node_id: str) -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        if looks < 4:
+            raise RuntimeError("no such node yet")
+        return {"node": node_id}
+
+    monkeypatch.setattr(services, "get_node", late)
+    before = (parameter.RayParams, services.start_api_server, services.get_node)
+    with lean_node(patience_s=60):
+        assert services.get_node("address", "7") == {"node": "7"}
+    assert looks == 4
+    looks = 0
+    with lean_node(patience_s=-1), pytest.raises(RuntimeError, match="no such node yet"):
+        services.get_node("address", "7")
+    assert (parameter.RayParams, services.start_api_server, services.get_node) == before
+
+
+def test_a_node_finds_its_agents_ports_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for them, and end where they take long."""
+    assert {"session_dir", "node_id"} <= inspect.signature(services.start_raylet).parameters.keys()
+    started = []
+
+    def start(redis_address: str, node_id: str, session_dir: str) -> None:
+        names = ("metrics_agent", "metrics_export", "dashboard_agent_listen", "runtime_env_agent")
+        started.append(
+            {f"{name}_port": wait_for_persisted_port(session_dir, node_id, f"{name}_port") for name in names}
+        )
+
+    monkeypatch.setattr(services, "start_raylet", start)
+    with lean_node(patience_s=1):
+        services.start_raylet("address", "7", str(tmp_path))
+        parameters = parameter.RayParams()
+    (found,) = started
+    assert found == {name: getattr(parameters, name) for name in found}
+    assert len(set(found.values())) == 4
+
+
+def test_a_local_ray_has_no_more_processes_than_a_job_needs(ray_session: None) -> None:
+    scripts = {Path(word).name for one in psutil.Process().children() for word in one.cmdline() if word[-3:] == ".py"}
+    assert not scripts & {"monitor.py", "log_monitor.py", "dashboard.py"}
+    assert ray.is_initialized()
