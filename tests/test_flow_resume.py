@@ -21,7 +21,7 @@ from tests.in_process import label_in_process
 # Each starts several processes: minutes on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-IMAGES, SHARD = 60, 2
+IMAGES, SHARD = 160, 2
 
 
 def parts_of(output: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def test_a_driver_stopped_and_killed_in_mid_run_ends_as_an_undisturbed_run(
     for number in range(IMAGES):
         image = np.random.default_rng(number).integers(0, 256, (9, 11, 3), np.uint8)
         image[0, 0, 2] = number
-        Image.fromarray(image).save(tmp_path / "in" / f"{number:02d}.png")
+        Image.fromarray(image).save(tmp_path / "in" / f"{number:03d}.png")
 
     def command(output: Path) -> list[str]:
         settings = [f"shard.images={SHARD}", "compute.actors=1", "compute.batch_size=2"]
@@ -93,7 +93,7 @@ def test_a_driver_stopped_and_killed_in_mid_run_ends_as_an_undisturbed_run(
     for key in ("parts", "counts", "failures", "examples", "run_id", "identity", "footer"):
         assert one[key] == two[key]
     rows = pq.read_table(out / "parts")["image_id"].to_pylist()
-    assert sorted(rows) == [f"{n:02d}.png" for n in range(IMAGES)]
+    assert sorted(rows) == [f"{n:03d}.png" for n in range(IMAGES)]
 
 
 def _numbers(part: str) -> range:
@@ -103,8 +103,9 @@ def _numbers(part: str) -> range:
 
 
 def test_two_runs_at_once_share_the_work_and_end_with_one_manifest(ray_session: dict[str, str], tmp_path: Path) -> None:
+    images = 24
     (tmp_path / "in").mkdir()
-    for number in range(IMAGES):
+    for number in range(images):
         Image.fromarray(np.full((5, 6, 3), number, np.uint8)).save(tmp_path / "in" / f"{number:02d}.png")
     command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", "model.name=tests.toy_model:build"]
     command += [f"shard.images={SHARD}", "compute.actors=1"]
@@ -112,10 +113,10 @@ def test_two_runs_at_once_share_the_work_and_end_with_one_manifest(ray_session: 
     with flow("label", *command, **environment) as one, flow("label", *command, **environment) as two:
         (code, out, err), (other_code, other_out, other_err) = one.wait(), two.wait()
     assert (code, other_code) == (0, 0), err + other_err
-    assert [json.loads(text)["ok"] for text in (out, other_out)] == [IMAGES, IMAGES]
+    assert [json.loads(text)["ok"] for text in (out, other_out)] == [images, images]
     said = ("another run of the same job", "nothing to do: run ")
     assert any(line in err + other_err for line in said)
     info = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert info["counts"] == {"images": IMAGES, "ok": IMAGES, "failed": 0, "segments": IMAGES}
+    assert info["counts"] == {"images": images, "ok": images, "failed": 0, "segments": images}
     assert sorted(part["name"] for part in info["parts"]) == sorted(parts_of(tmp_path / "out"))
-    assert pq.read_table(tmp_path / "out" / "parts").num_rows == IMAGES
+    assert pq.read_table(tmp_path / "out" / "parts").num_rows == images
