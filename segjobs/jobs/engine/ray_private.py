@@ -11,12 +11,13 @@ from typing import Any
 
 import ray
 from ray._private import parameter, services
-from ray._raylet import persist_port
+from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
+from ray.cloudpickle.cloudpickle_fast import dumps
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
-__all__ = ["ExecutionCallback", "lean_node", "map_batches"]
+__all__ = ["ExecutionCallback", "dumps", "lean_node", "map_batches"]
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def lean_node(patience_s: float) -> Iterator[None]:
     one that was too late behind, to compete with the next attempt. The node, in its turn, waits for the ports of its
     two agents, which import for seconds, and aborts after 15 s of that: all three are told them beforehand.
     """
-    ports = dict(zip(_AGENTS_PORTS, _free_ports(len(_AGENTS_PORTS)), strict=True))
+    ports: dict[str, int] = dict(zip(_AGENTS_PORTS, _free_ports(len(_AGENTS_PORTS)), strict=True))
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, **ports)
     with (
         _replaced(parameter, "RayParams", lean),

@@ -25,6 +25,11 @@ def test_blocks_are_mapped_whole() -> None:
     assert stage <= inspect.signature(Dataset.map_batches_internal).parameters.keys()
 
 
+def test_closures_are_pickled() -> None:
+    number = 7
+    assert ray.cloudpickle.loads(ray_private.dumps(lambda: number))() == number
+
+
 def test_ray_init_looks_up_what_is_replaced() -> None:
     assert "ray._private.parameter.RayParams(" in inspect.getsource(worker.init)
     source = inspect.getsource(node.Node)
