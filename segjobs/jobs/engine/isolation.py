@@ -127,9 +127,11 @@ class _Child:
     """One child process at a time, started when needed; it is asked for rows of items."""
 
     def __init__(self, make: Maker) -> None:
-        from segjobs.jobs.engine.ray_private import dumps  # here: a job that is worked on in this process needs no Ray
+        from segjobs.jobs.engine.ray_private import (
+            pickled,  # here: a job that is worked on in this process needs no Ray
+        )
 
-        self._make = dumps(make)  # as Ray's workers get it: lambdas and all
+        self._make = pickled(make)
         self._process: ForkServerProcess | None = None
         self._deaths_at_start = 0
 

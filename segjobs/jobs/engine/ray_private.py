@@ -12,12 +12,12 @@ from typing import Any
 import ray
 from ray._private import parameter, services
 from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
-from ray.cloudpickle.cloudpickle_fast import dumps
+from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
-__all__ = ["ExecutionCallback", "dumps", "lean_node", "map_batches"]
+__all__ = ["ExecutionCallback", "lean_node", "map_batches", "pickled"]
 
 
 @contextmanager
@@ -90,3 +90,8 @@ def _patient(look: Callable[[str, str], dict[str, Any]], patience_s: float) -> C
 def map_batches(blocks: "ray.data.Dataset", kind: type[Any], **options: Any) -> "ray.data.Dataset":
     """``blocks.map_batches`` of whole blocks; where there are GPUs, it asks for a ``batch_size`` and cuts by that."""
     return blocks.map_batches_internal(kind, batch_size=None, batch_format="pyarrow", **options)
+
+
+def pickled(thing: object) -> bytes:
+    """``thing`` as Ray's workers get it: lambdas and closures too."""
+    return cloudpickle_fast.dumps(thing)

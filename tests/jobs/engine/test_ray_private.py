@@ -27,7 +27,7 @@ def test_blocks_are_mapped_whole() -> None:
 
 def test_closures_are_pickled() -> None:
     number = 7
-    assert ray.cloudpickle.loads(ray_private.dumps(lambda: number))() == number
+    assert ray.cloudpickle.loads(ray_private.pickled(lambda: number))() == number
 
 
 def test_ray_init_looks_up_what_is_replaced() -> None:
