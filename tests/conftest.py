@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,12 @@ class _RayInOneProcess(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return "ray" if re.search(r"\b(ray_session|ray_head)\b", (REPOSITORY / file).read_text()) else nodeid
+        return "ray" if _uses_ray(file) else nodeid
+
+
+@cache
+def _uses_ray(file: str) -> bool:
+    return bool(re.search(r"\bray_(session|environment|head)\b", (REPOSITORY / file).read_text()))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
@@ -73,19 +79,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[dict[str, str]]:
-    """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process.
-
-    Gives the environment of a command that joins it: a Ray for each takes longer to start than most of them take.
-    """
+def ray_session() -> Iterator[None]:
+    """One local Ray with two CPUs, set up as jobs do, for all tests that run them or their parts in this process."""
     from segjobs.jobs.engine.cluster import connect, start_local  # sets Ray's environment before Ray is imported
 
     import ray  # isort: skip
 
     start_local(num_cpus=2, _node_ip_address="127.0.0.1")  # whoever joins at another address needs a token
     connect(ClusterConfig())
-    yield {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}  # which a local Ray asks for
+    yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_environment(ray_session: None) -> dict[str, str]:
+    """For a command in a process of its own: it joins the session's Ray. One for each would take most of the time."""
+    import ray
+
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}  # a local Ray asks for it
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -43,12 +42,6 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.2)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @contextmanager
 def start_head(folder: Path, **environment: str) -> Iterator[Head]:
     """A head whose jobs see ``environment`` besides; its token and its log lie in ``folder``."""
@@ -68,14 +61,16 @@ def start_head(folder: Path, **environment: str) -> Iterator[Head]:
 
 def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Head | None:
     """None where it ended before all parts of it were there."""
-    port, jobs_port, client_port = free_port(), free_port(), free_port()
+    from segjobs.jobs.engine.ray_private import free_ports  # here, since it imports Ray, which takes seconds
+
+    # Its node ends where it has waited 15 s for an agent to find a port of its own. Two of the four reach it.
+    agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+    port, jobs_port, client_port, *others = free_ports(3 + len(agents))
     command = [RAY, "start", "--head", "--block", f"--port={port}"]
     command += ["--num-cpus=2", "--num-gpus=1"]  # the GPU is in the books only, for the layout; the toy needs none
     command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}"]
-    # Its node ends where it has waited 15 s for its agents to find ports of their own.
-    for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent"):
-        command.append(f"--{agent}-port={free_port()}")
+    command += [f"--{agent}-port={number}" for agent, number in zip(agents, others, strict=True)]
     log = stack.enter_context(log_file.open("ab"))
     node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     stack.callback(node.send_signal, signal.SIGTERM)

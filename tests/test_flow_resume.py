@@ -35,7 +35,7 @@ def predicted(log: Path) -> list[int]:
 
 
 def test_a_driver_stopped_and_killed_in_mid_run_ends_as_an_undisturbed_run(
-    ray_session: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     for number in range(IMAGES):
@@ -57,7 +57,7 @@ def test_a_driver_stopped_and_killed_in_mid_run_ends_as_an_undisturbed_run(
     # of the driver's own, which must end with it; SIGINT a cluster, which goes on.
     for sent, environment in (
         (signal.SIGTERM, {}),
-        (signal.SIGINT, ray_session),
+        (signal.SIGINT, ray_environment),
         (signal.SIGKILL, {}),
     ):
         before = len(parts_of(out))
@@ -81,7 +81,7 @@ def test_a_driver_stopped_and_killed_in_mid_run_ends_as_an_undisturbed_run(
     standing = parts_of(out)
     for file in log.iterdir():
         file.unlink()
-    code, stdout, err = run_flow("label", *command(out), TOY_LOG=str(log), **ray_session)
+    code, stdout, err = run_flow("label", *command(out), TOY_LOG=str(log), **ray_environment)
     assert code == 0, err
     assert json.loads(stdout)["already_done"] == SHARD * len(standing)
     assert f"{SHARD * len(standing)} of them were done by an earlier attempt" in err
@@ -102,14 +102,16 @@ def _numbers(part: str) -> range:
     return range(start, start + SHARD)
 
 
-def test_two_runs_at_once_share_the_work_and_end_with_one_manifest(ray_session: dict[str, str], tmp_path: Path) -> None:
+def test_two_runs_at_once_share_the_work_and_end_with_one_manifest(
+    ray_environment: dict[str, str], tmp_path: Path
+) -> None:
     images = 24
     (tmp_path / "in").mkdir()
     for number in range(images):
         Image.fromarray(np.full((5, 6, 3), number, np.uint8)).save(tmp_path / "in" / f"{number:02d}.png")
     command = [f"input.uri={tmp_path}/in", f"output.uri={tmp_path}/out", "model.name=tests.toy_model:build"]
     command += [f"shard.images={SHARD}", "compute.actors=1"]
-    environment = {**ray_session, "TOY_SLEEP_S": "0.5"}
+    environment = {**ray_environment, "TOY_SLEEP_S": "0.5"}
     with flow("label", *command, **environment) as one, flow("label", *command, **environment) as two:
         (code, out, err), (other_code, other_out, other_err) = one.wait(), two.wait()
     assert (code, other_code) == (0, 0), err + other_err

@@ -69,5 +69,7 @@ def test_submitted_jobs_end_as_the_same_commands_do(ray_head: Head, s3_server: S
     assert f"{published} of them were done by an earlier attempt" in logs
     assert "UNREADABLE 1: 'broken.png'" in logs
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", logs), "plain lines, no bar and no colours"
+    assert submit("done", "max_failed_fraction=1") == 0
+    assert "nothing to do: run " in client.get_job_logs("done")
     rows = {row["image_id"]: row["status"] for row in read_rows(storage, f"{root}/out")}
     assert rows == {**{f"{n:02d}.png": "ok" for n in range(IMAGES)}, "broken.png": "failed"}

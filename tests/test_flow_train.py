@@ -84,10 +84,10 @@ def last_step(output: Path) -> int:
 
 
 def test_stopped_and_killed_in_mid_epoch_it_ends_with_the_same_bits(
-    ray_session: dict[str, str], data: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_environment: dict[str, str], data: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "model"
-    with flow("train", *command(data, output), **ray_session) as running:
+    with flow("train", *command(data, output), **ray_environment) as running:
         running.wait_until(lambda: last_step(output) >= 2)
         running.process.terminate()
         code, _, err = running.wait()

@@ -1,6 +1,6 @@
 """What somebody has who has the wheel alone: in a fresh environment, in an empty folder, outside the checkout.
 
-The demo is the README's first command too, which runs it by ``flows/demo.py``, a call of the same verb.
+The demo here is the README's first command too.
 """
 
 import json

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -126,12 +127,13 @@ def _check_address(target: str) -> None:
 
 def start_local(**options: Any) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
+    begin = time.monotonic()
     try:
         with lean_node(_LOCAL_START_S):
             _init("local", include_dashboard=False, **options)
     except ClusterError as error:
         raise ClusterError(
-            f"no local Ray came up in {_LOCAL_START_S} s (this machine: {os.cpu_count()} CPUs, a load of "
+            f"no local Ray came up in {time.monotonic() - begin:.0f} s (this machine: {os.cpu_count()} CPUs, a load of "
             f"{os.getloadavg()[0]:.0f}): {error}; end what else runs here and run the command again, or set "
             "compute.address to a cluster"
         ) from error

@@ -127,9 +127,8 @@ class _Child:
     """One child process at a time, started when needed; it is asked for rows of items."""
 
     def __init__(self, make: Maker) -> None:
-        from segjobs.jobs.engine.ray_private import (
-            pickled,  # here: a job that is worked on in this process needs no Ray
-        )
+        # Here, since a job that is worked on in this process needs no Ray.
+        from segjobs.jobs.engine.ray_private import pickled
 
         self._make = pickled(make)
         self._process: ForkServerProcess | None = None

@@ -2,8 +2,9 @@
 
 import inspect
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
@@ -15,45 +16,52 @@ from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an exte
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-_AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+__all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled"]
 
-__all__ = ["ExecutionCallback", "lean_node", "map_batches", "pickled"]
+_AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @contextmanager
 def lean_node(patience_s: float) -> Iterator[None]:
-    """While it is entered, ``ray.init`` starts a node of fewer processes, and waits for it ``patience_s`` seconds.
+    """While it is entered, ``ray.init`` starts a node of fewer processes, and waits ``patience_s`` seconds for it.
 
     Left out are the autoscaler's monitor, the log monitor and the dashboard's server, of no use to one job on one
     machine: 11 of the 25 CPU seconds of a start. Ray itself waits 30 s for a node, a constant in its code, and leaves
     one that was too late behind, to compete with the next attempt. The node, in its turn, waits for the ports of its
-    two agents, which import for seconds, and aborts after 15 s of that: all three are told them beforehand.
+    two agents, which import for seconds, and aborts after 15 s of that: all three are told them beforehand. For a node
+    that has ended, nothing waits longer than Ray does.
     """
-    ports: dict[str, int] = dict(zip(_AGENTS_PORTS, _free_ports(len(_AGENTS_PORTS)), strict=True))
+    ports: dict[str, int] = dict(zip(_AGENTS_PORTS, free_ports(len(_AGENTS_PORTS)), strict=True))
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, **ports)
+    nodes: list[subprocess.Popen[bytes]] = []
     with (
         _replaced(parameter, "RayParams", lean),
         _replaced(services, "start_api_server", lambda *_, **__: ("", None)),
-        _replaced(services, "start_raylet", _told(services.start_raylet, ports)),
-        _replaced(services, "get_node", _patient(services.get_node, patience_s)),
+        _replaced(services, "start_raylet", _told(services.start_raylet, ports, nodes)),
+        _replaced(services, "get_node", _patient(services.get_node, patience_s, nodes)),
     ):
         yield
 
 
-def _told(start: Callable[..., Any], ports: Mapping[str, int]) -> Callable[..., Any]:
-    """``start`` after writing the files in which a node looks for its agents' ports."""
+def _told(
+    start: Callable[..., Any], ports: Mapping[str, int], nodes: list["subprocess.Popen[bytes]"]
+) -> Callable[..., Any]:
+    """``start`` after writing the files in which a node looks for its agents' ports; the node is added to ``nodes``."""
     signature = inspect.signature(start)
 
     def start_raylet(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         for name, port in ports.items():
             persist_port(given["session_dir"], given["node_id"], name, port)
-        return start(*args, **kwargs)
+        info = start(*args, **kwargs)
+        nodes.append(info.process)
+        return info
 
     return start_raylet
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """TCP ports of this machine on which nothing listens, each another one."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -71,8 +79,10 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
         setattr(module, name, before)
 
 
-def _patient(look: Callable[[str, str], dict[str, Any]], patience_s: float) -> Callable[[str, str], dict[str, Any]]:
-    """``look`` until it finds the node; its RuntimeError once ``patience_s`` are over."""
+def _patient(
+    look: Callable[[str, str], dict[str, Any]], patience_s: float, nodes: Sequence["subprocess.Popen[bytes]"]
+) -> Callable[[str, str], dict[str, Any]]:
+    """``look`` until it finds the node; its RuntimeError once ``patience_s`` are over or one of ``nodes`` has ended."""
     end = time.monotonic() + patience_s
 
     def get_node(gcs_address: str, node_id: str) -> dict[str, Any]:
@@ -80,9 +90,9 @@ def _patient(look: Callable[[str, str], dict[str, Any]], patience_s: float) -> C
             try:
                 return look(gcs_address, node_id)
             except RuntimeError:
-                if time.monotonic() > end:
+                time.sleep(0.1)
+                if time.monotonic() > end or any(node.poll() is not None for node in nodes):
                     raise
-            time.sleep(0.1)
 
     return get_node
 

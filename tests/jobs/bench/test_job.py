@@ -103,12 +103,12 @@ def test_an_input_without_images_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_figures_of_a_small_bench_fit_together(ray_session: dict[str, str], tmp_path: Path) -> None:
+def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, str], tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", count=40, seed=0, sizes_hw=((48, 64), (64, 48)))
     words = [f"input.uri={tmp_path / 'photos'}", f"output.uri={tmp_path / 'out'}", "images=40", "memory_images=60"]
     words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=2", "compute.batch_size=4"]
     words = ["--config", str(REPOSITORY / "conf" / "bench.yaml"), *words]
-    code, stdout, err = run_flow("bench", *words, **ray_session)
+    code, stdout, err = run_flow("bench", *words, **ray_environment)
     assert code == 0, err
     assert (tmp_path / "out" / "bench.json").read_text() == stdout.rstrip("\n")
     report = json.loads(stdout)
@@ -135,5 +135,5 @@ def test_the_figures_of_a_small_bench_fit_together(ray_session: dict[str, str], 
         assert 100 < run["worker_uss"] <= run["worker_rss"] < 10_000
     assert "images/s" in err and "bottleneck" in err
 
-    code, _, err = run_flow("bench", *words, **ray_session)
+    code, _, err = run_flow("bench", *words, **ray_environment)
     assert code == 2 and "bench.json is there already" in err

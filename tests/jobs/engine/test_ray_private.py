@@ -1,7 +1,10 @@
 """What is used of Ray beside its public names: these fail where a release changes it."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -60,21 +63,30 @@ def test_a_node_is_waited_for_and_ray_is_as_it_was_afterwards(monkeypatch: pytes
     assert (parameter.RayParams, services.start_api_server, services.get_node) == before
 
 
-def test_a_node_finds_its_agents_ports_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would wait for them, and end where they take long."""
+def test_a_node_finds_its_agents_ports_written_and_is_not_waited_for_once_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the ports, and end where they take long."""
     assert {"session_dir", "node_id"} <= inspect.signature(services.start_raylet).parameters.keys()
     started = []
 
-    def start(redis_address: str, node_id: str, session_dir: str) -> None:
-        names = ("metrics_agent", "metrics_export", "dashboard_agent_listen", "runtime_env_agent")
-        started.append(
-            {f"{name}_port": wait_for_persisted_port(session_dir, node_id, f"{name}_port") for name in names}
-        )
+    def start(redis_address: str, node_id: str, session_dir: str) -> SimpleNamespace:
+        agents = ("metrics_agent", "metrics_export", "dashboard_agent_listen", "runtime_env_agent")
+        names = [f"{agent}_port" for agent in agents]
+        started.append({name: wait_for_persisted_port(session_dir, node_id, name) for name in names})
+        return SimpleNamespace(process=subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+
+    def no_node(gcs_address: str, node_id: str) -> None:
+        raise RuntimeError("no such node yet")
 
     monkeypatch.setattr(services, "start_raylet", start)
-    with lean_node(patience_s=1):
-        services.start_raylet("address", "7", str(tmp_path))
+    monkeypatch.setattr(services, "get_node", no_node)
+    with lean_node(patience_s=3600):
+        node_process = services.start_raylet("address", "7", str(tmp_path)).process
         parameters = parameter.RayParams()
+        node_process.communicate(b"\n")
+        with pytest.raises(RuntimeError, match="no such node yet"):  # an hour before the patience ends
+            services.get_node("address", "7")
     (found,) = started
     assert found == {name: getattr(parameters, name) for name in found}
     assert len(set(found.values())) == 4
