@@ -6,9 +6,9 @@ test knows the masks of every image that it draws. Blue of the first pixel is th
     TOY_SLEEP_S   seconds that each image takes, for tests that stop a run in the middle
     TOY_LOG       a folder: one line per image that went through ``forward``, its number, in a file per process
 
-``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that an actor appends to when it loads
-the model, so that it changes between the plan and the first read), ``poison`` (what the image of a number does to its
-process: ``{7: crash, 9: hang}``).
+``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that the first batch appends to, so
+that it changes between the plan and its reading), ``poison`` (what the image of a number does to its process:
+``{7: crash, 9: hang}``).
 """
 
 import os
@@ -34,7 +34,8 @@ class ToySegmenter:
 
     same_size_batches = True
 
-    def __init__(self, seed: int, poison: dict[int, str] | None = None) -> None:
+    def __init__(self, seed: int, spoil: str | None, poison: dict[int, str] | None) -> None:
+        self._spoil = spoil
         self._poison = {int(number): what for number, what in (poison or {}).items()}
         self.card = ModelCard("toy", "semantic", CATEGORIES, digest=f"{seed:064d}", weights="none")
         self.module = torch.nn.Identity()
@@ -43,6 +44,10 @@ class ToySegmenter:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if self._spoil:
+            with open(self._spoil, "ab") as file:
+                file.write(b"more")
+            self._spoil = None
         outputs = torch.stack(list(batch)).float()
         for output in outputs:
             number = int(output[2, 0, 0])
@@ -74,13 +79,7 @@ class ToySegmenter:
 
 def build(seed: int = 0, spoil: str | None = None, poison: dict[int, str] | None = None) -> ToySegmenter:
     """The factory that ``model.name`` names."""
-    if spoil:
-        import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
-
-        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            with open(spoil, "ab") as file:
-                file.write(b"more")
-    return ToySegmenter(seed, poison)
+    return ToySegmenter(seed, spoil, poison)
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.cluster import connect
-from segjobs.jobs.engine.executor import OnRow, Stage, Tasks, Worker
+from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
@@ -61,10 +61,13 @@ _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
 
-def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | DryRun:
+def prepare(
+    config: PrepareConfig, *, dry_run: bool = False, executor: Executor | None = None
+) -> PrepareResult | DryRun:
     """Run or continue the job that ``config`` describes; prints the summary of each manifest on standard error.
 
-    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
+    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done. ``executor``: who
+    works on the shards; None: Ray, which is joined or started once there is something to do.
     """
     check_splits(config.splits, config.group)
     progress = Progress("prepare")
@@ -88,9 +91,10 @@ def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | 
         planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
-    manifests = {run.split: _run(config, storage, run, labels, progress) for run in runs}
+    on = partial(_on_ray, config, progress) if executor is None else lambda: executor
+    manifests = {run.split: _run(config, storage, run, labels, progress, on) for run in runs}
     if config.splits:
-        _close_splits(config, storage, runs, leftovers)
+        _close_splits(config, storage, runs, leftovers, on)
     return PrepareResult(manifests)
 
 
@@ -183,7 +187,14 @@ def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
     return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
 
 
-def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress) -> RunResult:
+def _on_ray(config: PrepareConfig, progress: Progress) -> Executor:
+    connect(config.compute, progress)
+    return RayExecutor()
+
+
+def _run(
+    config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress, on: Callable[[], Executor]
+) -> RunResult:
     """One manifest, from its plan to its summary."""
     job, finished, _ = adopt_run(storage, run.job)
     if finished is not None:
@@ -191,7 +202,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, pro
     else:
         if run.split:
             progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
-        connect(config.compute, progress)
+        executor = on()
         settings = ReadSettings(
             labels.read,
             class_map(labels.categories, config.classes, labels.task),
@@ -204,7 +215,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, pro
             job,
             [Stage("reading", partial(reading, read, Author(job.run_id)), Tasks())],
             progress,
-            executor=RayExecutor(),
+            executor=executor,
             tallies=_gathered(config, storage, job, run.leftovers),
         )
     print_found(storage, job.uri)
@@ -215,16 +226,21 @@ def _gathered(config: PrepareConfig, storage: Storage, job: Job, leftovers: Sequ
     return Gathered(Destination(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
 
 
-def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run], leftovers: Sequence[Leftover]) -> None:
+def _close_splits(
+    config: PrepareConfig,
+    storage: Storage,
+    runs: Sequence[_Run],
+    leftovers: Sequence[Leftover],
+    on: Callable[[], Executor],
+) -> None:
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        connect(config.compute)
-        gathered = {}
+        executor, gathered = on(), {}
         for run in runs:
             job, _, _ = adopt_run(storage, run.job)
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(RayExecutor(), storage, job, gathered[run.split])
+            gather(executor, storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
     print_checks(json.loads(storage.read(uri))["checks"])
 

@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from segjobs.config import LabelConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.label.job import label
+from tests.in_process import label_in_process
 from tests.toy_model import NOT_FINITE, expected_ids
 
 # pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
@@ -158,14 +159,14 @@ def _segment_counts(output: Path) -> list[int]:
     return [len(row["segments"]) for row in rows_of(output)]
 
 
-@pytest.mark.parametrize(
-    "compute", [{"decode": "task", "batch_size": 5}, {"decode": "actor", "batch_size": 1}], ids=str
-)
-def test_neither_the_place_of_decoding_nor_the_batch_size_changes_a_byte(
-    labelled: Path, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, compute: dict[str, Any]
+def test_neither_ray_nor_the_place_of_decoding_nor_the_batch_size_changes_a_byte(
+    labelled: Path, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    assert label(config_of(drawn[0], tmp_path / "run", shard={"images": 6}, compute=compute)).exit_code == ExitCode.DONE
-    assert parts_of(tmp_path / "run") == parts_of(labelled)
+    in_tasks = config_of(drawn[0], tmp_path / "tasks", shard={"images": 6}, compute={"decode": "task"})
+    assert label(in_tasks).exit_code == ExitCode.DONE
+    one_by_one = config_of(drawn[0], tmp_path / "here", shard={"images": 6}, compute={"batch_size": 1})
+    assert label_in_process(one_by_one).exit_code == ExitCode.DONE
+    assert parts_of(tmp_path / "tasks") == parts_of(tmp_path / "here") == parts_of(labelled)
 
 
 def test_a_second_run_does_nothing_and_changes_nothing(
@@ -234,14 +235,14 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_postprocessing_reaches_the_manifest_and_the_input_can_be_chosen(
-    ray_session: None, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+    drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     root, images = drawn
     settings = {
         "postprocess": {"classes": ["bright", "dark"], "min_confidence": 0.5, "top_k": 1},
         "input": {"exclude": ["3.png", "more/4.*"], "limit": 5},
     }
-    assert label(config_of(f"{root}/more/*.png", tmp_path / "run", **settings)).exit_code == ExitCode.DONE
+    assert label_in_process(config_of(f"{root}/more/*.png", tmp_path / "run", **settings)).exit_code == ExitCode.DONE
     rows = rows_of(tmp_path / "run")
     assert [row["image_id"] for row in rows] == ["0.png", "1.png", "2.png", "4.png", "5.png"]
     for row in rows:
@@ -312,9 +313,7 @@ def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_ten_kinds_of_broken_files_among_two_hundred(
-    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_kinds_of_broken_files_among_two_hundred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "in"
     images = {f"{n:03d}.png": save(root / f"{n:03d}.png", picture(n, (6, 8 + n % 3))) for n in range(190)}
     codes = dict(broken_files(root))
@@ -330,7 +329,7 @@ def test_ten_kinds_of_broken_files_among_two_hundred(
         decode={"max_pixels": 1_000_000},
         max_failed_fraction=0.05,
     )
-    result = label(config)
+    result = label_in_process(config)
     assert result.exit_code == ExitCode.DONE, "10 of 200 are within the budget of 5%"
     rows = rows_of(tmp_path / "out")
     assert [row["image_id"] for row in rows] == sorted([*images, *codes])
@@ -358,7 +357,7 @@ def test_ten_kinds_of_broken_files_among_two_hundred(
     changed.write_bytes(changed.read_bytes().removesuffix(b"more"))
     os.utime(changed, ns=planned)
     stricter = config.model_copy(update={"max_failed_fraction": 0.049})
-    assert label(stricter).exit_code == ExitCode.TOO_MANY_FAILED
+    assert label_in_process(stricter).exit_code == ExitCode.TOO_MANY_FAILED
     assert "more than max_failed_fraction=0.049 of the images failed" in capsys.readouterr().err
 
 

@@ -14,11 +14,12 @@ from pycocotools.coco import COCO
 
 from segjobs.config import PrepareConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
-from segjobs.jobs.prepare.job import prepare
+from segjobs.jobs.prepare.job import prepare as prepare_on_ray
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
 from segjobs.manifest.run_info import RunCounts
 from segjobs.storage import Storage
+from tests.in_process import prepare_in_process as prepare
 
 # pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
@@ -69,7 +70,7 @@ PNG_LABELS = {"format": "png", "categories": ["cat", "dog"], "ids": [1, 2]}
 def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
     config = config_of(png_set, png_set / "images", labels, shard={"images": 2})
-    result = prepare(config)
+    result = prepare_on_ray(config)
     assert result.exit_code == ExitCode.TOO_MANY_FAILED
     rows = rows_of(png_set)
     assert {name: (row["status"], (row["error"] or {}).get("code")) for name, row in rows.items()} == {
@@ -131,7 +132,7 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
         prepare(config_of(png_set, png_set / "images", {**labels, "void_ids": [255, 0]}))
 
 
-def test_unknown_ids_may_be_void(ray_session: None, png_set: Path) -> None:
+def test_unknown_ids_may_be_void(png_set: Path) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels"), "unknown": "void"}
     assert prepare(config_of(png_set, png_set / "images", labels, max_failed_fraction=0.4)).exit_code == ExitCode.DONE
     assert ids_of(rows_of(png_set)["value.jpg"], 255).tolist() == [[1, 1, 255], [1, 255, 255]]
@@ -161,7 +162,7 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
         prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}, fail_on_empty=True))
 
 
-def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "images").mkdir()
     for name, (width, height) in {"a": (6, 4), "b": (6, 4), "turned": (4, 6), "alone": (2, 2)}.items():
         Image.new("RGB", (width, height)).save(tmp_path / "images" / f"{name}.png")
@@ -208,7 +209,7 @@ def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.Captur
     ]
 
 
-def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path: Path) -> None:
+def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
         Image.new("RGB", (6, 4)).save(tmp_path / "images" / f"{name}.png")
@@ -260,7 +261,7 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_and_classes(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     settings = {
         "splits": {"train": 0.5, "val": 0.5},
@@ -300,7 +301,7 @@ def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.Captu
     assert err.count("nothing to do") == 2 and "check in_two_splits: 1" in err
 
 
-def test_splits_by_lists(ray_session: None, clips: Path) -> None:
+def test_splits_by_lists(clips: Path) -> None:
     (clips / "train.txt").write_text("clip0/0\nclip0/1.png\n")
     (clips / "val.txt").write_text("clip1/0\nclip0/1\nnone/0\n")
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
@@ -317,7 +318,7 @@ def test_splits_by_lists(ray_session: None, clips: Path) -> None:
         prepare(config_of(clips, clips / "images", labels, splits={"a": "train"}))
 
 
-def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) -> None:
+def test_a_run_that_is_continued_tells_the_same(clips: Path) -> None:
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     config = config_of(clips, clips / "images", labels, shard={"images": 6})
     assert prepare(config).exit_code == ExitCode.DONE
@@ -334,7 +335,7 @@ def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) 
 CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
-def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_camvid(shared_data: Path, tmp_path: Path) -> None:
     labels = {"format": "png", "uri": str(shared_data / "camvid/labels/val"), "categories": CAMVID, "void_ids": [11]}
     config = config_of(tmp_path, shared_data / "camvid/images/val", labels, shard={"images": 40})
     assert prepare(config).exit_code == ExitCode.DONE
@@ -350,7 +351,7 @@ def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
     ("images", "labels", "count"),
     [("coco_mini/train2017", "coco_mini/instances_train2017.json", 80), ("nuts_coco", "nuts_coco/trainval.json", 18)],
 )
-def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
+def test_real_coco(shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
     settings = {"format": "coco", "uri": str(shared_data / labels)}
     assert prepare(config_of(tmp_path, shared_data / images, settings)).exit_code == ExitCode.DONE
     rows = {Path(name).name: row for name, row in rows_of(tmp_path).items()}
@@ -370,7 +371,7 @@ def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images:
     assert checked >= math.ceil(count / 2)
 
 
-def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_panoptic_segments_never_overlap(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "panoptic_sample"
     labels = {"format": "coco_panoptic", "uri": str(folder / "panoptic_examples.json")}
     classes = {"person": "rider", "horse": "horse", "tree-merged": "plants", "grass-merged": "plants", "*": None}
@@ -393,7 +394,7 @@ def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, t
               (row["height"], row["width"]))  # fmt: skip  # raises where two overlap
 
 
-def test_voc_splits_of_its_own(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_voc_splits_of_its_own(shared_data: Path, tmp_path: Path) -> None:
     real = shared_data / "labelme_examples/semantic_segmentation/data_dataset_voc"
     for name in ("JPEGImages", "SegmentationClass"):
         (tmp_path / name).symlink_to(real / name)
