@@ -6,9 +6,10 @@ What only asks which masks come out needs no cluster, whose start and whose work
 from segjobs.config import LabelConfig
 from segjobs.jobs.engine.cluster import Layout
 from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import Summary, run_job
-from segjobs.jobs.label.job import _job, _resolve, _settings, plan_input, stages_of
+from segjobs.jobs.label.job import _job, _resolve, _settings, stages_of
 from segjobs.storage import Storage
 
 LAYOUT = Layout(min_actors=1, max_actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=2, decode="actor")

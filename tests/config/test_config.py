@@ -92,7 +92,10 @@ storage: {s3: {endpoint: http://x}}
         (["compute.actors=[1]"], ["compute.actors: [1]: expected 'auto', a number such as 4, or a range"]),
         (["compute.actors=0"], ["compute.actors: 0: expected 'auto', a number such as 4, or a range"]),
         (["max_failed_fraction=nan"], ["max_failed_fraction: 'nan': expected less than or equal to 1"]),
-        (["input=photos"], ["input: 'photos': expected a section with the keys column, exclude, include, limit, uri"]),
+        (
+            ["input=photos"],
+            ["input: 'photos': expected a section with the keys column, exclude, include, limit, skip_unreadable, uri"],
+        ),
         (["input.uri.x=1"], ["input.uri: {'x': 1}: expected a valid string"]),
         (["input.exclude=[1]"], ["input.exclude.0: 1: expected a valid string"]),
         (["input.uri="], ["input.uri: None: expected a valid string"]),
