@@ -60,7 +60,18 @@ TESTED_ELSEWHERE = {
     **{
         f"config/{name}.py": _BY_CONFIG
         for name in (
-            *("bench", "contradictions", "demo", "evaluate", "examples", "export", "interpolation", "keys", "label"),
+            *(
+                "bench",
+                "contradictions",
+                "cut_values",
+                "demo",
+                "evaluate",
+                "examples",
+                "export",
+                "interpolation",
+                "keys",
+                "label",
+            ),
             *("prepare", "report", "sections", "train", "uris"),
         )
     },

@@ -17,7 +17,7 @@ from segjobs.config.sections import (
     StorageConfig,
     one_of,
 )
-from segjobs.config.uris import Uri
+from segjobs.config.uris import Uri, check_allowed
 
 LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme")
 
@@ -164,3 +164,8 @@ class PrepareConfig(JobConfig):
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false makes an empty manifest of it"
     )
+
+    @field_validator("splits")
+    @classmethod
+    def _check_splits(cls, value: dict[str, float | str], info: ValidationInfo) -> dict[str, float | str]:
+        return {name: check_allowed(one, info) if isinstance(one, str) else one for name, one in value.items()}
