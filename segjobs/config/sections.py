@@ -222,7 +222,7 @@ class ComputeConfig(ClusterConfig):
     batch_deadline_s: float = Field(
         default=600.0,
         gt=0,
-        description="label: longest that decoding an image or computing a batch may take before its worker is ended",
+        description="label: longest that reading or decoding an image, or computing a batch, may take before its worker is ended",
     )
     grace_s: float = Field(
         default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"

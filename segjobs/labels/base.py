@@ -18,6 +18,7 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment
+from segjobs.sources.blame import Blame
 from segjobs.sources.read import read_file
 from segjobs.storage import FileInfo, Storage, refuse
 from segjobs.text import first_few, size_text
@@ -171,7 +172,7 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 def read_label(storage: Storage, uri: str) -> bytes:
     """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
-    return read_file(storage, uri, what="the label")
+    return read_file(Blame(storage), uri, what="the label")
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

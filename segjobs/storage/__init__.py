@@ -56,6 +56,10 @@ class Store(Protocol):
         """
         ...
 
+    def check_around(self, uri: str) -> None:
+        """Of a file that ``read_item`` does not find: raise StorageError where its disk or bucket is gone."""
+        ...
+
     def get_file(self, uri: str, path: Path) -> None:
         """Download to a local ``path`` without holding the file in memory."""
         ...
@@ -147,6 +151,9 @@ class Storage:
 
     def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
         return self._of(uri).read_item(uri)
+
+    def check_around(self, uri: str) -> None:
+        self._of(uri).check_around(uri)
 
     def get_file(self, uri: str, path: Path) -> None:
         self._of(uri).get_file(uri, path)

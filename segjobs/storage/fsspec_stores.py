@@ -68,6 +68,9 @@ class Buckets:
             raise FileNotFoundError(errno.ENOENT, "no such object", uri)
         return data, found
 
+    def check_around(self, uri: str) -> None:
+        self._check_bucket(uri)
+
     def get_file(self, uri: str, path: Path) -> None:
         self._ask(uri, "get_file", uri, str(path))
 
@@ -162,6 +165,9 @@ class Web:
         # Asked for by name: aiohttp spells the headers' names as it likes.
         found = {name: headers.get(name) for name in ("ETag", "Last-Modified")}
         return data, _file_info(uri, {**found, "size": headers.get("Content-Length")})
+
+    def check_around(self, uri: str) -> None:
+        """Nothing: each file may be another host's."""
 
     def get_file(self, uri: str, path: Path) -> None:
         try:

@@ -56,6 +56,17 @@ class LocalFiles:
             raise
         return data, FileInfo(uri, path.name, len(data), status.st_mtime_ns // 1000, "")
 
+    def check_around(self, uri: str) -> None:
+        folder = next(path for path in local_path(uri).absolute().parents if self.is_folder(str(path)))
+        try:
+            empty = not os.listdir(folder)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+        if empty:
+            raise StorageError(
+                f"{uri}: is gone, and {folder} is empty: mount its disk, or delete that folder if its files are no more"
+            )
+
     def get_file(self, uri: str, path: Path) -> None:
         shutil.copyfile(local_path(uri), path)
 

@@ -39,6 +39,9 @@ class S3Files:
         data, head = self._s3.get(*_split(uri), item=True)
         return data, _file_info(uri, len(data), head)
 
+    def check_around(self, uri: str) -> None:
+        """Nothing more to ask: ``read_item`` has asked for the bucket."""
+
     def get_file(self, uri: str, path: Path) -> None:
         self._s3.download(*_split(uri), path)
 

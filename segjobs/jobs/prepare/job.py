@@ -53,6 +53,7 @@ from segjobs.manifest.plan import Plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
+from segjobs.sources.blame import Blame
 from segjobs.sources.decode import image_size
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
@@ -263,7 +264,7 @@ def read_shard(
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
         try:
-            data = read_item(storage, item)
+            data = read_item(blame, item)
             sha256 = hashlib.sha256(data).hexdigest()
             times["read_ms"] = 1000 * (time.perf_counter() - start)
             width, height = image_size(data, max_pixels=settings.max_pixels)
@@ -275,8 +276,10 @@ def read_shard(
         done = ok_row(item, author, sha256=sha256, size_hw=(height, width), segments=masks.segments)
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
+    planned = planned_items(items)
+    blame = Blame(storage, planned)
     with ThreadPoolExecutor(_THREADS) as threads:
-        rows = list(threads.map(shown, planned_items(items), items["label"].to_pylist()))
+        rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
 
 
