@@ -6,10 +6,11 @@ What only asks which masks come out needs no cluster, whose start and whose work
 from segjobs.config import LabelConfig, PrepareConfig
 from segjobs.jobs.engine.cluster import Layout
 from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job
 from segjobs.jobs.engine.summary import print_summary
-from segjobs.jobs.label.job import _job, _resolve, _settings, plan_input, stages_of
+from segjobs.jobs.label.job import _job, _resolve, _settings, stages_of
 from segjobs.jobs.prepare.job import prepare
 from segjobs.results import DryRun, PrepareResult, RunResult
 from segjobs.storage import Storage

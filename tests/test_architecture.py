@@ -60,7 +60,18 @@ TESTED_ELSEWHERE = {
     **{
         f"config/{name}.py": _BY_CONFIG
         for name in (
-            *("bench", "contradictions", "demo", "evaluate", "examples", "export", "interpolation", "keys", "label"),
+            *(
+                "bench",
+                "contradictions",
+                "cut_values",
+                "demo",
+                "evaluate",
+                "examples",
+                "export",
+                "interpolation",
+                "keys",
+                "label",
+            ),
             *("prepare", "report", "sections", "train", "uris"),
         )
     },
@@ -75,6 +86,7 @@ TESTED_ELSEWHERE = {
     "jobs/demo/job.py": "test_wheel.py",
     "jobs/engine/graceful_stop.py": "test_flow_resume.py stops jobs; engine/test_first_signal.py",
     "jobs/engine/guest.py": "test_api.py",
+    "jobs/engine/listing.py": "jobs/label/test_job.py and jobs/prepare/test_job.py",
     **{f"jobs/evaluate/{name}.py": _BY_VERB for name in ("console", "score")},
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("documents", "parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
@@ -92,7 +104,9 @@ TESTED_ELSEWHERE = {
     "page/contents.py": "test_page.py",
     "page/view.py": "test_page.py",
     "results.py": "each verb's test_job.py",
+    "sources/left_out.py": "test_images.py",
     "storage/local.py": "test_storage.py, for every store",
+    "storage/local_walk.py": "test_images.py, and test_storage.py for every store",
     "storage/s3_client.py": "test_s3.py",
     "storage/uris.py": "test_storage.py",
     "training/optim.py": "jobs/train/test_job.py",

@@ -29,5 +29,5 @@ class LabelConfig(JobConfig):
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
-        default=False, description="an input without any image is an error, not an empty manifest"
+        default=True, description="an input without any image is an error; false makes an empty manifest of it"
     )

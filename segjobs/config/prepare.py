@@ -17,7 +17,7 @@ from segjobs.config.sections import (
     StorageConfig,
     one_of,
 )
-from segjobs.config.uris import Uri
+from segjobs.config.uris import Uri, check_allowed
 
 LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme")
 
@@ -162,5 +162,10 @@ class PrepareConfig(JobConfig):
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
-        default=False, description="an input without any image is an error, not an empty manifest"
+        default=True, description="an input without any image is an error; false makes an empty manifest of it"
     )
+
+    @field_validator("splits")
+    @classmethod
+    def _check_splits(cls, value: dict[str, float | str], info: ValidationInfo) -> dict[str, float | str]:
+        return {name: check_allowed(one, info) if isinstance(one, str) else one for name, one in value.items()}

@@ -1,11 +1,14 @@
-"""URIs in a config: what may be opened, and what may be written."""
+"""URIs in a config: what each means, what may be opened, and what may be written."""
 
+import os
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 EXTRA_SCHEMES = {"gs": "gs", "az": "az", "http": "http", "https": "http"}
 """URI schemes that ``storage.schemes`` can allow → the extra of the package that opens them."""
+_LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)")
 
 
 def check_uri(text: str) -> str:
@@ -28,8 +31,24 @@ def check_uri(text: str) -> str:
     return text
 
 
+def meant(text: str) -> str:
+    """A URI as a person writes it → as it is opened: ``~`` is the home folder. ValueError for what nobody means."""
+    if text.startswith("~"):
+        path = os.path.expanduser(text)  # which leaves the rest of the text as it is
+        if path.startswith("~"):
+            raise ValueError(f"no home folder is known for it; write the whole path, or ./{text}")
+        return path
+    found = _LOST_SLASH.match(text)
+    if found:  # what pathlib and os.path.normpath make of a URI
+        scheme, rest = found[1], text[found.end() :]
+        right = f"/{rest}" if scheme == "file" else f"{scheme}://{rest}"
+        raise ValueError(f"one slash is no URI; did you mean {right}? (a folder of that name: ./{text})")
+    return text
+
+
 def check_allowed(text: str, info: ValidationInfo) -> str:
-    """``check_uri``, and that ``storage.schemes`` of the same config allows the scheme."""
+    """``meant`` and ``check_uri``, and that ``storage.schemes`` of the same config allows the scheme."""
+    text = meant(text)
     scheme, separator, _ = check_uri(text).partition("://")
     if info.context and separator and scheme in EXTRA_SCHEMES and scheme not in info.context["schemes"]:
         raise ValueError(

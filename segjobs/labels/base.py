@@ -18,8 +18,9 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment
+from segjobs.sources.blame import Blame
 from segjobs.sources.read import read_file
-from segjobs.storage import FileInfo, Storage
+from segjobs.storage import FileInfo, Storage, refuse
 from segjobs.text import first_few, size_text
 
 Key = TypeVar("Key", bound=Hashable)
@@ -130,9 +131,19 @@ def leftover(check: str, names: Sequence[Any]) -> tuple[Leftover, ...]:
 
 
 def list_files(request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None) -> dict[str, FileInfo]:
-    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none."""
+    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none.
+
+    A link to no file stays in, and fails its image when it is read: its image is not one without label.
+    """
     root = folder or request.config.uri
-    files = {file.path: file for file in request.storage.walk(root) if file.path.lower().endswith(tuple(suffixes))}
+    gone: list[FileInfo] = []
+
+    def trouble(entry: FileInfo, error: OSError) -> None:
+        refuse(entry, error)
+        gone.append(entry)
+
+    listed = [*request.storage.walk(root, on_trouble=trouble), *gone]
+    files = {file.path: file for file in listed if file.path.lower().endswith(tuple(suffixes))}
     if not files:
         raise ConfigError(f"labels.uri: {root}: no {' or '.join(suffixes)} below it")
     return files
@@ -161,7 +172,7 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 def read_label(storage: Storage, uri: str) -> bytes:
     """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
-    return read_file(storage, uri, what="the label")
+    return read_file(Blame(storage), uri, what="the label")
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

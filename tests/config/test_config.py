@@ -92,7 +92,10 @@ storage: {s3: {endpoint: http://x}}
         (["compute.actors=[1]"], ["compute.actors: [1]: expected 'auto', a number such as 4, or a range"]),
         (["compute.actors=0"], ["compute.actors: 0: expected 'auto', a number such as 4, or a range"]),
         (["max_failed_fraction=nan"], ["max_failed_fraction: 'nan': expected less than or equal to 1"]),
-        (["input=photos"], ["input: 'photos': expected a section with the keys column, exclude, include, limit, uri"]),
+        (
+            ["input=photos"],
+            ["input: 'photos': expected a section with the keys column, exclude, include, limit, skip_unreadable, uri"],
+        ),
         (["input.uri.x=1"], ["input.uri: {'x': 1}: expected a valid string"]),
         (["input.exclude=[1]"], ["input.exclude.0: 1: expected a valid string"]),
         (["input.uri="], ["input.uri: None: expected a valid string"]),
@@ -225,6 +228,51 @@ def test_help_lists_every_key_with_type_default_and_meaning() -> None:
         assert line in lines
 
 
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("~/masks", "/home/me/masks"),
+        ("~/", "/home/me/"),
+        ("out/~x", "out/~x"),
+        ("./s3:/x", "./s3:/x"),
+        ("s3:x.jpg", "s3:x.jpg"),
+        ("file:///x", "file:///x"),
+        ("out/x#1", "out/x#1"),
+        ("'out/x #1'", "out/x #1"),
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("dbfs:/x", "dbfs://x"),
+        ("gs:/b/x", "gs://b/x"),
+        ("file:/x", "/x"),
+        ("~nobody-of-that-name/x", "write the whole path, or ./~nobody-of-that-name/x"),
+        ("out/x #1", "'#1' is a comment; quote the value: output.uri='\"out/x #1\"'"),
+        ("'out/x' #1", "'#1' is a comment"),
+    ],
+)
+@pytest.mark.parametrize("key", ["input.uri", "output.uri", "model.weights"])
+def test_a_uri_is_what_a_person_means_or_refused(
+    key: str, text: str, meaning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = [*(word for word in COMPLETE if not word.startswith(key)), f"{key}={text}"]
+    try:
+        config: Any = load_config(LabelConfig, None, given)
+    except ConfigError as error:
+        (problem,) = error.problems
+        assert meaning.replace("output.uri", key) in problem
+        return
+    section, _, name = key.partition(".")
+    assert getattr(getattr(config, section), name) == meaning
+
+
+def test_a_path_of_a_file_that_yaml_cuts_is_refused() -> None:
+    text = "input: {uri: in/x}  # a comment\noutput:\n  uri: out/night #1\nmodel: {name: unet} #todo\n"
+    Path("cut.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^cut\.yaml: 'out/night' is followed by '#1', a comment to YAML; quote the"):
+        load_config(LabelConfig, "cut.yaml", [])
+    Path("cut.yaml").write_text(text.replace(" #1", "  # 1"), encoding="utf-8")
+    assert load_config(LabelConfig, "cut.yaml", []).output.uri == "out/night"
+
+
 def test_an_unknown_name_is_answered_with_the_nearest_or_all() -> None:
     assert nearest("unett", ["unet", "fcn", "unetplusplus"]) == "did you mean 'unet'?"
     assert nearest("fcn_resnet5", ["unet", "fcn_resnet50", "fcn_resnet101"]) == (
@@ -253,7 +301,7 @@ _JSON = st.recursive(
 
 
 @given(
-    uri=_TEXT.filter(bool),
+    uri=_TEXT.filter(lambda text: text and not text.startswith("~") and ":/" not in text),
     patterns=st.lists(_TEXT, max_size=3),
     options=st.dictionaries(_TEXT, _JSON, max_size=3),
     limit=st.none() | st.integers(1, 10**9),

@@ -194,3 +194,14 @@ def test_camvid_matches_without_remainder():
     files = [file.relative_to(DATA / "camvid/labels").as_posix() for file in (DATA / "camvid/labels").rglob("*.png")]
     matches = match_labels(images, files)
     assert (len(matches.label_of), matches.unlabelled, matches.unused) == (len(images), (), ())
+
+
+def test_a_label_that_is_a_link_to_no_file_is_no_image_without_label(tmp_path, read_labels):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / name / "a.png")
+    (tmp_path / "images/b.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    (tmp_path / "labels/b.png").symlink_to(tmp_path / "unmounted/b.png")
+    _, found = read_labels(tmp_path / "images", format="png", uri=str(tmp_path / "labels"), categories=["sky"])
+    assert len(found["a.png"].segments) == 1
+    assert found["b.png"].code == "NOT_FOUND"

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from segjobs.config import LabelConfig, digest
-from segjobs.errors import ConfigError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
@@ -20,11 +20,10 @@ from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Settings
-from segjobs.manifest.plan import Plan, make_plan
+from segjobs.manifest.plan import Plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
 from segjobs.results import DryRun, RunResult
-from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
@@ -60,17 +59,6 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         settings = _settings(config, storage, job, card, lay)
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
-
-
-def plan_input(config: LabelConfig, storage: Storage, progress: Progress) -> Plan:
-    """List and plan ``config.input``. Raises ConfigError where nothing matches and that is an error."""
-    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
-        files = listing.counting(list_images(storage, config.input), "images")
-        plan = make_plan(files, config.shard, limit=config.input.limit)
-        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
-    if not plan.items.num_rows and config.fail_on_empty:
-        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
-    return plan
 
 
 def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:

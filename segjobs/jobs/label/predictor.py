@@ -28,6 +28,7 @@ from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
+from segjobs.sources.blame import Blame
 
 if TYPE_CHECKING:
     import torch
@@ -140,11 +141,13 @@ class Predictor:
         """Every item in order, prepared by the decoding threads a bounded number ahead, from this call on."""
         planned = planned_items(items)
         packed = "pixels" in items.column_names
-        ahead = 2 * self._settings.batch_size + self._settings.decoding.threads
+        decoding = self._settings.decoding
+        ahead = 2 * self._settings.batch_size + decoding.threads
+        blame = Blame(decoding.storage, planned, holding=self._watchdog.holding)
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = unpack(items, number, item) if packed else load(item, self._settings.decoding, self._watchdog)
+            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, blame)
             with self._watchdog.holding([item.path]):
                 return self._prepare(loaded)
 

@@ -24,6 +24,7 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
 from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
@@ -48,12 +49,12 @@ from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, make_plan, select
+from segjobs.manifest.plan import Plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
+from segjobs.sources.blame import Blame
 from segjobs.sources.decode import image_size
-from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
@@ -73,12 +74,7 @@ def prepare(
     progress = Progress("prepare")
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
-    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
-        files = listing.counting(list_images(storage, config.input), "images")
-        plan = make_plan(files, config.shard, limit=config.input.limit)
-        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
-    if not plan.items.num_rows and config.fail_on_empty:
-        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
+    plan = plan_input(config, storage, progress)
     image_ids = plan.items["image_id"].to_pylist()
     request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
@@ -284,7 +280,7 @@ def read_shard(
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
         try:
-            data = read_item(storage, item)
+            data = read_item(blame, item)
             sha256 = hashlib.sha256(data).hexdigest()
             times["read_ms"] = 1000 * (time.perf_counter() - start)
             width, height = image_size(data, max_pixels=settings.max_pixels)
@@ -296,8 +292,10 @@ def read_shard(
         done = ok_row(item, author, sha256=sha256, size_hw=(height, width), segments=masks.segments)
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
+    planned = planned_items(items)
+    blame = Blame(storage, planned)
     with ThreadPoolExecutor(_THREADS) as threads:
-        rows = list(threads.map(shown, planned_items(items), items["label"].to_pylist()))
+        rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
 
 

@@ -259,10 +259,12 @@ def test_postprocessing_reaches_the_manifest_and_the_input_can_be_chosen(
 def test_no_images(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("no image")
-    with pytest.raises(ConfigError, match=r"in: no image matches input\.include \(fail_on_empty is set\)"):
-        label(config_of(tmp_path / "in", tmp_path / "out", fail_on_empty=True))
+    with pytest.raises(
+        ConfigError, match=r"in: no image is found \(left out: 1 that fit no input\.include \(1 \*\.txt"
+    ):
+        label(config_of(tmp_path / "in", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    assert label(config_of(tmp_path / "in", tmp_path / "out")).images == 0
+    assert label(config_of(tmp_path / "in", tmp_path / "out", fail_on_empty=False)).images == 0
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["images"] == 0
 
 

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardConfig
 from segjobs.errors import ItemError, WeightsError
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
+from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
@@ -22,7 +26,7 @@ from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
 from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 from tests.jobs.label.test_job import picture, save
 from tests.toy_model import NOT_FINITE, expected_ids
 
@@ -104,6 +108,30 @@ def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photo
     given = predictor.predict(decoding_tasks(SETTINGS.decoding, print).work(items))
     columns = [name for name in read.column_names if name not in TIMES_SCHEMA.names]
     assert given.select(columns) == read.select(columns)
+
+
+def test_each_read_is_under_the_watchdog(
+    tmp_path: Path, photos: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, holding = threading.local(), Watchdog.holding
+
+    @contextmanager
+    def noted(self: Watchdog, names: Sequence[str]) -> Iterator[None]:
+        with holding(self, names):
+            held.names = list(names)
+            yield
+            held.names = []
+
+    class Watched(Storage):
+        def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
+            assert getattr(held, "names", []) == [Path(uri).name]
+            return super().read_item(uri)
+
+    monkeypatch.setattr(Watchdog, "holding", noted)
+    settings = replace(SETTINGS, decoding=replace(SETTINGS.decoding, storage=Watched()))
+    items = items_of(tmp_path)
+    for rows in (Predictor(settings, print).predict(items), decoding_tasks(settings.decoding, print).work(items)):
+        assert rows["sha256" if "sha256" in rows.column_names else "source"].null_count == 0
 
 
 def test_shards_of_several_threads_keep_to_themselves(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:

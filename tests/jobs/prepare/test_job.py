@@ -158,8 +158,8 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
         with pytest.raises(ConfigError, match=message):
             prepare(config_of(png_set, images, settings))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"no image matches input\.include \(fail_on_empty is set\)"):
-        prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}, fail_on_empty=True))
+    with pytest.raises(ConfigError, match=r"no image is found \(no file is there\)"):
+        prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}))
 
 
 def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
