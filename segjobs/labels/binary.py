@@ -34,7 +34,7 @@ from segjobs.labels.match_files import image_stem, stem
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_image, decode_label_png
+from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
@@ -153,22 +153,12 @@ def _read_objects(
 
 
 def binary_mask(data: bytes, *, threshold: int | None, max_pixels: int) -> np.ndarray:
-    """File bytes → bool (H, W). Grey, palette indices, or colours whose channels agree.
+    """File bytes → bool (H, W), of what ``decode_mask`` finds.
 
     Without ``threshold`` every value must be 0 or one other, 1, 255 or 65535: ItemError LABEL_VALUE.
-    Raises as ``decode_image`` besides.
+    Raises as ``decode_mask`` besides.
     """
-    try:
-        values = decode_label_png(data, max_pixels=max_pixels)
-    except ItemError as error:
-        if error.code != "UNSUPPORTED_MODE":
-            raise
-        colors = decode_image(data, max_pixels=max_pixels)
-        values = colors[..., 0]
-        if not ((values == colors[..., 1]) & (values == colors[..., 2])).all():
-            raise ItemError(
-                "LABEL_VALUE", "a mask in colours; expected black and white (rgb reads class colours)"
-            ) from None
+    values = decode_mask(data, max_pixels=max_pixels, indices=threshold is None)
     if threshold is not None:
         return values >= threshold
     found = np.unique(values)

@@ -39,7 +39,7 @@ from segjobs.labels.match_files import match_paths
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_color_map
+from segjobs.sources.label_map import decode_color_map
 from segjobs.storage import Storage
 from segjobs.text import first_few
 

@@ -16,7 +16,7 @@ from segjobs.labels.class_tables import named_categories
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from segjobs.storage import Storage
 
 

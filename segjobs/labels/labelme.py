@@ -54,7 +54,7 @@ from segjobs.labels.polygons import TOLERANCE_PX
 from segjobs.manifest.rle import VOID, encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
@@ -318,7 +318,7 @@ def _bitmap(shape: Shape, size_hw: tuple[int, int]) -> MaskWindow:
     """A ``mask`` shape: a base64 PNG, pasted with its corner at the first point and cut at the frame."""
     try:
         data = base64.b64decode(shape.bitmap or "", validate=True)
-        pixels = decode_label_png(data, max_pixels=size_hw[0] * size_hw[1]) > 0
+        pixels = decode_mask(data, max_pixels=size_hw[0] * size_hw[1]) > 0
         left, top = (int(edge) for edge in shape.points[0])
     except (binascii.Error, ItemError, IndexError, TypeError) as error:
         raise ItemError(

@@ -15,7 +15,7 @@ from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_f
 from segjobs.labels.class_tables import LARGEST_ID, ClassTable, class_table, masks_from_indices
 from segjobs.labels.match_files import match_labels
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from segjobs.storage import Storage
 
 __all__ = ["ClassTable", "class_table", "match_labels", "png_labels", "segments_from_ids"]

@@ -32,7 +32,7 @@ from segjobs.labels.match_files import image_stem
 from segjobs.labels.png import masks_from_ids
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from segjobs.storage import Storage, join
 from segjobs.text import first_few
 
