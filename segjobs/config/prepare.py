@@ -39,6 +39,9 @@ _FORMATS = {
 """Keys that mean something to these values of ``format`` only."""
 
 
+_SIZED = ("coco", "labelme")  # formats whose files say the size of their images
+
+
 class LabelsConfig(Section):
     """Where the labels are and how to read them."""
 
@@ -91,6 +94,10 @@ class LabelsConfig(Section):
     suffix: str = Field(
         default="", description="what a label's stem has behind the image's stem, such as _gtFine_labelIds"
     )
+    frame: Literal["shown", "stored", "mixed"] = Field(
+        default="shown",
+        description="images with an EXIF orientation: labels lie as the image is shown, as its pixels are stored, or (mixed, Label Studio's COCO) as shown with sizes as stored; coco and labelme only",
+    )
     unknown: Literal["fail", "ignore", "void", "map"] = Field(
         default="fail",
         description="an id or name that is neither class nor void: fails the image, is left out (ignore or void; pixels unlabelled), or is unknown_class (map)",
@@ -120,6 +127,15 @@ class LabelsConfig(Section):
             table = "voc" if own else table
         if table is not None and value is not None:
             raise contradiction(f"labels.table={table} says it already; drop one")
+        return value
+
+    @field_validator("frame")
+    @classmethod
+    def _check_frame(cls, value: str, info: ValidationInfo) -> str:
+        if value == "mixed" and info.data.get("format") in LABEL_FORMATS and info.data["format"] not in _SIZED:
+            raise contradiction(
+                f"mixed has no effect with labels.format={info.data['format']}, whose files say no size"
+            )
         return value
 
     @field_validator("class_file")

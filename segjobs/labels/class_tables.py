@@ -184,14 +184,16 @@ def _names_in(uri: str, storage: Storage) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
         if not uri.lower().endswith((".yaml", ".yml")):
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        raw = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"labels.class_file: {uri}: not readable: {' '.join(str(error).split())}") from None
+            return [line.strip() for line in text.split("\n") if line.strip()]
+        # Every scalar a text: a class that is called 0, no or 2020-01-01 keeps its name.
+        raw = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes texts, lists and dicts alone
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"labels.class_file: {uri}: not readable: {what}") from None
     names = raw.get("names") if isinstance(raw, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"labels.class_file: {uri}: expected 'names', a list of texts or a table of 0, 1, 2, …")
     return names
 

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from segjobs.config import PrepareConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.prepare.job import prepare
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
@@ -111,7 +112,8 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     assert checks["size_mismatch"]["examples"] == [
         [
             "shape.jpg",
-            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels (turned: has the image an EXIF orientation?)",
+            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels "
+            "(turned: has the image an EXIF orientation? see labels.frame)",
         ]
     ]
     totals = json.loads((png_set / "truth/statistics.json").read_text())
@@ -148,7 +150,7 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
     cases: list[tuple[dict[str, Any], str]] = [
         ({"format": "png", "uri": labels}, r"labels\.categories: missing"),
         ({**PNG_LABELS, "ids": [1], "uri": labels}, r"labels\.ids: 1 ids for 2 labels\.categories"),
-        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png below it"),
+        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png or \.tif .* below it"),
         ({**PNG_LABELS, "uri": labels, "suffix": "_gt"}, r"labels\.suffix: none of 5 files"),
         ({**PNG_LABELS, "uri": labels, "missing": "empty"}, r"labels\.missing: an image without label is empty only"),
         ({"format": "coco", "uri": str(tmp_path / "none.json")}, r"labels\.uri: .*none\.json: cannot be read: No such"),
@@ -159,6 +161,21 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no image matches input\.include \(fail_on_empty is set\)"):
         prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}, fail_on_empty=True))
+
+
+def checks_in(folder: Path) -> dict[str, int]:
+    """The checks of a run that found something."""
+    checks = json.loads((folder / "checks.json").read_text())["checks"]
+    return {check: found["count"] for check, found in checks.items() if found["count"]}
+
+
+def test_an_image_that_is_taken_as_empty_is_counted(png_set: Path) -> None:
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "empty"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0), executor=InProcess())
+    assert all(row["status"] == "ok" and not row["segments"] for row in rows_of(png_set).values())
+    assert checks_in(png_set / "truth") == {"images_without_label": 4, "duplicate_images": 1}
 
 
 def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
