@@ -23,8 +23,9 @@ LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_pa
 
 _FORMATS = {
     "masks": ("coco_panoptic",),
-    "table": ("png", "rgb", "voc"),
-    "ids": ("png", "voc"),
+    "table": ("png", "rgb", "voc", "instance_ids"),
+    "ids": ("png", "voc", "instance_ids"),
+    "divisor": ("instance_ids",),
     "void_ids": ("png", "voc", "instance_ids"),
     "colors": ("rgb",),
     "void_colors": ("rgb",),
@@ -59,7 +60,7 @@ class LabelsConfig(Section):
     )
     table: Literal["voc", "cityscapes_ids", "cityscapes_train_ids"] | None = Field(
         default=None,
-        description="png, rgb: a built-in class table (names, ids, colours, void) instead of the next keys",
+        description="png, rgb: a built-in class table (names, ids, colours, void) instead of the next keys; instance_ids: cityscapes_ids, for its instanceIds",
     )
     categories: list[str] | None = Field(
         default=None, description="class names (not coco, coco_panoptic); their order gives the ids"
@@ -67,7 +68,15 @@ class LabelsConfig(Section):
     class_file: Uri | None = Field(
         default=None, description="file of class names instead: one a line (.txt), or YOLO's data.yaml"
     )
-    ids: list[int] | None = Field(default=None, description="png: the ids of the class names; null counts from 0")
+    ids: list[int] | None = Field(
+        default=None,
+        description="png: the ids of the class names; null counts from 0 (instance_ids with a divisor: from 1)",
+    )
+    divisor: int | None = Field(
+        default=None,
+        ge=2,
+        description="instance_ids: an object's class is its id // divisor, such as 1000; null: all are of one class",
+    )
     void_ids: list[int] | None = Field(
         default=None,
         description="png, voc, instance_ids: ids that mean unlabelled; null: 255 for png and voc, else none",
@@ -121,12 +130,21 @@ class LabelsConfig(Section):
     @classmethod
     def _check_table(cls, value: object, info: ValidationInfo) -> object:
         table, given = info.data.get("table"), info.data
+        if info.field_name == "ids" and value is not None and given.get("format") == "instance_ids" and not table:
+            return value
         if info.field_name == "ids" and given.get("format") == "voc":
             # Without names, voc takes those of its own table.
             own = all(key in given and given[key] is None for key in ("table", "categories", "class_file"))
             table = "voc" if own else table
         if table is not None and value is not None:
             raise contradiction(f"labels.table={table} says it already; drop one")
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _check_objects(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("format") == "instance_ids" and value not in (None, "cityscapes_ids"):
+            raise contradiction("instance_ids reads labels.table=cityscapes_ids only; drop it")
         return value
 
     @field_validator("frame")

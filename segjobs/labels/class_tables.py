@@ -56,6 +56,7 @@ _CITYSCAPES_VOID_COLORS: tuple[Color, ...] = (
     (0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180), (150, 100, 100),
     (150, 120, 90), (0, 0, 90), (0, 0, 110),
 )  # fmt: skip
+CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # hasInstances, of the classes that are scored
 _NAMES, _IDS, _COLORS = zip(*_CITYSCAPES, strict=True)
 BUILT_IN: dict[str, BuiltIn] = {
     # VOCinit.m: the colour map is ``palette_color``; (224, 224, 192) draws the id 255.

@@ -58,7 +58,7 @@ from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
-_LATER = ("frame",)
+_LATER = ("frame", "divisor")
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
