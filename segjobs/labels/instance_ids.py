@@ -1,13 +1,13 @@
-"""Instance-id maps (PNG or TIFF of 8 to 64 bits): each value but 0 is one object; of one class, or of the class it says.
+"""Instance-id maps (PNG or TIFF of 8 to 64 bits): each value but 0 is one object, of one class or as its id says.
 
     decoded ids → masks_of         → one segment per id, by id: all of one class
                 → masks_of_classes → one segment per id, by id: class = id // labels.divisor
 
 0 is background, ``labels.void_ids`` are covered by no segment either. Objects keep their ids' order, not the ids.
 
-With ``labels.divisor=1000`` (Cityscapes, KITTI MOTS) ``labels.categories`` and ``labels.ids`` name the classes, and an id
-below the divisor is a region of uncounted objects of that class: a crowd. ``labels.table=cityscapes_ids`` says all of it
-for Cityscapes, where stuff (road, sky) is no object; it is taken by itself for ``labels.suffix=_gtFine_instanceIds``.
+With ``labels.divisor=1000`` (Cityscapes, KITTI MOTS) ``labels.categories`` and ``labels.ids`` name the classes, and an
+id below the divisor is a region of uncounted objects of that class: a crowd. ``labels.table=cityscapes_ids`` says all
+of it for Cityscapes, whose stuff (road, sky) is no object; ``labels.suffix=_gtFine_instanceIds`` takes it by itself.
 """
 
 from collections.abc import Mapping
@@ -153,7 +153,13 @@ def masks_of_classes(ids: np.ndarray, classes: ObjectClasses) -> Masks:
 
 def _numbered(ids: np.ndarray) -> tuple[list[int], np.ndarray]:
     """The ids that occur, ascending, and which of them each pixel has, uint16 (H, W)."""
-    values, places = np.unique(ids, return_inverse=True)
+    if ids.dtype in (np.uint8, np.uint16):  # counted instead of sorted: a tenth of the time
+        values = np.flatnonzero(np.bincount(ids.ravel()))
+        table = np.zeros(int(values[-1]) + 1, np.uint16)
+        table[values] = np.arange(values.size)
+        places = table[ids]
+    else:
+        values, places = np.unique(ids, return_inverse=True)
     if values[0] < 0 or values.size >= VOID:
         raise ItemError("LABEL_VALUE", f"{values.size} ids from {values[0]}: expected 0 and up to {VOID - 1} objects")
     return values.tolist(), places.reshape(ids.shape).astype(np.uint16)
