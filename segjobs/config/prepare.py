@@ -19,7 +19,11 @@ from segjobs.config.sections import (
 )
 from segjobs.config.uris import Uri
 
-LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme")
+LABEL_FORMATS = (
+    "png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme", "label_studio", "cvat",
+    "via", "kaggle",
+)  # fmt: skip
+_DOCUMENTS = ("label_studio", "cvat", "via", "kaggle")
 
 _FORMATS = {
     "masks": ("coco_panoptic",),
@@ -30,17 +34,18 @@ _FORMATS = {
     "colors": ("rgb",),
     "void_colors": ("rgb",),
     "void_names": ("labelme",),
-    "background": ("labelme",),
+    "background": ("labelme", "coco", *_DOCUMENTS),
     "line_width_px": ("labelme",),
     "threshold": ("binary",),
-    "task": ("binary", "voc", "labelme"),
-    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
-    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
+    "task": ("binary", "voc", "labelme", "coco", *_DOCUMENTS),
+    "attribute": ("via",),
+    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
+    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
 }
 """Keys that mean something to these values of ``format`` only."""
 
 
-_SIZED = ("coco", "labelme")  # formats whose files say the size of their images
+_SIZED = ("coco", "labelme", "cvat")  # formats whose files say the size of their images
 
 
 class LabelsConfig(Section):
@@ -48,15 +53,17 @@ class LabelsConfig(Section):
 
     format: Annotated[str, one_of(LABEL_FORMATS, "segjobs.labels")] = Field(
         examples=list(LABEL_FORMATS),
-        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), or one that an installed package brings",
+        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), label_studio (JSON), cvat (XML for images), via (JSON), kaggle (CSV of run lengths), or one that an installed package brings",
     )
-    uri: Uri = Field(description="folder of the labels, or the JSON file of coco and coco_panoptic")
+    uri: Uri = Field(
+        description="folder of the labels, or the file of coco, coco_panoptic, label_studio, cvat, via and kaggle"
+    )
     masks: Uri | None = Field(
         default=None, description="coco_panoptic: folder of the PNGs; null takes the JSON's name without .json"
     )
     task: Literal["semantic", "instance"] | None = Field(
         default=None,
-        description="binary, voc, labelme: read classes or objects; null takes semantic for binary and voc, instance for labelme",
+        description="read classes or objects; null takes semantic for binary and voc, instance for the others (coco: objects are painted to classes, larger ones under smaller ones)",
     )
     table: Literal["voc", "cityscapes_ids", "cityscapes_train_ids"] | None = Field(
         default=None,
@@ -88,8 +95,12 @@ class LabelsConfig(Section):
     void_names: list[str] = Field(
         default_factory=lambda: ["__ignore__"], description="labelme: names of shapes whose pixels are unlabelled"
     )
+    attribute: str | None = Field(
+        default=None, description="via: the region attribute that names the class; null takes the only one"
+    )
     background: str | None = Field(
-        default=None, description="labelme, semantic: class of pixels that no shape covers; null leaves them unlabelled"
+        default=None,
+        description="semantic classes of shapes (labelme, coco, …): class of pixels that no shape covers; null leaves them unlabelled",
     )
     line_width_px: int | None = Field(
         default=None, ge=1, description="labelme: width of lines; null leaves them out, since they have no area"
@@ -105,7 +116,7 @@ class LabelsConfig(Section):
     )
     frame: Literal["shown", "stored", "mixed"] = Field(
         default="shown",
-        description="images with an EXIF orientation: labels lie as the image is shown, as its pixels are stored, or (mixed, Label Studio's COCO) as shown with sizes as stored; coco and labelme only",
+        description="images with an EXIF orientation: labels lie as the image is shown, as its pixels are stored, or (mixed, Label Studio's COCO) as shown with sizes as stored (coco, labelme, cvat)",
     )
     unknown: Literal["fail", "ignore", "void", "map"] = Field(
         default="fail",
@@ -114,9 +125,9 @@ class LabelsConfig(Section):
     unknown_class: str | None = Field(
         default=None, validate_default=True, description="unknown=map: the class that takes them"
     )
-    missing: Literal["fail", "empty"] = Field(
+    missing: Literal["fail", "empty", "skip"] = Field(
         default="fail",
-        description="an image without label: fails (NOT_FOUND), or holds no object (instance labels only)",
+        description="an image without label: fails (NOT_FOUND), holds no object (empty; instance labels only), or is left out of the manifest (skip; counted)",
     )
 
     @field_validator(*_FORMATS)

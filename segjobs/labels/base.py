@@ -37,6 +37,7 @@ CHECKS: dict[str, str] = {
     "outside_frame": "polygons that reach more than a pixel out of the frame; clipped at its edge",
     "void": "shapes and objects that the labels mark to be ignored; left out",
     "listed_twice": "images that the label file lists more than once; the objects of all their entries are taken",
+    "other_annotations": "images that several people annotated; one annotation of each is taken",
     "namesakes": "classes of the label file without annotations, of a name that another class has; left out",
     "orphans": "annotations of images that the label file does not list; left out",
     "dropped_classes": "segments of classes that `classes` drops",

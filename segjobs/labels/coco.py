@@ -47,6 +47,7 @@ from segjobs.labels.base import (
 )
 from segjobs.labels.json_text import flag, parse_json
 from segjobs.labels.match_files import FileMatches, match_paths
+from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import encode_polygons, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
@@ -244,7 +245,8 @@ def coco_labels(request: LabelRequest) -> Labels:
         *leftover("listed_twice", index.listed_twice),
         *leftover("namesakes", index.namesakes),
     )
-    return Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    labels = Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    return as_task(labels, request.config)
 
 
 def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...], policy: Policy) -> Masks:

@@ -58,7 +58,7 @@ from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
-_LATER = ("frame", "divisor")
+_LATER = ("frame", "divisor", "attribute")
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
@@ -140,6 +140,13 @@ def _manifests(
     if labels.listed is not None:
         listed = np.array([image_id in labels.listed for image_id in image_ids], bool)
         leftovers += leftover("not_listed", [image_ids[place] for place in np.flatnonzero(~listed).tolist()])
+    if config.labels.missing == "skip":
+        labelled = np.array([text is not None for text in labels.texts], bool)
+        skipped = [image_ids[place] for place in np.flatnonzero(listed & ~labelled).tolist()]
+        leftovers += leftover("images_without_label", skipped)
+        listed &= labelled
+        if image_ids and not listed.any():
+            raise ConfigError(f"labels.missing=skip: none of {len(image_ids)} images has a label")
     members = {"": listed}
     if config.splits:
         splits = _splits(config, storage, image_ids)

@@ -178,6 +178,25 @@ def test_an_image_that_is_taken_as_empty_is_counted(png_set: Path) -> None:
     assert checks_in(png_set / "truth") == {"images_without_label": 4, "duplicate_images": 1}
 
 
+def test_images_without_label_may_be_left_out(png_set: Path) -> None:
+    """The few that were corrected, of all that were labelled; objects become classes again."""
+    square = {"image_id": 1, "category_id": 3, "segmentation": [[0, 0, 2, 0, 2, 1, 0, 1]]}
+    cover = {"image_id": 1, "category_id": 7, "segmentation": [[0, 0, 3, 0, 3, 1, 0, 1]]}
+    names = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": names, "annotations": [square, cover]}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "skip", "task": "semantic"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0), executor=InProcess())
+    (row,) = rows_of(png_set).values()
+    assert (row["image_id"], ids_of(row, 255).tolist()) == ("b.jpg", [[3, 3, 7], [255, 255, 255]])
+    assert checks_in(png_set / "truth") == {"images_without_label": 4}
+    assert footer_of(open_run(Storage(), str(png_set / "truth"))).task == "semantic"
+    labels["uri"] = str(png_set / "d.json")
+    (png_set / "d.json").write_text(json.dumps({**raw, "images": []}))
+    with pytest.raises(ConfigError, match="none of 5 images has a label"):
+        prepare(config_of(png_set, png_set / "images", labels), executor=InProcess())
+
+
 def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "images").mkdir()
     for name, (width, height) in {"a": (6, 4), "b": (6, 4), "turned": (4, 6), "alone": (2, 2)}.items():
@@ -225,7 +244,7 @@ def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.Captur
     ]
 
 
-def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path: Path) -> None:
+def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
         Image.new("RGB", (6, 4)).save(tmp_path / "images" / f"{name}.png")
@@ -242,7 +261,8 @@ def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path:
     }
     (tmp_path / "coco.json").write_text(json.dumps(raw))
     labels = {"format": "coco", "uri": str(tmp_path / "coco.json"), "unknown": "ignore", "missing": "empty"}
-    assert prepare(config_of(tmp_path, tmp_path / "images", labels)).exit_code == ExitCode.DONE
+    result = prepare(config_of(tmp_path, tmp_path / "images", labels), executor=InProcess())
+    assert result.exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert [(segment["area"], segment["bbox"]) for segment in rows["a.png"]["segments"]] == [
         (6, [1.0, 1.0, 3.0, 2.0]),
@@ -253,6 +273,7 @@ def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path:
     found = {check: (one["count"], one["examples"]) for check, one in checks.items() if one["count"]}
     del found["duplicate_images"]
     assert found == {
+        "images_without_label": (1, [["b.png", "taken as empty: labels.missing=empty"]]),
         "unknown_ids": (1, [["a.png", "category ids 6 (1 annotations): left out"]]),
         "empty_masks": (1, [["a.png", "annotation 4"]]),
         "outside_frame": (1, [["a.png", "annotation 3"]]),
