@@ -1,8 +1,9 @@
 """``flows/prepare.py``."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import (
@@ -23,6 +24,7 @@ LABEL_FORMATS = (
     "png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme", "label_studio", "cvat",
     "via", "kaggle",
 )  # fmt: skip
+_FILES = ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme")  # a file an image
 _DOCUMENTS = ("label_studio", "cvat", "via", "kaggle")
 
 _FORMATS = {
@@ -39,10 +41,22 @@ _FORMATS = {
     "threshold": ("binary",),
     "task": ("binary", "voc", "labelme", "coco", *_DOCUMENTS),
     "attribute": ("via",),
+    "prefix": _FILES,
+    "pattern": _FILES,
     "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
     "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
 }
 """Keys that mean something to these values of ``format`` only."""
+
+
+def _check_pattern(text: str | None) -> str | None:
+    try:
+        groups = re.compile(text or "()").groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError("expected a regular expression with a group, such as (\\d+)_")
+    return text
 
 
 _SIZED = ("coco", "labelme", "cvat")  # formats whose files say the size of their images
@@ -117,6 +131,18 @@ class LabelsConfig(Section):
     frame: Literal["shown", "stored", "mixed"] = Field(
         default="shown",
         description="images with an EXIF orientation: labels lie as the image is shown, as its pixels are stored, or (mixed, Label Studio's COCO) as shown with sizes as stored (coco, labelme, cvat)",
+    )
+    prefix: str = Field(default="", description="what a label's name has before the image's, such as mask_")
+    pattern: Annotated[str | None, AfterValidator(_check_pattern)] = Field(
+        default=None,
+        description="where names differ more: a regex on the paths of images and labels, without extension, whose first group is what they share, such as (\\d+)_",
+    )
+    ignore_uri: Uri | None = Field(
+        default=None,
+        description="folder of masks, one an image, of pixels that are not scored (semantic and panoptic): they become unlabelled",
+    )
+    ignore: Literal["nonzero", "zero"] = Field(
+        default="nonzero", description="ignore_uri: its white pixels, or (a field of view) its black ones"
     )
     unknown: Literal["fail", "ignore", "void", "map"] = Field(
         default="fail",

@@ -133,12 +133,17 @@ def leftover(check: str, names: Sequence[Any]) -> tuple[Leftover, ...]:
     return (Leftover(check, len(names), tuple(str(name) for name in names[:5])),) if names else ()
 
 
-def list_files(request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None) -> dict[str, FileInfo]:
-    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none."""
+def list_files(
+    request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None, key: str = "labels.uri"
+) -> dict[str, FileInfo]:
+    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none.
+
+    ``key``: of the config, which the message names.
+    """
     root = folder or request.config.uri
     files = {file.path: file for file in request.storage.walk(root) if file.path.lower().endswith(tuple(suffixes))}
     if not files:
-        raise ConfigError(f"labels.uri: {root}: no {' or '.join(suffixes)} below it")
+        raise ConfigError(f"{key}: {root}: no {' or '.join(suffixes)} below it")
     return files
 
 
@@ -152,7 +157,11 @@ def match_files(
     files = list_files(request, (*suffixes, *others), folder=folder)
     first = {path: file for path, file in files.items() if path.lower().endswith(tuple(suffixes))}
     files = first or files
-    return files_of(request, files, match_labels(request.image_ids, sorted(files), suffix=request.config.suffix))
+    config = request.config
+    matches = match_labels(
+        request.image_ids, sorted(files), prefix=config.prefix, suffix=config.suffix, pattern=config.pattern
+    )
+    return files_of(request, files, matches)
 
 
 def files_of(request: LabelRequest, files: Mapping[str, FileInfo], matches: FileMatches) -> Files:

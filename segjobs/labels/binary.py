@@ -38,7 +38,7 @@ from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
-_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 _BORDERS = re.compile(r"[/_.\- ]")
 
 
@@ -48,7 +48,7 @@ def binary_labels(request: LabelRequest) -> Labels:
     if config.task == "instance":
         return _object_labels(request, _categories(config, ["object"], 1))
     categories = _categories(config, ["background", "foreground"], 0)
-    files = match_files(request, _SUFFIXES)
+    files = match_files(request, SUFFIXES)
     read = partial(
         _read_classes,
         storage=request.storage,
@@ -70,8 +70,9 @@ def _categories(config: LabelsConfig, names: list[str], first_color: int) -> tup
 
 def _object_labels(request: LabelRequest, categories: tuple[Category, ...]) -> Labels:
     suffix = request.config.suffix
-    files = list_files(request, _SUFFIXES)
-    owners = match_objects(request.image_ids, [path for path in sorted(files) if stem(path).endswith(suffix)], suffix)
+    files = list_files(request, SUFFIXES)
+    own = [path for path in sorted(files) if stem(path).endswith(suffix)]
+    owners = match_objects(request.image_ids, own, suffix)
     uris = [[files[path].uri for path in owners.get(image_id, ())] for image_id in request.image_ids]
     used = {path for paths in owners.values() for path in paths}
     if request.image_ids and not used:
@@ -84,7 +85,7 @@ def _object_labels(request: LabelRequest, categories: tuple[Category, ...]) -> L
         threshold=request.config.threshold,
         max_pixels=request.max_pixels,
     )
-    unused = [path for path in sorted(files) if path not in used and stem(path).endswith(suffix)]
+    unused = [path for path in own if path not in used]
     return Labels(
         "instance",
         categories,

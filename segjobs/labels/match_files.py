@@ -1,6 +1,7 @@
 """Which label belongs to which image: two lists of relative paths in, the pairs and the leftovers out."""
 
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -95,24 +96,46 @@ def _leads_out(key: str) -> bool:
     return key.startswith(("../", "/")) or key[1:3] == ":/"
 
 
-def match_labels(image_ids: Sequence[str], label_ids: Sequence[str], *, suffix: str = "") -> FileMatches:
+def match_labels(
+    image_ids: Sequence[str],
+    label_ids: Sequence[str],
+    *,
+    prefix: str = "",
+    suffix: str = "",
+    pattern: str | None = None,
+) -> FileMatches:
     """Match images to label files by their path without extension, ``train/0001.jpg`` to ``train/0001.png``.
 
-    Both are paths relative to their own root. Where not one path agrees, bare file names decide. A
-    label's stem has ``suffix`` behind the image's; files without it are no labels and are not
-    counted as unused. Cityscapes' ``_leftImg8bit`` is dropped from an image's stem.
-    Raises ConfigError where nothing matches, or where an image has two labels or a label two images.
+    Both are paths relative to their own root. Where not one path agrees, bare file names decide. A label's name has
+    ``prefix`` before and ``suffix`` behind the image's; files without them are no labels and are not counted as unused.
+    Cityscapes' ``_leftImg8bit`` is dropped from an image's stem. ``pattern``: a regex whose first group, in both paths
+    without extension, is what they share instead. Raises ConfigError where nothing matches, or where an image has two
+    labels or a label two images.
     """
-    labels = [label_id for label_id in label_ids if stem(label_id).endswith(suffix)]
+    labels = [one for one in label_ids if stem(one).endswith(suffix) and posixpath.basename(one).startswith(prefix)]
     if label_ids and not labels:
+        key, text, verb = ("suffix", suffix, "ends") if suffix else ("prefix", prefix, "begins")
         raise ConfigError(
-            f"labels.suffix: none of {len(label_ids)} files, such as {label_ids[0]!r}, ends with {suffix!r}"
+            f"labels.{key}: none of {len(label_ids)} files, such as {label_ids[0]!r}, {verb} with {text!r}"
         )
+
+    def label_key(label_id: str) -> str:
+        folder, slash, name = stem(label_id).removesuffix(suffix).removesuffix(_CITYSCAPES_IMAGE).rpartition("/")
+        return f"{folder}{slash}{name.removeprefix(prefix)}"
+
+    if pattern is None:
+        return match_paths(image_ids, labels, image_key=image_stem, label_key=label_key)
+    group = re.compile(pattern)
+
+    def shared(key: str) -> str:
+        found = group.search(key)
+        return (found.group(1) or "") if found else key
+
     return match_paths(
         image_ids,
         labels,
-        image_key=image_stem,
-        label_key=lambda label_id: stem(label_id).removesuffix(suffix).removesuffix(_CITYSCAPES_IMAGE),
+        image_key=lambda image_id: shared(image_stem(image_id)),
+        label_key=lambda label_id: shared(label_key(label_id)),
     )
 
 

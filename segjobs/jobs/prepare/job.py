@@ -46,6 +46,7 @@ from segjobs.jobs.prepare.label_checks import (
 from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.frame import read_in_frame
+from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
@@ -58,7 +59,7 @@ from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
-_LATER = ("frame", "divisor", "attribute")
+_LATER = ("frame", "divisor", "attribute", "prefix", "pattern", "ignore")
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
@@ -84,7 +85,7 @@ def prepare(
     image_ids = plan.items["image_id"].to_pylist()
     request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
-        labels = get_adapter(config.labels.format)(request)
+        labels = without_ignored(get_adapter(config.labels.format)(request), request)
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
@@ -206,7 +207,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
 
 def _labels_identity(config: PrepareConfig) -> dict[str, Any]:
     """Keys that came after 0.1 are left out while they change nothing, so that earlier runs stay the same runs."""
-    values, defaults = config.labels.model_dump(), LabelsConfig.model_fields
+    values, defaults = config.labels.model_dump(exclude={"ignore_uri"}), LabelsConfig.model_fields  # in the digest
     return {key: value for key, value in values.items() if key not in _LATER or value != defaults[key].default}
 
 
