@@ -62,7 +62,8 @@ class Frame:
     @property
     def stored_hw(self) -> tuple[int, int]:
         """The size of the pixels as they are stored."""
-        return self.size_hw[::-1] if self.orientation >= 5 else self.size_hw
+        height, width = self.size_hw
+        return (width, height) if self.orientation >= 5 else (height, width)
 
     def shown(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W) or (H, W, C) as stored → as shown."""
