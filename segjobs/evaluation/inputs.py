@@ -28,7 +28,7 @@ from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from segjobs.sources.read import read_file
 from segjobs.storage import Storage, join
 from segjobs.text import spelling

@@ -15,21 +15,39 @@ COCO's own ``area`` is the polygon's, which differs by up to a fifth on small ob
 | counts as a list or a string, crowd or not | the same mask |
 | an image without annotations | zero segments: nothing is in it |
 | an annotation of an image that is not listed | nothing; listed in ``orphans`` |
+| an image that is listed more than once | one image, with the objects of all its entries; listed in ``listed_twice`` |
+| no ``file_name`` | the last part of ``coco_url`` (LVIS, whose lists of classes not looked for are not read) |
+| ids as numbers in one place and as texts in another | the same ids |
+| two classes of one name, one of them without annotations | the other (Roboflow lists the project among its classes) |
 | a polygon that leaves the frame | its part inside |
 """
 
 import hashlib
 import json
 import posixpath
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from segjobs.errors import ItemError, ManifestError, MaskSizeError
-from segjobs.labels.base import Finding, LabelRequest, Labels, Masks, Policy, leftover, policy_of, read_whole, resolve
+from segjobs.labels.base import (
+    Finding,
+    LabelRequest,
+    Labels,
+    Masks,
+    Policy,
+    leftover,
+    policy_of,
+    read_whole,
+    resolve,
+    turned_hint,
+)
+from segjobs.labels.json_text import flag, parse_json
 from segjobs.labels.match_files import FileMatches, match_paths
+from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import encode_polygons, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
@@ -62,13 +80,16 @@ class CocoIndex:
     """A COCO file by image. ``images`` is keyed by ``file_name``; the rest of the JSON is not kept.
 
     ``orphans``: ids of annotations whose image is not listed. ``without_mask``: ids of annotations
-    that have a box at most.
+    that have a box at most. ``listed_twice``: names of images that have several entries. ``namesakes``: categories
+    left out, since another has their name and they have no annotation.
     """
 
     categories: tuple[Category, ...]
     images: dict[str, CocoImage]
     orphans: tuple[Any, ...] = ()
     without_mask: tuple[Any, ...] = ()
+    listed_twice: tuple[str, ...] = ()
+    namesakes: tuple[str, ...] = ()
 
 
 def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
@@ -78,7 +99,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
     Raises ManifestError where it is no such file, naming the entries that are wrong.
     """
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
     except ValueError as error:
         raise ManifestError(f"{name}: not readable as JSON: {error}") from None
     if isinstance(raw, list):
@@ -88,42 +109,70 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
         for key in ("categories", "images", "annotations")
     ]
     categories, images, annotations = sections
-    categories.check(name, {"id": int, "name": str}, unique=("id", "name"))
-    images.check(name, {"id": (int, str), "file_name": str}, unique=("id", "file_name"))
+    for section in sections:
+        section.check_list(name)
+    images = images.with_names()
     annotations.check(name, {"image_id": (int, str), "category_id": int}, unique=())
+    categories, namesakes = categories.without_namesakes({entry["category_id"] for entry in annotations.entries})
+    categories.check(name, {"id": int, "name": str}, unique=("id", "name"))
+    images.check(name, {"id": (int, str), "file_name": str}, unique=("id",))
 
     too_large = [str(entry["id"]) for entry in categories.entries if not 0 <= entry["id"] <= _LARGEST_ID]
     if too_large:
         raise ManifestError(f"{name}: category ids {', '.join(first_few(too_large))}: expected 0 to {_LARGEST_ID}")
 
-    by_image: dict[Any, list[CocoAnnotation]] = defaultdict(list)
-    known = {entry["id"] for entry in images.entries}
+    by_image: dict[str, list[CocoAnnotation]] = defaultdict(list)
+    known = {str(entry["id"]) for entry in images.entries}
     orphans, without_mask = [], []
     for position, entry in enumerate(annotations.entries):
         annotation_id = entry.get("id", f"annotations[{position}]")
-        if entry["image_id"] not in known:
+        if str(entry["image_id"]) not in known:
             orphans.append(annotation_id)
         elif not entry.get("segmentation"):
             without_mask.append(annotation_id)
         else:
-            by_image[entry["image_id"]].append(
-                CocoAnnotation(
-                    annotation_id, entry["category_id"], bool(entry.get("iscrowd", 0)), entry["segmentation"]
-                )
+            crowd = _crowd(name, position, entry)
+            by_image[str(entry["image_id"])].append(
+                CocoAnnotation(annotation_id, entry["category_id"], crowd, entry["segmentation"])
             )
+    found, listed_twice = _by_name(name, images.entries, by_image)
     return CocoIndex(
         categories=tuple(
             # From colour 1 on: colour 0 is black, the background's, which is no object.
             Category(entry["id"], entry["name"], palette_color(position + 1))
             for position, entry in enumerate(categories.entries)
         ),
-        images={
-            entry["file_name"]: CocoImage(_size_hw(entry), tuple(by_image.get(entry["id"], ())))
-            for entry in images.entries
-        },
+        images=found,
         orphans=tuple(orphans),
         without_mask=tuple(without_mask),
+        listed_twice=listed_twice,
+        namesakes=namesakes,
     )
+
+
+def _by_name(
+    name: str, entries: Sequence[dict[str, Any]], by_image: Mapping[str, Sequence[CocoAnnotation]]
+) -> tuple[dict[str, CocoImage], tuple[str, ...]]:
+    """The images by their file name, with the annotations of all their entries; and the names of several entries."""
+    images: dict[str, CocoImage] = {}
+    repeated: dict[str, None] = {}
+    for entry in entries:
+        key, size_hw = entry["file_name"], _size_hw(entry)
+        own = tuple(by_image.get(str(entry["id"]), ()))
+        if key in images:
+            repeated[key] = None
+            if images[key].size_hw != size_hw:
+                raise ManifestError(f"{name}: {key!r} is listed with two sizes; expected one entry an image")
+            own = (*images[key].annotations, *own)
+        images[key] = CocoImage(size_hw, own)
+    return images, tuple(repeated)
+
+
+def _crowd(name: str, position: int, entry: dict[str, Any]) -> bool:
+    try:
+        return flag(entry.get("iscrowd"))
+    except TypeError as error:
+        raise ManifestError(f"{name}: annotations[{position}].iscrowd: {error}") from None
 
 
 def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
@@ -153,7 +202,7 @@ def masks_of(
     or a mask is malformed.
     """
     if image.size_hw not in (None, size_hw):
-        turned = " (turned: has the image an EXIF orientation?)" if image.size_hw == size_hw[::-1] else ""
+        turned = turned_hint(image.size_hw, size_hw)
         raise ItemError(
             "LABEL_SHAPE",
             f"the JSON says {size_text(image.size_hw)}, the image has {size_text(size_hw)} pixels{turned}",
@@ -184,14 +233,20 @@ def coco_labels(request: LabelRequest) -> Labels:
     index = read_coco(data, name=request.config.uri)
     matches = match_images(index, request.image_ids)
     names = [matches.label_of.get(image_id) for image_id in request.image_ids]
-    texts = [json.dumps(asdict(index.images[name])) if name is not None else None for name in names]
+    images = index.images
+    if request.config.frame == "mixed":
+        images = {name: replace(image, size_hw=None) for name, image in images.items()}
+    texts = [json.dumps(asdict(images[name])) if name is not None else None for name in names]
     read = partial(_read, categories=index.categories, policy=policy_of(request.config, index.categories))
     leftovers = (
         *leftover("labels_without_image", matches.unused),
         *leftover("orphans", index.orphans),
         *leftover("without_mask", index.without_mask),
+        *leftover("listed_twice", index.listed_twice),
+        *leftover("namesakes", index.namesakes),
     )
-    return Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    labels = Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    return as_task(labels, request.config)
 
 
 def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...], policy: Policy) -> Masks:
@@ -236,10 +291,35 @@ class _Section:
     key: str
     entries: Any
 
-    def check(self, name: str, required: dict[str, Any], unique: Sequence[str]) -> None:
-        """Raise ManifestError unless every entry has the required keys, of their types and unique."""
+    def check_list(self, name: str) -> None:
+        """Raise ManifestError unless it is a list."""
         if not isinstance(self.entries, list):
             raise ManifestError(f"{name}: no list {self.key!r}; expected a COCO instances file")
+
+    def with_names(self) -> "_Section":
+        """Images with the last part of ``coco_url`` for a ``file_name`` that is not there, as in LVIS."""
+        entries = []
+        for entry in self.entries:
+            url = entry.get("coco_url") if isinstance(entry, dict) else None
+            named = not isinstance(url, str) or entry.get("file_name") is not None
+            entries.append(entry if named else {**entry, "file_name": posixpath.basename(urlsplit(url).path)})
+        return _Section(self.key, entries)
+
+    def without_namesakes(self, used: Container[int]) -> tuple["_Section", tuple[str, ...]]:
+        """Categories without those of a repeated name that nothing has, one of each name at least; and these."""
+        of_name = Counter(str(entry.get("name")) for entry in self.entries if isinstance(entry, dict))
+        kept, dropped = [], []
+        for entry in self.entries:
+            name = str(entry.get("name")) if isinstance(entry, dict) else ""
+            if of_name[name] > 1 and isinstance(entry.get("id"), int) and entry["id"] not in used:
+                of_name[name] -= 1
+                dropped.append(f"{name} (id {entry['id']})")
+            else:
+                kept.append(entry)
+        return _Section(self.key, kept), tuple(dropped)
+
+    def check(self, name: str, required: dict[str, Any], unique: Sequence[str]) -> None:
+        """Raise ManifestError unless every entry has the required keys, of their types and unique."""
         problems = []
         seen: dict[str, dict[Any, int]] = {key: {} for key in unique}
         for position, entry in enumerate(self.entries):
@@ -248,8 +328,9 @@ class _Section:
                 if not isinstance(value, kind) or isinstance(value, bool):
                     kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
                     problems.append(f"{self.key}[{position}].{key}: {value!r}, expected {kinds}")
-                elif key in seen and seen[key].setdefault(value, position) != position:
-                    problems.append(f"{self.key}[{position}].{key}: {value!r} is {self.key}[{seen[key][value]}]'s too")
+                elif key in seen and seen[key].setdefault(str(value), position) != position:
+                    first = seen[key][str(value)]
+                    problems.append(f"{self.key}[{position}].{key}: {value!r} is {self.key}[{first}]'s too")
         if problems:
             raise ManifestError(f"{name}: {'; '.join(first_few(problems))}")
 

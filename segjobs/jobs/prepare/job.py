@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segjobs.config import PrepareConfig, digest
+from segjobs.config import LabelsConfig, PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
@@ -44,8 +44,10 @@ from segjobs.jobs.prepare.label_checks import (
     publish_splits,
     shard_tally,
 )
-from segjobs.labels.base import LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
+from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
 from segjobs.labels.class_tables import with_class_names
+from segjobs.labels.frame import read_in_frame
+from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
@@ -54,10 +56,11 @@ from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, row
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
 from segjobs.sources.blame import Blame
-from segjobs.sources.decode import image_size
+from segjobs.sources.decode import Frame, image_frame
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
+_LATER = ("frame", "divisor", "attribute", "prefix", "pattern", "ignore")
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 
@@ -68,7 +71,7 @@ def prepare(
     """Run or continue the job that ``config`` describes; prints the summary of each manifest on standard error.
 
     Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done. ``executor``: who
-    works on the shards; None: Ray, which is joined or started once there is something to do.
+    works, by default a Ray that is joined or started when there is something to do.
     """
     check_splits(config.splits, config.group)
     progress = Progress("prepare")
@@ -78,7 +81,7 @@ def prepare(
     image_ids = plan.items["image_id"].to_pylist()
     request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
-        labels = get_adapter(config.labels.format)(request)
+        labels = without_ignored(get_adapter(config.labels.format)(request), request)
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
@@ -87,10 +90,23 @@ def prepare(
         planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
-    on = partial(_on_ray, config, progress) if executor is None else lambda: executor
-    manifests = {run.split: _run(config, storage, run, labels, progress, on) for run in runs}
+
+    def connected() -> Executor:
+        if executor is None:
+            connect(config.compute, progress)
+        return executor or RayExecutor()
+
+    settings = ReadSettings(
+        labels.read,
+        class_map(labels.categories, config.classes, labels.task),
+        empty_where_missing=config.labels.missing == "empty",
+        max_pixels=config.decode.max_pixels,
+        frame=config.labels.frame,
+    )
+    work = _Work(settings, progress, connected)
+    manifests = {run.split: _run(config, storage, run, work) for run in runs}
     if config.splits:
-        _close_splits(config, storage, runs, leftovers, on)
+        _close_splits(config, storage, runs, leftovers, executor=connected)
     return PrepareResult(manifests)
 
 
@@ -121,6 +137,13 @@ def _manifests(
     if labels.listed is not None:
         listed = np.array([image_id in labels.listed for image_id in image_ids], bool)
         leftovers += leftover("not_listed", [image_ids[place] for place in np.flatnonzero(~listed).tolist()])
+    if config.labels.missing == "skip":
+        labelled = np.array([text is not None for text in labels.texts], bool)
+        skipped = [image_ids[place] for place in np.flatnonzero(listed & ~labelled).tolist()]
+        leftovers += leftover("images_without_label", skipped)
+        listed &= labelled
+        if image_ids and not listed.any():
+            raise ConfigError(f"labels.missing=skip: none of {len(image_ids)} images has a label")
     members = {"": listed}
     if config.splits:
         splits = _splits(config, storage, image_ids)
@@ -157,7 +180,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     table = class_map(labels.categories, config.classes, labels.task)
     identity = {
         "labels": {
-            **config.labels.model_dump(),
+            **_labels_identity(config),
             **dict.fromkeys(("uri", "masks", "class_file")),
             "digest": labels.digest,
         },
@@ -178,39 +201,41 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     )
 
 
+def _labels_identity(config: PrepareConfig) -> dict[str, Any]:
+    """Keys that came after 0.1 are left out while they change nothing, so that earlier runs stay the same runs."""
+    values, defaults = config.labels.model_dump(exclude={"ignore_uri"}), LabelsConfig.model_fields  # in the digest
+    return {key: value for key, value in values.items() if key not in _LATER or value != defaults[key].default}
+
+
 def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
     job, _, done = adopt_run(storage, run.job)
     return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
 
 
-def _on_ray(config: PrepareConfig, progress: Progress) -> Executor:
-    connect(config.compute, progress)
-    return RayExecutor()
+@dataclass(frozen=True)
+class _Work:
+    """How the shards of a run are worked on. ``executor``: called where there is something to do."""
+
+    settings: "ReadSettings"
+    progress: Progress
+    executor: Callable[[], Executor]
 
 
-def _run(
-    config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress, on: Callable[[], Executor]
-) -> RunResult:
+def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> RunResult:
     """One manifest, from its plan to its summary."""
     job, finished, _ = adopt_run(storage, run.job)
     if finished is not None:
         summary = summary_of_finished(job, finished)
     else:
         if run.split:
-            progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
-        executor = on()
-        settings = ReadSettings(
-            labels.read,
-            class_map(labels.categories, config.classes, labels.task),
-            empty_where_missing=config.labels.missing == "empty",
-            max_pixels=config.decode.max_pixels,
-        )
-        read = partial(read_shard, storage=storage, settings=settings, author=Author(job.run_id))
+            work.progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
+        executor = work.executor()
+        read = partial(read_shard, storage=storage, settings=work.settings, author=Author(job.run_id))
         summary = run_job(
             storage,
             job,
             [Stage("reading", partial(reading, read, Author(job.run_id)), Tasks())],
-            progress,
+            work.progress,
             executor=executor,
             tallies=_gathered(config, storage, job, run.leftovers),
         )
@@ -227,16 +252,17 @@ def _close_splits(
     storage: Storage,
     runs: Sequence[_Run],
     leftovers: Sequence[Leftover],
-    on: Callable[[], Executor],
+    *,
+    executor: Callable[[], Executor],
 ) -> None:
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        executor, gathered = on(), {}
+        gathered = {}
         for run in runs:
             job, _, _ = adopt_run(storage, run.job)
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(executor, storage, job, gathered[run.split])
+            gather(executor(), storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
     print_checks(json.loads(storage.read(uri))["checks"])
 
@@ -252,6 +278,7 @@ class ReadSettings:
     classes: ClassMap | None
     empty_where_missing: bool
     max_pixels: int
+    frame: str = "shown"
 
 
 def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
@@ -283,13 +310,13 @@ def read_shard(
             data = read_item(blame, item)
             sha256 = hashlib.sha256(data).hexdigest()
             times["read_ms"] = 1000 * (time.perf_counter() - start)
-            width, height = image_size(data, max_pixels=settings.max_pixels)
-            masks = _masks(item, label, (height, width), settings)
+            frame = image_frame(data, max_pixels=settings.max_pixels)
+            masks = _masks(item, label, frame, settings)
         except ItemError as error:
             findings = _json([finding_of(error, has_label=label is not None)])
             return {**failed_row(item, author, error, sha256=sha256), **times, FINDINGS.name: findings}
         times["decode_ms"] = 1000 * (time.perf_counter() - start) - times["read_ms"]
-        done = ok_row(item, author, sha256=sha256, size_hw=(height, width), segments=masks.segments)
+        done = ok_row(item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments)
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
     planned = planned_items(items)
@@ -299,12 +326,12 @@ def read_shard(
     return rows_table(rows, _EXTRA, items)
 
 
-def _masks(item: FileInfo, label: str | None, size_hw: tuple[int, int], settings: ReadSettings) -> Masks:
+def _masks(item: FileInfo, label: str | None, frame: Frame, settings: ReadSettings) -> Masks:
     if label is None:
         if settings.empty_where_missing:
-            return Masks([])
+            return Masks([], (Finding("images_without_label", 1, "taken as empty: labels.missing=empty"),))
         raise ItemError("NOT_FOUND", f"{item.path}: no label belongs to this image")
-    masks = settings.read(label, size_hw)
+    masks = read_in_frame(settings.read, label, frame, settings.frame)
     return remap(masks, settings.classes) if settings.classes else masks
 
 

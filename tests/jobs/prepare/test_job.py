@@ -112,7 +112,8 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     assert checks["size_mismatch"]["examples"] == [
         [
             "shape.jpg",
-            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels (turned: has the image an EXIF orientation?)",
+            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels "
+            "(turned: has the image an EXIF orientation? see labels.frame)",
         ]
     ]
     totals = json.loads((png_set / "truth/statistics.json").read_text())
@@ -149,7 +150,7 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
     cases: list[tuple[dict[str, Any], str]] = [
         ({"format": "png", "uri": labels}, r"labels\.categories: missing"),
         ({**PNG_LABELS, "ids": [1], "uri": labels}, r"labels\.ids: 1 ids for 2 labels\.categories"),
-        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png below it"),
+        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png or \.tif .* below it"),
         ({**PNG_LABELS, "uri": labels, "suffix": "_gt"}, r"labels\.suffix: none of 5 files"),
         ({**PNG_LABELS, "uri": labels, "missing": "empty"}, r"labels\.missing: an image without label is empty only"),
         ({"format": "coco", "uri": str(tmp_path / "none.json")}, r"labels\.uri: .*none\.json: cannot be read: No such"),
@@ -160,6 +161,40 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no image is found \(no file is there\)"):
         prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}))
+
+
+def checks_in(folder: Path) -> dict[str, int]:
+    """The checks of a run that found something."""
+    checks = json.loads((folder / "checks.json").read_text())["checks"]
+    return {check: found["count"] for check, found in checks.items() if found["count"]}
+
+
+def test_an_image_that_is_taken_as_empty_is_counted(png_set: Path) -> None:
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "empty"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0))
+    assert all(row["status"] == "ok" and not row["segments"] for row in rows_of(png_set).values())
+    assert checks_in(png_set / "truth") == {"images_without_label": 4, "duplicate_images": 1}
+
+
+def test_images_without_label_may_be_left_out(png_set: Path) -> None:
+    """The few that were corrected, of all that were labelled; objects become classes again."""
+    square = {"image_id": 1, "category_id": 3, "segmentation": [[0, 0, 2, 0, 2, 1, 0, 1]]}
+    cover = {"image_id": 1, "category_id": 7, "segmentation": [[0, 0, 3, 0, 3, 1, 0, 1]]}
+    names = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": names, "annotations": [square, cover]}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "skip", "task": "semantic"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0))
+    (row,) = rows_of(png_set).values()
+    assert (row["image_id"], ids_of(row, 255).tolist()) == ("b.jpg", [[3, 3, 7], [255, 255, 255]])
+    assert checks_in(png_set / "truth") == {"images_without_label": 4}
+    assert footer_of(open_run(Storage(), str(png_set / "truth"))).task == "semantic"
+    labels["uri"] = str(png_set / "d.json")
+    (png_set / "d.json").write_text(json.dumps({**raw, "images": []}))
+    with pytest.raises(ConfigError, match="none of 5 images has a label"):
+        prepare(config_of(png_set, png_set / "images", labels))
 
 
 def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +261,8 @@ def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     }
     (tmp_path / "coco.json").write_text(json.dumps(raw))
     labels = {"format": "coco", "uri": str(tmp_path / "coco.json"), "unknown": "ignore", "missing": "empty"}
-    assert prepare(config_of(tmp_path, tmp_path / "images", labels)).exit_code == ExitCode.DONE
+    result = prepare(config_of(tmp_path, tmp_path / "images", labels))
+    assert result.exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert [(segment["area"], segment["bbox"]) for segment in rows["a.png"]["segments"]] == [
         (6, [1.0, 1.0, 3.0, 2.0]),
@@ -237,6 +273,7 @@ def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     found = {check: (one["count"], one["examples"]) for check, one in checks.items() if one["count"]}
     del found["duplicate_images"]
     assert found == {
+        "images_without_label": (1, [["b.png", "taken as empty: labels.missing=empty"]]),
         "unknown_ids": (1, [["a.png", "category ids 6 (1 annotations): left out"]]),
         "empty_masks": (1, [["a.png", "annotation 4"]]),
         "outside_frame": (1, [["a.png", "annotation 3"]]),
