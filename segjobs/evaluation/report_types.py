@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from segjobs.config import BootstrapConfig, BoundaryConfig, DisputesConfig
 from segjobs.errors import ManifestError
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.seal import open_text
 from segjobs.metrics.names import (
     AVERAGE_PRECISION,
     BOUNDARY,
@@ -383,8 +384,9 @@ _WORDS = {
 
 
 def _read(kind: type[_Model], data: bytes, where: str) -> _Model:
+    text = open_text(data, where, mend="move it away and evaluate again")
     try:
-        return kind.model_validate_json(data, strict=True)
+        return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
     first = next((one for one in problems if one["loc"] == ("schema",)), problems[0])

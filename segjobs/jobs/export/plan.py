@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import pyarrow as pa
-
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest, nearest
-from segjobs.errors import ConfigError, ConflictError, ManifestError
+from segjobs.errors import ConfigError, ConflictError
 from segjobs.exporters.base import Exporter, Setting
 from segjobs.exporters.file_names import same_stem, unusual_names
-from segjobs.jobs.engine.standing import differences, read_standing_json
+from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.export.parts import Span
 from segjobs.manifest.parts import Run, footer_of, list_parts
-from segjobs.manifest.plan import read_plan
+from segjobs.manifest.seal import damaged
 from segjobs.storage import Storage, join
+
+_REPORT_KEYS = {"images", "segments", "failures", "examples", "losses", "files", "seconds"}
 
 
 def make_setting(config: ExportConfig, run: Run) -> Setting:
@@ -75,18 +75,6 @@ def numbering(
     return found, {category.id: classes[category.name] for category in setting.categories}
 
 
-def image_ids_of(storage: Storage, run: Run) -> list[str]:
-    """Every image_id of a manifest, in order, from its plan: one small file instead of every part."""
-    uri = join(run.uri, "plan.parquet")
-    try:
-        image_ids = read_plan(storage.read(uri))[0].items["image_id"].to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{uri}: cannot be read ({error}); it lists the manifest's images") from error
-    if len(image_ids) != sum(part.rows for part in run.parts):
-        raise ManifestError(f"{uri}: {len(image_ids)} images, run.json has {sum(part.rows for part in run.parts)}")
-    return image_ids
-
-
 def make_spans(run: Run, image_ids: Sequence[str], exporter: Exporter, numbers: dict[str, int] | None) -> list[Span]:
     """The tasks of an export, one per part of the manifest."""
     unusual = unusual_names(image_ids, suffix=exporter.suffix) if exporter.folder else {}
@@ -121,6 +109,9 @@ def adopt(storage: Storage, uri: str, plan: dict[str, Any]) -> dict[str, Any] | 
         if storage.exists(join(uri, "plan.parquet")) or list_parts(storage, uri):
             raise ConflictError(f"{uri} holds a manifest: choose another output.uri for its export")
         return None
-    if lines := differences(standing, plan):
-        raise ConflictError(f"{uri} holds another export: {'; '.join(lines)}. Choose a new output.uri")
-    return read_standing_json(storage, join(uri, "export.json"))
+    report = read_standing_json(storage, join(uri, "export.json"))
+    if lines := differences(standing, plan, deep=True):
+        raise unlike(f"{uri} holds another export", lines, "one", finished=report is not None)
+    if report is not None and (lacking := sorted(_REPORT_KEYS - report.keys())):
+        raise damaged(join(uri, "export.json"), f"no key {lacking[0]!r}", mend="choose a new output.uri")
+    return report

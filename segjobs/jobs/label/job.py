@@ -10,17 +10,19 @@ from functools import partial
 
 from segjobs.config import LabelConfig, digest
 from segjobs.errors import ConfigError
+from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
-from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
+from segjobs.jobs.engine.run import run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Settings
-from segjobs.manifest.plan import Plan, make_plan
+from segjobs.manifest.plan import Plan, first_there, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
 from segjobs.results import DryRun, RunResult
@@ -48,15 +50,19 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
             lay = None
         with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
             card = resolving.result()
-    job, run, done = adopt_run(storage, _job(config, plan, card))
+    adopted = adopt_run(storage, _job(config, plan, card))
+    job = adopted.job
     if dry_run:
         assert lay is not None  # noqa: S101
-        return dry_run_of(job, card.label, str(lay), done)
-    if run is not None:
-        summary = summary_of_finished(job, run)
+        return dry_run_of(adopted, card.label, str(lay))
+    if adopted.run is not None:
+        summary = summary_of_finished(job, adopted.run)
     else:
+        if adopted.moved:
+            progress.note(f"label: {moved_line(adopted)}")
         lay = lay or layout(config.compute, connect(config.compute, progress))
         progress.note(f"label: {card.label} on {lay}")
+        check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
         settings = _settings(config, storage, job, card, lay)
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)

@@ -101,10 +101,14 @@ class Predictor:
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
+        from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
         self._to_segments = to_segments
+        self._checked = checked
+        self._checked_tensor = checked_tensor
+        self._of_the_model = of_the_model
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
@@ -164,7 +168,8 @@ class Predictor:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
-                prepared.tensor = self._segmenter.preprocess(loaded.image)
+                with self._of_the_model():
+                    prepared.tensor = self._checked_tensor(self._segmenter.preprocess(loaded.image))
             except ItemError as error:
                 loaded.error = error
             loaded.image = None
@@ -242,7 +247,9 @@ class Predictor:
             if isinstance(output, ItemError):
                 raise output
             with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
-                prediction = self._segmenter.postprocess(output, one.size_hw)
+                with self._of_the_model():
+                    given = self._segmenter.postprocess(output, one.size_hw)
+                prediction = self._checked(given, self._settings.card, one.size_hw)
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )

@@ -21,13 +21,15 @@ import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
+from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
-from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.engine.run import gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.jobs.prepare.label_checks import (
@@ -41,6 +43,7 @@ from segjobs.jobs.prepare.label_checks import (
     print_checks,
     print_found,
     publish_splits,
+    read_checks,
     shard_tally,
 )
 from segjobs.labels.base import LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
@@ -48,7 +51,7 @@ from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, make_plan, select
+from segjobs.manifest.plan import Plan, first_there, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
@@ -179,19 +182,23 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
 
 
 def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
-    job, _, done = adopt_run(storage, run.job)
-    return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
+    adopted = adopt_run(storage, run.job)
+    return dry_run_of(adopted, f"labels of format {config.labels.format}", "tasks on any CPU")
 
 
 def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress) -> RunResult:
     """One manifest, from its plan to its summary."""
-    job, finished, _ = adopt_run(storage, run.job)
-    if finished is not None:
-        summary = summary_of_finished(job, finished)
+    adopted = adopt_run(storage, run.job)
+    job = adopted.job
+    if adopted.run is not None:
+        summary = summary_of_finished(job, adopted.run)
     else:
+        if adopted.moved:
+            progress.note(f"prepare: {moved_line(adopted)}")
         if run.split:
             progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
         connect(config.compute, progress)
+        check_shared(storage, job.uri, {"input.uri": first_there(job.plan), "labels.uri": config.labels.uri})
         settings = ReadSettings(
             labels.read,
             class_map(labels.categories, config.classes, labels.task),
@@ -222,11 +229,11 @@ def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run],
         connect(config.compute)
         gathered = {}
         for run in runs:
-            job, _, _ = adopt_run(storage, run.job)
+            job = adopt_run(storage, run.job).job
             gathered[run.split] = _gathered(config, storage, job, ())
             gather(RayExecutor(), storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
-    print_checks(json.loads(storage.read(uri))["checks"])
+    print_checks(read_checks(storage, config.output.uri))
 
 
 # --- tasks --------------------------------------------------------------------------------------

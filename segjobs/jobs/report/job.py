@@ -19,6 +19,7 @@ from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
@@ -58,6 +59,7 @@ def report(config: ReportConfig) -> ReportResult:
         progress.note(f"nothing to do: {uri} is there")
         return _told(uri, len(standing))
     connect(config.compute, progress)
+    check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
     publish_same(storage, uri, data, "was written by somebody else meanwhile")
