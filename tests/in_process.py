@@ -3,12 +3,16 @@
 What only asks which masks come out needs no cluster, whose start and whose workers' imports take most of a small job.
 """
 
+from dataclasses import replace
+
 from segjobs.config import LabelConfig
+from segjobs.jobs.engine.adopt import adopt_run
 from segjobs.jobs.engine.cluster import Layout
 from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import Summary, run_job
-from segjobs.jobs.label.job import _job, _resolve, _settings, plan_input, stages_of
+from segjobs.jobs.label.job import _identity, _job, _resolve, _settings, plan_input, stages_of
+from segjobs.jobs.label.redo import open_redo
 from segjobs.storage import Storage
 
 LAYOUT = Layout(min_actors=1, max_actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=2, decode="actor")
@@ -19,6 +23,9 @@ def label_in_process(config: LabelConfig) -> Summary:
     storage = Storage(config.storage)
     card = _resolve(config, storage)
     progress = Progress("label")
-    job = _job(config, plan_input(config, storage, progress), card)
-    stages = stages_of(_settings(config, storage, job, card, LAYOUT), LAYOUT)
+    redo = open_redo(config.redo, storage, _identity(config, card))
+    job = _job(config, plan_input(config, storage, progress), card, redo and redo[0])
+    job = adopt_run(storage, job).job
+    settings = replace(_settings(config, storage, job, card, LAYOUT), redo=redo and redo[0])
+    stages = stages_of(settings, LAYOUT)
     return run_job(storage, job, stages, progress, executor=InProcess())

@@ -133,6 +133,12 @@ class OutputConfig(Section):
     uri: OutputUri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
 
 
+Overwrite = Annotated[
+    bool,
+    Field(description="true replaces what an earlier command wrote there with other settings; false refuses it"),
+]
+
+
 class DecodeConfig(Section):
     max_pixels: int = Field(
         default=100_000_000, ge=1, description="larger images (by their header) fail as TOO_LARGE, undecoded"

@@ -58,10 +58,26 @@ def unlike(found: str, lines: Sequence[str], new: str, *, finished: bool) -> Con
     return ConflictError(f"{found}; {'; '.join(lines)}. Choose a new output.uri to start a new {new}{ways}")
 
 
-def check_names(found: str, standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ConflictError, with the names of what differs: for values that say nothing to a person."""
-    if names := differing(standing, wanted):
-        raise ConflictError(f"{found} other {', '.join(names)}: choose a new output.uri")
+def check_names(
+    found: str, standing: Mapping[str, Any], wanted: Mapping[str, Any], *, way: str = "choose a new output.uri"
+) -> None:
+    """Raise ConflictError, with the names of what differs, down to what is no object, and the ``way`` out.
+
+    For values that say nothing to a person.
+    """
+    if names := _differing_names(standing, wanted):
+        raise ConflictError(f"{found} other {', '.join(names)}: {way}")
+
+
+def _differing_names(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    names: list[str] = []
+    for key in differing(standing, wanted):
+        old, new = standing.get(key), wanted.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            names += [f"{key}.{name}" for name in _differing_names(old, new)]
+        else:
+            names.append(key)
+    return names
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:

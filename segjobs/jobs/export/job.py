@@ -65,7 +65,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     for note in exporter.notes(setting):
         progress.note(f"export: {note}")
     plan = make_plan(config, run, setting, numbers)
-    report = adopt(storage, config.output.uri, plan)
+    report = adopt(storage, config.output.uri, plan, overwrite=config.overwrite and not dry_run)
     spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:

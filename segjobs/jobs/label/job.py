@@ -6,7 +6,9 @@ A shard stays one block all the way. ``decode.py`` is what happens to it in task
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from segjobs.config import LabelConfig, digest
 from segjobs.errors import ConfigError
@@ -22,6 +24,7 @@ from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Settings
+from segjobs.jobs.label.redo import Redo, open_redo, redoing
 from segjobs.manifest.plan import Plan, first_there, make_plan
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard
@@ -50,7 +53,8 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
             lay = None
         with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
             card = resolving.result()
-    adopted = adopt_run(storage, _job(config, plan, card))
+    redo = open_redo(config.redo, storage, _identity(config, card))
+    adopted = adopt_run(storage, _job(config, plan, card, redo and redo[0]))
     job = adopted.job
     if dry_run:
         assert lay is not None  # noqa: S101
@@ -64,6 +68,11 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         progress.note(f"label: {card.label} on {lay}")
         check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
         settings = _settings(config, storage, job, card, lay)
+        if redo is not None:
+            settings = replace(settings, redo=redo[0])
+            progress.note(
+                f"label: {redo[1]} failed images of {config.redo.uri} are tried again; its other rows are taken"
+            )
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
 
@@ -87,13 +96,18 @@ def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
     return card
 
 
-def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
-    identity = {
+def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
+    """What of model and settings makes other masks."""
+    return {
         "model": card.label,
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
     }
+
+
+def _job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = None) -> Job:
+    identity = {**_identity(config, card), **({"redo": redo.identity} if redo else {})}
     about = {"label": card.label, "digest": card.digest, "weights": card.weights, "options": card.options}
     footer = Footer(
         task=card.task,
@@ -147,8 +161,11 @@ def stages_of(settings: Settings, lay: Layout) -> list[Stage]:
         at_once=_SHARDS_PER_ACTOR,
         in_flight=_SHARDS_IN_FLIGHT,
     )
-    label_stage = Stage("labelling", partial(labelling, settings), labelling_actors)
-    if lay.decode == "actor":
+    make = partial(labelling, settings)
+    if settings.redo is not None:
+        make = partial(redoing, make, settings.redo)
+    label_stage = Stage("labelling", make, labelling_actors)
+    if lay.decode == "actor" or settings.redo is not None:  # a task would decode what has its row already
         return [label_stage]
     # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
     return [Stage("decoding", partial(decoding_tasks, settings.decoding), Tasks(DECODE_CPUS)), label_stage]

@@ -32,6 +32,7 @@ from segjobs.manifest.schema import ModelCard
 if TYPE_CHECKING:
     import torch
 
+    from segjobs.jobs.label.redo import Redo
     from segjobs.models.base import Segmenter
     from segjobs.models.batching import Computed
 
@@ -51,6 +52,7 @@ class Settings:
     precision: str
     device: str
     threads: int
+    redo: "Redo | None" = None
 
 
 def _build(settings: Settings) -> "Segmenter":

@@ -48,7 +48,8 @@ def test_what_stands_is_refused_in_one_line() -> None:
     )
     check_names("out holds a report with", OLD, OLD)
     with pytest.raises(
-        ConflictError, match=r"^out holds a report with other gone, model, new: choose a new output\.uri$"
+        ConflictError,
+        match=r"^out holds a report with other gone, model\.options\.depth, new: choose a new output\.uri$",
     ):
         check_names("out holds a report with", OLD, NEW)
 
