@@ -22,6 +22,7 @@ from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, rece
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.manifest.seal import sealed_text
 from segjobs.storage import FileInfo, Storage
 from tests.manifests import info_of, segments_of
 
@@ -97,7 +98,7 @@ def scored(folder: Path, truth: str | None, predicted: str, name: str = "scores"
     storage = Storage()
     evaluation = open_evaluation(_config(folder / name, truth, predicted, settings), storage)
     for entry in evaluation.entries:
-        storage.put_if_absent(inputs_uri(entry.uri), entry.inputs.to_json())
+        storage.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
         for number, span in enumerate(entry.spans):
             publish_range(number, span, entry.pairing, entry.uri)
     report = make_report(evaluation)

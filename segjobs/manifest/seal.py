@@ -4,8 +4,8 @@
     record → sealed_json → JSON, its digest the last key     → open_json  → record
 
 The digits take the place of as many zeros, and the digest is of the file with these: it covers every byte, so that a
-flipped bit or a missing end is told before anything is parsed. A file without a seal is an earlier release's, or
-another tool's, and is taken for what it parses as.
+flipped bit, wherever it is, or a missing end is told before anything is parsed. A file without a seal is an earlier
+release's, or another tool's, and is taken for what it parses as.
 """
 
 import hashlib
@@ -64,14 +64,14 @@ def sealed_text(text: bytes) -> bytes:
 
 def sealed_bytes(data: bytes) -> bytes:
     """Bytes of any format with a seal behind them, which ``open_bytes`` takes off."""
-    return _sealed(data + _MARK + b"0" * _DIGITS)
+    return _sealed(data + SEAL_KEY.encode() + _MARK + b"0" * _DIGITS)
 
 
 def open_bytes(data: bytes, where: str, *, mend: str) -> bytes:
     """The inverse of ``sealed_bytes``. Raises ManifestError as ``open_table`` does."""
     check_seal(data, where, mend=mend)
-    ends = len(data) - len(_MARK) - _DIGITS
-    return data[:ends] if data[max(ends, 0) :].startswith(_MARK) else data
+    ends = len(data) - len(SEAL_KEY) - len(_MARK) - _DIGITS
+    return data[:ends] if data[max(ends, 0) :].startswith(SEAL_KEY.encode()) else data
 
 
 def open_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -112,6 +112,8 @@ def check_seal(data: bytes, where: str, *, mend: str) -> None:
     """Raise ManifestError where the file has a seal and it is not that of its bytes."""
     start = data.rfind(_MARK)
     if start < 0:
+        if SEAL_KEY.encode() in data:
+            raise damaged(where, "its seal is broken", mend=mend)
         return
     start += len(_MARK)
     if data[start : start + _DIGITS] != _digest(data, start):

@@ -41,18 +41,12 @@ def test_what_is_sealed_is_read_back_by_anybody() -> None:
 
 @pytest.mark.parametrize(("data", "read"), FILES, ids=["parquet", "json"])
 def test_every_flipped_bit_and_every_missing_end_is_told(data: bytes, read: Callable[[bytes], Any]) -> None:
-    whole = read(data)
     draw = np.random.default_rng(0)
     for bit in draw.choice(8 * len(data), 500, replace=False).tolist():
         broken = bytearray(data)
         broken[bit // 8] ^= 1 << bit % 8
-        try:
-            found = read(bytes(broken))
-        except ManifestError as error:
-            assert str(error).startswith("out/") and str(error).endswith(f"; {MEND}") and "\n" not in str(error)
-        else:
-            assert found == whole, "only the seal's own name was hit"
-            assert bytes(broken).rfind(b"sealed-sha256:") != data.rfind(b"sealed-sha256:")
+        with pytest.raises(ManifestError, match=rf"^out/\S+ is damaged: .*; {MEND}$"):
+            read(bytes(broken))
     for end in draw.choice(len(data), 50, replace=False).tolist():
         with pytest.raises(ManifestError, match=rf"^out/\S+ is damaged: .*; {MEND}$"):
             read(data[:end])

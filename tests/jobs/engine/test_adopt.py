@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,23 +120,6 @@ def test_a_plan_of_other_images_than_its_run_id_says_is_damaged(tmp_path: Path) 
         (out / "plan.parquet").write_bytes(sealed_table(changed, metadata=metadata))
         with pytest.raises(ManifestError, match=rf"plan\.parquet is damaged: {words}.*; move it away"):
             adopt_run(STORAGE, job_of(out, listing(7)))
-
-
-def test_a_plan_with_any_bit_flipped_is_refused_or_the_same(tmp_path: Path) -> None:
-    out = died(tmp_path / "out", tmp_path)
-    whole = (out / "plan.parquet").read_bytes()
-    job = job_of(out, listing(7))
-    items = adopt_run(STORAGE, job).job.plan.items
-    refused = 0
-    for bit in np.random.default_rng(1).choice(8 * len(whole), 200, replace=False).tolist():
-        broken = bytearray(whole)
-        broken[bit // 8] ^= 1 << bit % 8
-        (out / "plan.parquet").write_bytes(broken)
-        try:
-            assert adopt_run(STORAGE, job).job.plan.items.equals(items)
-        except ManifestError:
-            refused += 1
-    assert refused > 190
 
 
 class _Elsewhere(Storage):
