@@ -11,16 +11,18 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode, ItemError
-from segjobs.evaluation.entries import inputs_uri, open_evaluation
+from segjobs.evaluation.entries import open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.report_types import Report
 from segjobs.evaluation.score_range import publish_range
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.jobs.evaluate.job import evaluate
-from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.manifest.seal import sealed_text
 from segjobs.storage import FileInfo, Storage
 from tests.manifests import info_of, segments_of
 
@@ -56,7 +58,11 @@ def manifest(
         if start < stop:
             part = pa.Table.from_pylist(rows[start:stop], schema=MANIFEST_SCHEMA)
             data, _ = publish_part(storage, uri, number, part_bytes(part, footer))
-            receipts.append(receipt_of(number, data, [row["image_id"] for row in rows[start:stop]]).part)
+            receipts.append(
+                receipt_of(
+                    part_uri(uri, number), data, [row["image_id"] for row in rows[start:stop]], run_id=rows[0]["run_id"]
+                ).part
+            )
     ok = sum(row["status"] == "ok" for row in rows)
     info = info_of(footer, RunCounts(len(rows), ok, len(rows) - ok, 0), run_id=Path(uri).name)
     write_run(storage, Run(uri, tuple(receipts), info))
@@ -92,7 +98,7 @@ def scored(folder: Path, truth: str | None, predicted: str, name: str = "scores"
     storage = Storage()
     evaluation = open_evaluation(_config(folder / name, truth, predicted, settings), storage)
     for entry in evaluation.entries:
-        storage.put_if_absent(inputs_uri(entry.uri), entry.inputs.to_json())
+        storage.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
         for number, span in enumerate(entry.spans):
             publish_range(number, span, entry.pairing, entry.uri)
     report = make_report(evaluation)

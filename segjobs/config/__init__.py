@@ -16,7 +16,7 @@ from segjobs.config.evaluate import (
 )
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import describe_keys, iter_fields, to_yaml
-from segjobs.config.label import LabelConfig
+from segjobs.config.label import LabelConfig, RedoConfig
 from segjobs.config.load import load_config, make_config
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
@@ -72,6 +72,7 @@ __all__ = [
     "PostprocessConfig",
     "PredictionsConfig",
     "PrepareConfig",
+    "RedoConfig",
     "ReportConfig",
     "S3Config",
     "ScheduleConfig",

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from segjobs.config.contradictions import contradiction
-from segjobs.config.uris import OutputUri, Uri, check_allowed
+from segjobs.config.uris import OutputUri, Uri, absolute, check_allowed
 from segjobs.plugins import Group, installed
 from segjobs.text import nearest
 
@@ -39,7 +39,9 @@ def _check_pool(value: Any) -> str:
 
 
 def _check_weights(text: str, info: ValidationInfo) -> str:
-    return text if text.startswith(("torchvision:", "hf://")) else check_allowed(text, info)
+    if text in ("default", "none") or text.startswith(("torchvision:", "hf://")):
+        return text
+    return absolute(check_allowed(text, info))
 
 
 def _check_endpoint(text: str | None) -> str | None:
@@ -137,6 +139,12 @@ class InputConfig(Section):
 
 class OutputConfig(Section):
     uri: OutputUri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
+
+
+Overwrite = Annotated[
+    bool,
+    Field(description="true replaces what an earlier command wrote there with other settings; false refuses it"),
+]
 
 
 class DecodeConfig(Section):

@@ -1,8 +1,10 @@
-"""URIs in a config: what each means, what may be opened, and what may be written."""
+"""URIs in a config: what each means, where a relative one lies, what may be opened, and what may be written."""
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
@@ -64,5 +66,23 @@ def _check_output(text: str, info: ValidationInfo) -> str:
     return check_allowed(text, info)
 
 
-Uri = Annotated[str, Field(min_length=1), AfterValidator(check_allowed)]
-OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_check_output)]
+def absolute(text: str) -> str:
+    """A URI that means the same in every process: a local path is taken from this one's folder.
+
+    Percent-encoded where that folder's name is no UTF-8. ValueError where the folder is gone.
+    """
+    if "://" in text or text.startswith("/"):
+        return text
+    try:
+        path = os.fspath(Path.cwd() / text)
+    except FileNotFoundError:
+        raise ValueError("the current folder is gone; give a whole path, from / on") from None
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+Uri = Annotated[str, Field(min_length=1), AfterValidator(check_allowed), AfterValidator(absolute)]
+OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_check_output), AfterValidator(absolute)]

@@ -13,6 +13,7 @@ from segjobs.errors import ConfigError
 from segjobs.evaluation.inputs import open_pairing
 from segjobs.evaluation.pairing import Pairing, Range
 from segjobs.evaluation.report_types import SCHEMA_VERSION, Identity, Inputs, ScoredDigests
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.evaluation.slices import Slices, open_slices
 from segjobs.manifest.schema import Category
 from segjobs.metrics.gate import Rule, parse_rules
@@ -69,11 +70,6 @@ def open_evaluation(config: EvaluateConfig, storage: Storage) -> Evaluation:
     categories = entries[0].pairing.categories
     rules = _checked_rules(config, categories)
     return Evaluation(config, entries, tuple(rules), open_slices(config.slices, storage, categories))
-
-
-def inputs_uri(uri: str) -> str:
-    """Where an entry says what its scores are of."""
-    return join(uri, "scores.json")
 
 
 def _open_entries(config: EvaluateConfig, storage: Storage) -> list[Entry]:

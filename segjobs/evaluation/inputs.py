@@ -13,8 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-import pyarrow as pa
-
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
@@ -24,13 +22,12 @@ from segjobs.labels.class_tables import ClassTable
 from segjobs.labels.coco import CocoAnnotation, CocoImage, CocoIndex, read_coco, segments_for
 from segjobs.labels.match_files import match_paths
 from segjobs.labels.png import match_labels, segments_from_ids
-from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
-from segjobs.manifest.plan import read_plan
+from segjobs.manifest.parts import Run, footer_of, image_ids_of, open_run
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.sources.label_map import decode_label_png
 from segjobs.sources.read import read_file
-from segjobs.storage import Storage, join
+from segjobs.storage import Storage
 from segjobs.text import spelling
 
 
@@ -129,18 +126,6 @@ def _with_foreign(spans: Sequence[Range], texts: Mapping[str, str]) -> list[Rang
     return found
 
 
-def _image_ids(storage: Storage, run: Run) -> list[str]:
-    """Every image_id of a manifest, from its plan where it has one."""
-    try:
-        plan, _ = read_plan(storage.read(join(run.uri, "plan.parquet")))
-        return plan.items["image_id"].to_pylist()
-    except (FileNotFoundError, NotADirectoryError, pa.ArrowException):
-        parts: Sequence[PartInfo] = run.parts
-        return [
-            i for part in parts for i in read_part(storage, run, part, columns=("image_id",))["image_id"].to_pylist()
-        ]
-
-
 def _open_png(
     config: EvaluateConfig, predictions: PredictionsConfig, storage: Storage, truth: Run
 ) -> tuple[ScoredSide, dict[str, str], str]:
@@ -154,7 +139,7 @@ def _open_png(
     files = {file.path: file for file in storage.walk(predictions.uri) if file.path.lower().endswith(".png")}
     if not files:
         raise ConfigError(f"predictions.uri: {predictions.uri}: no .png below it")
-    matches = match_labels(_image_ids(storage, truth), sorted(files), suffix=predictions.suffix)
+    matches = match_labels(image_ids_of(storage, truth), sorted(files), suffix=predictions.suffix)
     table = ClassTable(
         tuple(replace(category, id=value) for category, value in zip(categories, ids, strict=True)),
         tuple(predictions.void_ids),
@@ -194,7 +179,7 @@ def _open_coco_results(
     strangers = sorted(map(str, by_image.keys() - names.keys()))
     if strangers:
         raise ManifestError(f"{predictions.uri}: image_id {strangers[0]} is not in {predictions.images}")
-    matches = match_paths(_image_ids(storage, truth), list(names.values()), image_key=str, label_key=str)
+    matches = match_paths(image_ids_of(storage, truth), list(names.values()), image_key=str, label_key=str)
     numbers = {name: number for number, name in names.items()}
     names_of = {**matches.label_of, **{name: name for name in matches.unused if by_image.get(numbers[name])}}
     texts = {key: json.dumps(by_image.get(numbers[name], [])) for key, name in names_of.items()}

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from segjobs.config import BootstrapConfig, BoundaryConfig, DisputesConfig
 from segjobs.errors import ManifestError
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.seal import damaged, open_text
 from segjobs.metrics.names import (
     AVERAGE_PRECISION,
     BOUNDARY,
@@ -375,6 +376,7 @@ class Report(_Part):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_MEND = "move it away and evaluate again"
 _WORDS = {
     "missing": "missing",
     "extra_forbidden": "unknown field",
@@ -383,13 +385,14 @@ _WORDS = {
 
 
 def _read(kind: type[_Model], data: bytes, where: str) -> _Model:
+    text = open_text(data, where, mend=_MEND)
     try:
-        return kind.model_validate_json(data, strict=True)
+        return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
     first = next((one for one in problems if one["loc"] == ("schema",)), problems[0])
     if first["type"] == "json_invalid":
-        raise ManifestError(f"{where} is damaged: {first['msg']}")
+        raise damaged(where, first["msg"], mend=_MEND)
     if first["loc"] == ("schema",) and first["type"] != "missing":
         raise ManifestError(
             f"{where}: the report's schema is {first['input']!r}, this release reads {SCHEMA_VERSION}: evaluate again, "

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.evaluation.pairing import UNION_COUNTS
 from segjobs.evaluation.report_types import Status
-from segjobs.manifest.parts import part_uri
+from segjobs.evaluation.scored_parts import read_scores, scored_digest
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import DetectionMatches, join
 from segjobs.metrics.boundary import BOUNDARY_FIELDS
@@ -48,9 +47,9 @@ class Scores:
 
     def whole(self, *columns: str) -> Iterator[pa.Table]:
         """Every row, part by part."""
+        digest = scored_digest(self.storage, self.uri)
         for number in range(self.parts):
-            data = pa.BufferReader(self.storage.read(part_uri(self.uri, number, "scores")))
-            yield pq.read_table(data, columns=list(columns))
+            yield read_scores(self.storage, self.uri, number, digest=digest, columns=columns)
 
     def tables(self, *columns: str) -> Iterator[pa.Table]:
         """The rows that take part, part by part."""

@@ -1,5 +1,6 @@
 """Configuration: every problem at once and in words, and values that survive being printed."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from segjobs.config import (
     digest,
     iter_fields,
     load_config,
+    make_config,
     nearest,
     to_yaml,
 )
@@ -202,7 +204,7 @@ def test_overrides_are_yaml_laid_over_the_file() -> None:
     assert config.model.options == {"encoder": "resnet34", "depth": 3, "deep": {"a": [1, {"b": None}]}}
     assert config.input.exclude == ["*.tif", "x=y"]
     assert (config.compute.actors, config.shard.images, config.max_failed_fraction) == ("2", 7, 0.001)
-    assert (config.input.uri, config.output.uri) == ("a=b", "a=b/run")
+    assert (config.input.uri, config.output.uri) == (f"{Path.cwd()}/a=b", f"{Path.cwd()}/a=b/run")
 
 
 def test_help_lists_every_key_with_type_default_and_meaning() -> None:
@@ -347,7 +349,7 @@ def test_any_mapping_gives_a_config_or_one_line_per_problem(raw: dict[str, Any])
 def test_lists_of_sections_are_checked_entry_by_entry() -> None:
     given = ["data.uri=a", "model.name=unet", "output.uri=b"]
     config = load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, weight: 0.5}, {uri: d}]"])
-    assert [(one.uri, one.weight) for one in config.data.mix] == [("c", 0.5), ("d", 1.0)]
+    assert [(one.uri, one.weight) for one in config.data.mix] == [(f"{Path.cwd()}/c", 0.5), (f"{Path.cwd()}/d", 1.0)]
     assert load_config(TrainConfig, None, [f"compute.workers={n}" for n in ("auto", 2)] + given).compute.workers == 2
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, wieght: 0.5}]"])
@@ -373,3 +375,23 @@ def test_losses_and_augmentation_that_make_no_sense(override: str, message: str)
         written = to_yaml(load_config(TrainConfig, None, [*complete, fitting]))
         Path("again.yaml").write_text(written)
         assert to_yaml(load_config(TrainConfig, "again.yaml", [])) == written
+
+
+def test_local_paths_mean_the_same_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"uri": "photos/*.jpg"}, {"uri": "./out/run 1"}, {"name": "unet", "weights": "models/unet1"}
+    settings = dict(zip(("input", "output", "model"), given, strict=True))
+    config = make_config(LabelConfig, "label()", None, settings)
+    assert config.input.uri == f"{tmp_path}/photos/*.jpg"
+    assert config.output.uri == f"{tmp_path}/out/run 1"
+    assert config.model.weights == f"{tmp_path}/models/unet1"
+    kept = {"input": {"uri": "s3://b/x"}, "output": {"uri": "/out"}, "model": {"name": "unet", "weights": "none"}}
+    config = make_config(LabelConfig, "label()", None, kept)
+    assert (config.input.uri, config.output.uri, config.model.weights) == ("s3://b/x", "/out", "none")
+    strange = tmp_path / os.fsdecode(b"caf\xe9")
+    strange.mkdir()
+    monkeypatch.chdir(strange)
+    assert make_config(LabelConfig, "label()", None, settings).output.uri == f"file://{tmp_path}/caf%E9/out/run%201"
+    strange.rmdir()
+    with pytest.raises(ConfigError, match=r"output\.uri: .*the current folder is gone; give a whole path"):
+        make_config(LabelConfig, "label()", None, settings)

@@ -10,15 +10,18 @@ classes' areas and counts drift. What an evaluation is stands in ``segjobs/evalu
 from rich.console import Console
 
 from segjobs.config import EvaluateConfig
-from segjobs.evaluation.entries import Entry, Evaluation, inputs_uri, open_evaluation
+from segjobs.evaluation.entries import Entry, Evaluation, open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.report_types import Report
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.evaluate.console import headlines, main_figures, tables
 from segjobs.jobs.evaluate.score import score
+from segjobs.manifest.seal import sealed_text
 from segjobs.results import EvaluateResult
 from segjobs.storage import Storage, join
 
@@ -35,6 +38,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     report = _standing_report(storage, evaluation)
     if report is None:
         connect(config.compute, progress)
+        reads = {"predictions.uri": config.predictions.uri, "truth.uri": config.truth.uri if config.truth else None}
+        check_shared(storage, config.output.uri, reads)
         for entry in evaluation.entries:
             _score(entry, progress)
         with progress.phase("adding up", "adding up"):
@@ -66,7 +71,7 @@ def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
 def _score(entry: Entry, progress: Progress) -> None:
     """Publish the entry's scores, or what is missing of them."""
     storage = entry.pairing.storage
-    _publish(storage, inputs_uri(entry.uri), entry.inputs.to_json())
+    _publish(storage, inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
     run = entry.pairing.truth.run
     assert run is not None  # noqa: S101
     progress.start(total=run.info.counts.images, done=0)

@@ -33,6 +33,7 @@ from segjobs.sources.blame import Blame
 if TYPE_CHECKING:
     import torch
 
+    from segjobs.jobs.label.redo import Redo
     from segjobs.models.base import Segmenter
     from segjobs.models.batching import Computed
 
@@ -52,6 +53,7 @@ class Settings:
     precision: str
     device: str
     threads: int
+    redo: "Redo | None" = None
 
 
 def _build(settings: Settings) -> "Segmenter":
@@ -102,10 +104,14 @@ class Predictor:
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
+        from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
         self._to_segments = to_segments
+        self._checked = checked
+        self._checked_tensor = checked_tensor
+        self._of_the_model = of_the_model
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
@@ -167,7 +173,8 @@ class Predictor:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
-                prepared.tensor = self._segmenter.preprocess(loaded.image)
+                with self._of_the_model():
+                    prepared.tensor = self._checked_tensor(self._segmenter.preprocess(loaded.image))
             except ItemError as error:
                 loaded.error = error
             loaded.image = None
@@ -245,7 +252,9 @@ class Predictor:
             if isinstance(output, ItemError):
                 raise output
             with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
-                prediction = self._segmenter.postprocess(output, one.size_hw)
+                with self._of_the_model():
+                    given = self._segmenter.postprocess(output, one.size_hw)
+                prediction = self._checked(given, self._settings.card, one.size_hw)
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )

@@ -21,14 +21,16 @@ import pyarrow as pa
 
 from segjobs.config import LabelsConfig, PrepareConfig, digest
 from segjobs.errors import ConfigError, ItemError
+from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
-from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.engine.run import gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.jobs.prepare.label_checks import (
@@ -42,6 +44,7 @@ from segjobs.jobs.prepare.label_checks import (
     print_checks,
     print_found,
     publish_splits,
+    read_checks,
     shard_tally,
 )
 from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
@@ -51,7 +54,7 @@ from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, select
+from segjobs.manifest.plan import Plan, first_there, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
@@ -91,10 +94,12 @@ def prepare(
         print_checks(described(checks_of(leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
 
-    def connected() -> Executor:
-        if executor is None:
-            connect(config.compute, progress)
-        return executor or RayExecutor()
+    def connected(job: Job) -> Executor:
+        if executor is not None:
+            return executor
+        connect(config.compute, progress)
+        check_shared(storage, job.uri, {"input.uri": first_there(job.plan), "labels.uri": config.labels.uri})
+        return RayExecutor()
 
     settings = ReadSettings(
         labels.read,
@@ -208,8 +213,8 @@ def _labels_identity(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
-    job, _, done = adopt_run(storage, run.job)
-    return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
+    adopted = adopt_run(storage, run.job)
+    return dry_run_of(adopted, f"labels of format {config.labels.format}", "tasks on any CPU")
 
 
 @dataclass(frozen=True)
@@ -218,18 +223,21 @@ class _Work:
 
     settings: "ReadSettings"
     progress: Progress
-    executor: Callable[[], Executor]
+    executor: Callable[[Job], Executor]
 
 
 def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> RunResult:
     """One manifest, from its plan to its summary."""
-    job, finished, _ = adopt_run(storage, run.job)
-    if finished is not None:
-        summary = summary_of_finished(job, finished)
+    adopted = adopt_run(storage, run.job)
+    job = adopted.job
+    if adopted.run is not None:
+        summary = summary_of_finished(job, adopted.run)
     else:
+        if adopted.moved:
+            work.progress.note(f"prepare: {moved_line(adopted)}")
         if run.split:
             work.progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
-        executor = work.executor()
+        executor = work.executor(job)
         read = partial(read_shard, storage=storage, settings=work.settings, author=Author(job.run_id))
         summary = run_job(
             storage,
@@ -253,18 +261,18 @@ def _close_splits(
     runs: Sequence[_Run],
     leftovers: Sequence[Leftover],
     *,
-    executor: Callable[[], Executor],
+    executor: Callable[[Job], Executor],
 ) -> None:
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
         gathered = {}
         for run in runs:
-            job, _, _ = adopt_run(storage, run.job)
+            job = adopt_run(storage, run.job).job
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(executor(), storage, job, gathered[run.split])
+            gather(executor(job), storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
-    print_checks(json.loads(storage.read(uri))["checks"])
+    print_checks(read_checks(storage, config.output.uri))
 
 
 # --- tasks --------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ the driver never holds a mask or a photograph.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
@@ -29,6 +29,8 @@ from segjobs.page.picks import Pick, Wanted, choose
 from segjobs.page.pictures import common_categories
 from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
+
+_WAYS = "overwrite=true replaces it, or choose a new output.uri"
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ def report(config: ReportConfig) -> ReportResult:
     storage = Storage(config.storage)
     sources = open_sources(config, storage)
     uri = join(config.output.uri, "report.html")
-    standing = _standing_page(storage, uri, sources.about)
-    if standing is not None:
+    standing = _standing_page(storage, uri)
+    if standing is not None and (standing.about == sources.about or not config.overwrite):
+        check_names(f"{uri} is the page of", standing.about, sources.about, way=_WAYS)
         progress.note(f"nothing to do: {uri} is there")
-        return _told(uri, len(standing))
+        return _told(uri, standing.size_bytes)
     connect(config.compute, progress)
+    check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
+    if standing is not None:
+        storage.delete(uri)
     publish_same(storage, uri, data, "was written by somebody else meanwhile")
     for note in page.notes:
         progress.note(f"report: {note}")
@@ -138,15 +144,22 @@ def _side_without_run(name: str, uri: str, scored: ScoredRun) -> ManifestSummary
     return ManifestSummary(name, uri, scored.model, {"run_id": scored.run_id}, scored.parts_digest)
 
 
-def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
+@dataclass(frozen=True)
+class _StandingPage:
+    """A page of ours that is there: what it is made of."""
+
+    about: dict[str, Any]
+    size_bytes: int
+
+
+def _standing_page(storage: Storage, uri: str) -> _StandingPage | None:
     data = read_standing(storage, uri)
     if data is None:
         return None
-    other = about_of(data.decode(errors="replace"))
-    if other is None:
+    about = about_of(data.decode(errors="replace"))
+    if about is None:
         raise ConflictError(f"{uri} is there and is no page of segjobs: choose a new output.uri")
-    check_names(f"{uri} is the page of", other, about)
-    return data
+    return _StandingPage(about, len(data))
 
 
 # --- the driver --------------------------------------------------------------------------------

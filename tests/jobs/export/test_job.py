@@ -80,6 +80,7 @@ def test_failures_are_listed_and_nothing_is_done_twice(
         "exit_code": 3,
     }
     assert "TRUNCATED 1: 'c.jpg': it ends early" in err
+    assert "coco_instances holds all of the other 3 images" in err
     failures = [json.loads(line) for line in (small / "coco_instances/failures.jsonl").read_text().splitlines()]
     assert [(line["image_id"], line["code"]) for line in failures] == [
         ("b/broken.jpg", "LABEL_SHAPE"),
@@ -103,7 +104,19 @@ def test_failures_are_listed_and_nothing_is_done_twice(
     assert "nothing to do" in capsys.readouterr().err
     assert files_of(small / "coco_instances") == before
     assert export(config_of(small, "coco_instances", max_failed_fraction=0.4)).exit_code == ExitCode.DONE
-    with pytest.raises(ConflictError, match=r"holds another export: categories was null, is \[\"cat\"\]"):
+    with pytest.raises(ConflictError, match=r"holds another export; categories was null, is \[\"cat\"\]"):
+        export(config_of(small, "coco_instances", categories=["cat"]))
+    (small / "coco_instances/own.txt").write_text("not the export's")
+    only_cats = config_of(small, "coco_instances", categories=["cat"], overwrite=True)
+    assert export(only_cats).exit_code == ExitCode.TOO_MANY_FAILED
+    document = json.loads((small / "coco_instances/instances.json").read_text())
+    assert {a["category_id"] for a in document["annotations"]} == {3}
+    assert sorted(files_of(small / "coco_instances")) == sorted([*before, "own.txt"])
+    whole = files_of(small / "coco_instances")
+    assert export(only_cats).exit_code == ExitCode.TOO_MANY_FAILED
+    assert files_of(small / "coco_instances") == whole, "there is nothing to replace"
+    (small / "coco_instances/instances.json").unlink()
+    with pytest.raises(ManifestError, match=r"instances\.json: export\.json names it, and it is not there; overwrite"):
         export(config_of(small, "coco_instances", categories=["cat"]))
 
 

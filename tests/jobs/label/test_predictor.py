@@ -28,7 +28,7 @@ from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
 from tests.jobs.label.test_job import picture, save
-from tests.toy_model import NOT_FINITE, expected_ids
+from tests.toy_model import ANSWERS, NOT_FINITE, expected_ids
 
 STORAGE = Storage()
 MODEL = ModelConfig.model_validate({"name": "tests.toy_model:build"})
@@ -98,6 +98,28 @@ def test_what_fails_is_a_row_beside_the_others(tmp_path: Path, photos: dict[str,
     }
     for name in ("3.png", "4.png", "5.png"):
         check_masks(rows[name], photos[name])
+
+
+def test_an_answer_that_can_be_no_mask_fails_its_image_alone(tmp_path: Path) -> None:
+    """Batches of two: the image beside the bad one has its masks."""
+    answers = ["raise", *ANSWERS]
+    photos = {f"{n:02d}.png": save(tmp_path / f"{n:02d}.png", picture(n, (9, 7))) for n in range(2 * len(answers))}
+    model = MODEL.model_copy(update={"options": {"poison": {2 * n: what for n, what in enumerate(answers)}}})
+    rows = Predictor(replace(SETTINGS, model=model), print).predict(items_of(tmp_path)).to_pylist()
+    for row in rows[1::2]:
+        check_masks(row, photos[row["image_id"]])
+    assert {row["error"]["code"] for row in rows[::2]} == {"MODEL_ERROR"}
+    told = {what: row["error"]["message"] for what, row in zip(answers, rows[::2], strict=True)}
+    assert told == {
+        "raise": "ValueError: the toy does not like 0",
+        "transposed": "ids is uint16 (7, 9), expected integers (9, 7) as the image has it",
+        "smaller": "ids is uint16 (8, 7), expected integers (9, 7) as the image has it",
+        "halves": "ids is float32 (9, 7), expected integers (9, 7) as the image has it",
+        "another class": told["another class"],
+        "no number": "confidence holds nan to nan, expected probabilities in [0, 1]",
+        "a list": "postprocess gave a list, expected a LabelMap of a semantic model",
+    }
+    assert told["another class"].endswith("and the model has 3 classes (0 to 2; 65535 for none)")
 
 
 def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
