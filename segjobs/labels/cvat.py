@@ -45,7 +45,7 @@ def read_cvat(data: bytes, *, name: str = "CVAT XML") -> Document:
             objects = [one for shape in shapes for one in _objects(shape)]
             size_hw = (int(element.attrib["height"]), int(element.attrib["width"]))
             images[key] = DrawnImage(tuple(objects), size_hw, len(shapes) - len(objects))
-    except (ValueError, KeyError, OverflowError, ElementTree.ParseError) as error:
+    except (ValueError, LookupError, OverflowError, ElementTree.ParseError) as error:  # an unknown encoding too
         what = f"no attribute {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ManifestError(f"{name}: {place}: {what}; expected CVAT for images 1.1") from None
     return Document(images, hashlib.sha256(data).hexdigest())

@@ -264,6 +264,7 @@ def test_damage_is_one_of_our_errors(kind: str, cut: int, flip: int, data: bytes
         ("cvat", b'<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "a document type or entities"),
         ("cvat", b'<annotations><image name="a" width="x" height="4"/></annotations>', "image 'a': invalid literal"),
         ("cvat", CVAT.replace('label="dog" ', "").encode(), r"image 'sub/a\.jpg': no attribute 'label'"),
+        ("cvat", CVAT.replace("utf-8", "etf-8").encode(), "unknown encoding: etf-8"),
         ("via", b"[]", "expected VIA's JSON"),
         ("kaggle", b"a,b\n", "the columns are a, b; expected ImageId and EncodedPixels"),
         ("kaggle", b"ImageId,EncodedPixels\na,1 x", "line 2: invalid literal"),
