@@ -35,6 +35,7 @@ _FORMATS = {
     "task": ("binary", "voc", "labelme"),
     "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
     "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
+    "crowds": ("coco",),
 }
 """Keys that mean something to these values of ``format`` only."""
 
@@ -101,6 +102,11 @@ class LabelsConfig(Section):
     missing: Literal["fail", "empty"] = Field(
         default="fail",
         description="an image without label: fails (NOT_FOUND), or holds no object (instance labels only)",
+    )
+
+    crowds: Literal["as_regions", "as_objects"] = Field(
+        default="as_regions",
+        description="coco: what iscrowd=1 says: as_regions of uncounted objects, never scored, or nothing (as_objects: CVAT's brush marks every object)",
     )
 
     @field_validator(*_FORMATS)

@@ -30,8 +30,11 @@ def match_paths(
     *,
     image_key: Callable[[str], str],
     label_key: Callable[[str], str],
+    named: tuple[str, str] = ("labels.uri", "label"),
 ) -> FileMatches:
     """Match images and labels whose keys (relative paths) are equal; if none are, by the keys' file names.
+
+    ``named``: for messages, the config's key and what a label is called.
 
     Raises ConfigError where nothing matches, or where an image has two labels or a label two images.
     """
@@ -41,14 +44,15 @@ def match_paths(
         keyed_images = [(posixpath.basename(key), image_id) for key, image_id in keyed_images]
         keyed_labels = [(posixpath.basename(key), label_id) for key, label_id in keyed_labels]
     images, labels = _by_key(keyed_images), _by_key(keyed_labels)
+    where, what = named
     shared = [key for key in images if key in labels]
     if images and labels and not shared:
         raise ConfigError(
-            f"labels.uri: no label matches an image: {len(image_ids)} images such as {image_ids[0]!r}, "
-            f"{len(label_ids)} labels such as {label_ids[0]!r}; expected equal names without extension"
+            f"{where}: no {what} matches an image: {len(image_ids)} images such as {image_ids[0]!r}, "
+            f"{len(label_ids)} {what}s such as {label_ids[0]!r}; expected equal names without extension"
         )
     problems = [
-        f"labels.uri: image {_list(images[key])} matches label {_list(labels[key])}: expected one of each"
+        f"{where}: image {_list(images[key])} matches {what} {_list(labels[key])}: expected one of each"
         for key in shared
         if len(images[key]) > 1 or len(labels[key]) > 1
     ]
@@ -61,7 +65,13 @@ def match_paths(
     )
 
 
-def match_labels(image_ids: Sequence[str], label_ids: Sequence[str], *, suffix: str = "") -> FileMatches:
+def match_labels(
+    image_ids: Sequence[str],
+    label_ids: Sequence[str],
+    *,
+    suffix: str = "",
+    named: tuple[str, str] = ("labels.uri", "label"),
+) -> FileMatches:
     """Match images to label files by their path without extension, ``train/0001.jpg`` to ``train/0001.png``.
 
     Both are paths relative to their own root. Where not one path agrees, bare file names decide. A
@@ -72,13 +82,15 @@ def match_labels(image_ids: Sequence[str], label_ids: Sequence[str], *, suffix: 
     labels = [label_id for label_id in label_ids if stem(label_id).endswith(suffix)]
     if label_ids and not labels:
         raise ConfigError(
-            f"labels.suffix: none of {len(label_ids)} files, such as {label_ids[0]!r}, ends with {suffix!r}"
+            f"{named[0].partition('.')[0]}.suffix: none of {len(label_ids)} files, such as {label_ids[0]!r}, "
+            f"ends with {suffix!r}"
         )
     return match_paths(
         image_ids,
         labels,
         image_key=image_stem,
         label_key=lambda label_id: stem(label_id).removesuffix(suffix).removesuffix(_CITYSCAPES_IMAGE),
+        named=named,
     )
 
 

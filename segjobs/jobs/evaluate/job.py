@@ -7,17 +7,20 @@ Without truth the baseline takes its place: the report then tells how far two mo
 classes' areas and counts drift. What an evaluation is stands in ``segjobs/evaluation``; here it runs on Ray.
 """
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
 from segjobs.config import EvaluateConfig
 from segjobs.evaluation.entries import Entry, Evaluation, inputs_uri, open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
-from segjobs.evaluation.report_types import Report
+from segjobs.evaluation.report_types import Report, Status
+from segjobs.evaluation.scores import TAKES_PART
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
-from segjobs.jobs.evaluate.console import headlines, main_figures, tables
+from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.results import EvaluateResult
 from segjobs.storage import Storage, join
@@ -49,7 +52,14 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         images={str(status): count for status, count in report.images.items()},
         scores=main_figures(report),
         gate={verdict.rule: verdict.passed for verdict in report.gate},
+        too_many_failed=too_many_failed(report.images, config.max_failed_fraction),
     )
+
+
+def too_many_failed(images: Mapping[Status, int], most: float) -> bool:
+    """Whether nothing was scored, or a larger share than ``most`` of the images that have truth failed."""
+    whole = sum(images[status] for status in TAKES_PART)
+    return not images["ok"] or images["failed"] > most * whole
 
 
 def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
@@ -59,7 +69,7 @@ def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
     if data is None:
         return None
     report = Report.from_json(data, where=where)
-    check_names(f"{uri} holds a report with", report.identity.model_dump(), evaluation.identity.model_dump())
+    check_names(f"{uri} holds a report with", report.identity.by_key(), evaluation.identity.by_key())
     return report
 
 
@@ -94,6 +104,8 @@ def _print(report: Report, uri: str) -> None:
         f"convention {report.convention!r}, missing={report.missing}; images: "
         + ", ".join(f"{count} {status}" for status, count in report.images.items() if count or status == "ok"),
         *(f"  {status}: {', '.join(map(repr, names))}" for status, names in report.examples.items()),
+        *(f"  {status_words(one)}" for one in report.failures),
+        *(f"note: {note}" for note in report.notes),
         *(f"gate: {verdict.rule}: {verdict.message}" for verdict in report.gate),
         f"report: {join(uri, 'report.json')}, per_class.parquet, per_image.parquet",
     ]

@@ -8,7 +8,7 @@ A shard stays one block all the way. ``decode.py`` is what happens to it in task
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from segjobs.config import LabelConfig, digest
+from segjobs.config import LabelConfig, digest, later
 from segjobs.errors import ConfigError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
@@ -87,6 +87,7 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
+        **later(config, "storage.max_item_bytes"),
     }
     about = {"label": card.label, "digest": card.digest, "weights": card.weights, "options": card.options}
     footer = Footer(

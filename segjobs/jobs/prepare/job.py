@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segjobs.config import PrepareConfig, digest
+from segjobs.config import PrepareConfig, digest, later
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import OnRow, Stage, Tasks, Worker
@@ -59,6 +59,8 @@ from segjobs.storage import FileInfo, Storage, join
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
+_LATER = ("labels.crowds", "storage.max_item_bytes")
+"""Keys of an identity that joined it when runs had been made without them."""
 
 
 def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | DryRun:
@@ -157,12 +159,13 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     table = class_map(labels.categories, config.classes, labels.task)
     identity = {
         "labels": {
-            **config.labels.model_dump(),
+            **{key: value for key, value in config.labels.model_dump().items() if f"labels.{key}" not in _LATER},
             **dict.fromkeys(("uri", "masks", "class_file")),
             "digest": labels.digest,
         },
         "classes": config.classes,
         "decode": config.decode.model_dump(),
+        **later(config, *_LATER),
     }
     categories = table.categories if table else labels.categories
     return Job(

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from segjobs.config import ReportConfig, digest
+from segjobs.config import ReportConfig, digest, later
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
@@ -127,7 +127,8 @@ def _parts_digest(run: Run) -> str:
 
 
 def _settings(config: ReportConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    own = config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    return {**own, **later(config, "storage.max_item_bytes")}
 
 
 def _side(name: str, run: Run) -> ManifestSummary:
