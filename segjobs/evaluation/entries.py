@@ -99,7 +99,8 @@ def _open_entries(config: EvaluateConfig, storage: Storage) -> list[Entry]:
     if earlier.truth.parts_digest != inputs.truth.parts_digest or earlier.counts != inputs.counts:
         raise ConfigError(
             f"baseline.uri: {config.baseline.uri} scored another truth ({earlier.truth.uri}) or with other "
-            "boundary or dispute settings: name its manifest of predictions instead, which is then scored again"
+            "boundary or dispute settings, or by an earlier release's rules: name its manifest of predictions instead, "
+            "which is then scored again"
         )
     if not storage.exists(join(config.baseline.uri, "report.json")):  # its missing scores are not this job's to make
         raise ConfigError(f"baseline.uri: {config.baseline.uri}: the evaluation is not finished; run its command again")

@@ -25,6 +25,8 @@ from segjobs.storage import Storage, join
 from segjobs.text import spelling
 
 _OTHERS = "*"
+COUNTING = 2
+"""Of the rules by which images are counted; 2 since areas and boxes that COCO's JSON states are those of objects."""
 
 
 def open_pairing(
@@ -62,9 +64,14 @@ def open_pairing(
         dispute_score=config.disputes.min_score,
         dispute_px=config.disputes.min_px,
     )
+    about_truth = _about_run(truth_run)
+    return pairing, spans, Inputs(truth=about_truth, predictions=about, counts=count_settings(config), parts=len(spans))
+
+
+def count_settings(config: EvaluateConfig) -> CountSettings:
+    """What of the config changes the counts of an image."""
     disputes = config.disputes.min_score, config.disputes.min_px
-    counts = CountSettings(boundary=config.boundary, rename=config.rename, disputes=disputes)
-    return pairing, spans, Inputs(truth=_about_run(truth_run), predictions=about, counts=counts, parts=len(spans))
+    return CountSettings(boundary=config.boundary, rename=config.rename, disputes=disputes, rules=COUNTING)
 
 
 def match_categories(
@@ -123,7 +130,7 @@ def _about_run(run: Run) -> ScoredRun:
 def _check_meeting(storage: Storage, truth: Run, predictions: Run) -> None:
     """Raise ManifestError unless some image_id is on both sides."""
     ends = [{one for part in run.parts for one in (part.first_id, part.last_id)} for run in (truth, predictions)]
-    if ends[0] & ends[1]:
+    if ends[0] & ends[1] or not any(ends):
         return
     right, found = (_image_ids(storage, run) for run in (truth, predictions))
     if not pc.any(pc.is_in(found, value_set=right)).as_py():

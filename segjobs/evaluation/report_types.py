@@ -107,11 +107,13 @@ class ScoredRun(_Part):
 
 
 class CountSettings(_Part):
-    """The settings that change the counts themselves. ``disputes``: least score and least pixels."""
+    """What changes the counts themselves. ``disputes``: least score and least pixels; ``rules``: by which images are
+    counted, which a release may change."""
 
     boundary: BoundaryConfig
     rename: dict[str, str | None]
     disputes: tuple[float, int]
+    rules: int = 1
 
 
 class Inputs(_Part):
