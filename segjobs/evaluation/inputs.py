@@ -6,7 +6,6 @@ predictions: a manifest, a folder of label PNGs, or COCO results (foreign.py) â”
 """
 
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
 from segjobs.errors import ConfigError, ManifestError
+from segjobs.evaluation.classes import OTHERS, candidates
 from segjobs.evaluation.foreign import Foreign, Reference, open_coco_results, open_label_pngs
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.evaluation.report_types import CountSettings, Inputs, ScoredRun
@@ -22,9 +22,7 @@ from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category
 from segjobs.storage import Storage, join
-from segjobs.text import spelling
 
-_OTHERS = "*"
 COUNTING = 2
 """Of the rules by which images are counted; 2 since areas and boxes that COCO's JSON states are those of objects."""
 
@@ -84,32 +82,20 @@ def match_categories(
     all classes that are neither named there nor in the truth.
     Raises ConfigError with every class that does not match, and the nearest names.
     """
-    exact = {category.name: number for number, category in enumerate(truth)}
-    loose: dict[str, list[int]] = defaultdict(list)
-    for name, number in exact.items():
-        loose[spelling(name)].append(number)
     problems = [
         f"rename: {name!r} is no class of the predictions; {nearest(name, [c.name for c in predicted])}"
         for name in rename
-        if name not in {_OTHERS, *(category.name for category in predicted)}
+        if name not in {OTHERS, *(category.name for category in predicted)}
     ]
     index: dict[int, int | None] = {}
-
-    def candidates_of(name: str | None) -> list[int]:
-        return [] if name is None else [exact[name]] if name in exact else loose[spelling(name)]
-
-    for category in predicted:
-        name = rename.get(category.name, category.name)
-        candidates = candidates_of(name)
-        if not candidates and category.name not in rename and _OTHERS in rename:
-            name = rename[_OTHERS]
-            candidates = candidates_of(name)
-        if name is not None and len(candidates) != 1:
+    known = [category.name for category in truth]
+    for category, (name, found) in zip(predicted, candidates(predicted, truth, rename).values(), strict=True):
+        if name is not None and len(found) != 1:
             problems.append(
-                f"predictions: class {name!r} is not in the truth; {nearest(name, exact)} "
+                f"predictions: class {name!r} is not in the truth; {nearest(name, known)} "
                 f"(rename.{category.name}=NAME says which it is, =null that it is none; rename.*=null: all such)"
             )
-        index[category.id] = candidates[0] if candidates else None
+        index[category.id] = found[0] if found else None
     if problems:
         raise ConfigError(*problems)
     return index

@@ -7,7 +7,7 @@ A Segment is a COCO annotation under its class. Where masks may overlap, ``stack
 """
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -39,7 +39,8 @@ class Segment:
 
     ``score``: in [0, 1], 1 of human labels, None where another tool gave none. ``bbox``: x, y, w, h, and ``area``,
     in pixels, of the mask. ``iscrowd``: a region of uncounted objects. ``size_hw``: of the image; ``counts``: COCO's
-    run-length code of the mask on it. ``stated_bbox``, ``stated_area``: what COCO's JSON or a box head says instead.
+    run-length code of the mask on it. ``stated_bbox``, ``stated_area``: what COCO's JSON or a box head says instead,
+    which makes no other mask: segments are equal without.
     """
 
     category_id: int
@@ -50,8 +51,8 @@ class Segment:
     iscrowd: bool
     size_hw: tuple[int, int]
     counts: str
-    stated_bbox: Box | None = None
-    stated_area: float | None = None
+    stated_bbox: Box | None = field(default=None, compare=False)
+    stated_area: float | None = field(default=None, compare=False)
 
     @staticmethod
     def from_region(

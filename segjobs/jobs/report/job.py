@@ -205,7 +205,7 @@ def _title(sources: Sources) -> str:
     return side.model or side.uri
 
 
-def _categories(sources: Sources) -> tuple[tuple[Category, ...], dict[int, int], Task]:
+def _categories(sources: Sources) -> tuple[tuple[Category, ...], Mapping[int, int | None], Task]:
     """The classes of the page, predicted id → id among them, and the task."""
     predicted = footer_of(sources.predictions).categories if sources.predictions else ()
     if sources.report is None:
