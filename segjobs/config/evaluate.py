@@ -154,7 +154,7 @@ class EvaluateConfig(JobConfig):
     def _check_column(cls, value: BootstrapConfig, info: ValidationInfo) -> BootstrapConfig:
         of_table = value.group is not None and value.group.startswith(COLUMN)
         if of_table and "slices" in info.data and info.data["slices"].uri is None:
-            raise contradiction("names a column of slices.uri, which is not given", key="group")
+            raise contradiction("names a column of slices.uri, which is not given", key="bootstrap.group")
         return value
 
     @field_validator("baseline")

@@ -146,18 +146,19 @@ def _detections(results: Any, uri: str) -> tuple[dict[Any, list[Any]], bool]:
     """The entries of a results file by image id, and whether they have masks."""
     if not isinstance(results, list):
         raise ManifestError(f"{uri}: expected a JSON list of detections, as COCO results are")
+    entries = cast(list[Any], results)
     by_image: dict[Any, list[Any]] = defaultdict(list)
     without: list[int] = []
-    for position, entry in enumerate(cast(list[Any], results)):
-        keys = set(cast(dict[str, Any], entry)) if isinstance(entry, dict) else set[str]()
-        missing = {"image_id", "category_id", "score"} - keys
-        if not missing and not entry.get("segmentation"):
+    for position, entry in enumerate(entries):
+        there = cast(dict[str, Any], entry) if isinstance(entry, dict) else dict[str, Any]()
+        missing = {"image_id", "category_id", "score"} - set(there)
+        if not missing and not there.get("segmentation"):
             without.append(position)
-            missing = set[str]() if entry.get("bbox") else {"segmentation or bbox"}
+            missing = set[str]() if there.get("bbox") else {"segmentation or bbox"}
         if missing:
             raise ManifestError(f"{uri}: entry {position} lacks {', '.join(sorted(missing))}")
-        by_image[entry["image_id"]].append(entry)
-    if 0 < len(without) < len(results):
+        by_image[there["image_id"]].append(there)
+    if 0 < len(without) < len(entries):
         raise ManifestError(f"{uri}: entry {without[0]} has no segmentation, others have: masks are all or none")
     return by_image, not without
 

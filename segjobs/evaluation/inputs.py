@@ -12,15 +12,14 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segjobs.config import EvaluateConfig, PredictionsConfig, digest, nearest
-from segjobs.errors import ConfigError, ManifestError
-from segjobs.evaluation.classes import OTHERS, candidates
+from segjobs.config import EvaluateConfig, PredictionsConfig, digest
+from segjobs.errors import ManifestError
+from segjobs.evaluation.classes import match_categories
 from segjobs.evaluation.foreign import Foreign, Reference, open_coco_results, open_label_pngs
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.evaluation.report_types import CountSettings, Inputs, ScoredRun
 from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
-from segjobs.manifest.schema import Category
 from segjobs.storage import Storage, join
 
 COUNTING = 2
@@ -70,35 +69,6 @@ def count_settings(config: EvaluateConfig) -> CountSettings:
     """What of the config changes the counts of an image."""
     disputes = config.disputes.min_score, config.disputes.min_px
     return CountSettings(boundary=config.boundary, rename=config.rename, disputes=disputes, rules=COUNTING)
-
-
-def match_categories(
-    predicted: Sequence[Category], truth: Sequence[Category], rename: Mapping[str, str | None]
-) -> dict[int, int | None]:
-    """Ids of the predictions → class indices of the truth, by name: as written, else whatever its spelling.
-
-    Case, spaces, hyphens and underscores make no difference where the exact name is not there.
-    ``rename`` says it otherwise; a class renamed to nothing counts as not predicted (None). ``*`` in it stands for
-    all classes that are neither named there nor in the truth.
-    Raises ConfigError with every class that does not match, and the nearest names.
-    """
-    problems = [
-        f"rename: {name!r} is no class of the predictions; {nearest(name, [c.name for c in predicted])}"
-        for name in rename
-        if name not in {OTHERS, *(category.name for category in predicted)}
-    ]
-    index: dict[int, int | None] = {}
-    known = [category.name for category in truth]
-    for category, (name, found) in zip(predicted, candidates(predicted, truth, rename).values(), strict=True):
-        if name is not None and len(found) != 1:
-            problems.append(
-                f"predictions: class {name!r} is not in the truth; {nearest(name, known)} "
-                f"(rename.{category.name}=NAME says which it is, =null that it is none; rename.*=null: all such)"
-            )
-        index[category.id] = found[0] if found else None
-    if problems:
-        raise ConfigError(*problems)
-    return index
 
 
 def _about_run(run: Run) -> ScoredRun:

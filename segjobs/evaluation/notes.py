@@ -80,7 +80,7 @@ def _beyond(scores: Scores, matches: DetectionMatches) -> Iterator[str]:
 
 def _measures(scores: Scores, census: Census) -> str:
     """Whose areas and boxes average precision went by."""
-    stated = dict.fromkeys(STATED, 0)
+    stated: dict[str, int] = dict.fromkeys(STATED, 0)
     for table in scores.tables("stated"):
         for name in STATED:
             found = table["stated"].combine_chunks().field(name).fill_null(0)
