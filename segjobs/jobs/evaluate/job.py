@@ -7,15 +7,14 @@ Without truth the baseline takes its place: the report then tells how far two mo
 classes' areas and counts drift. What an evaluation is stands in ``segjobs/evaluation``; here it runs on Ray.
 """
 
-from collections.abc import Mapping
-
 from rich.console import Console
 
 from segjobs.config import EvaluateConfig
+from segjobs.errors import ExitCode
 from segjobs.evaluation.entries import Entry, Evaluation, inputs_uri, open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
-from segjobs.evaluation.report_types import Report, Status
+from segjobs.evaluation.report_types import Report
 from segjobs.evaluation.scores import TAKES_PART
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
@@ -52,14 +51,20 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         images={str(status): count for status, count in report.images.items()},
         scores=main_figures(report),
         gate={verdict.rule: verdict.passed for verdict in report.gate},
-        too_many_failed=too_many_failed(report.images, config.max_failed_fraction),
+        exit_code=exit_code(report, config.max_failed_fraction),
     )
 
 
-def too_many_failed(images: Mapping[Status, int], most: float) -> bool:
-    """Whether nothing was scored, or a larger share than ``most`` of the images that have truth failed."""
-    whole = sum(images[status] for status in TAKES_PART)
-    return not images["ok"] or images["failed"] > most * whole
+def exit_code(report: Report, most: float) -> ExitCode:
+    """GATE_MISSED, or TOO_MANY_FAILED where nothing was scored or more predictions failed than the share ``most``.
+
+    The share is of the images that have truth.
+    """
+    if not all(verdict.passed for verdict in report.gate):
+        return ExitCode.GATE_MISSED
+    whole = sum(report.images[status] for status in TAKES_PART)
+    failed = not report.images["ok"] or report.images["failed"] > most * whole
+    return ExitCode.TOO_MANY_FAILED if failed else ExitCode.DONE
 
 
 def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:

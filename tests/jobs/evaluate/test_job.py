@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import pytest
 from segjobs.config import EvaluateConfig, load_config
 from segjobs.errors import ConfigError, ConflictError, ExitCode, ItemError, ManifestError
 from segjobs.jobs.evaluate.console import headlines, status_words, tables
-from segjobs.jobs.evaluate.job import evaluate, too_many_failed
+from segjobs.jobs.evaluate.job import evaluate, exit_code
 from segjobs.manifest.schema import Category
-from segjobs.results import EvaluateResult
 from tests.conftest import REPOSITORY
 from tests.made import GONE, GREY, PREDICTED, Picture, class_values, classes_of, evaluated, manifest, scored
 
@@ -199,11 +197,12 @@ def test_what_is_printed_where_nothing_was_scored_and_where_too_much_failed(tmp_
     assert [status_words(one) for one in report.failures] == [
         "prediction failed, UNREADABLE: 3 image(s), such as 'a': no image"
     ]
-    assert too_many_failed(report.images, 1.0)
-    report = scored(tmp_path, truth, manifest(tmp_path / "some", {"a": bad, "b": ["sr"], "c": ["sr"]}), "two")
-    assert [too_many_failed(report.images, most) for most in (0.3, 0.34, 1.0)] == [True, False, False]
-    missed = EvaluateResult("out", report.images, {}, {"miou >= 1": False}, too_many_failed=True)
-    assert [missed.exit_code, replace(missed, gate={}).exit_code] == [ExitCode.GATE_MISSED, ExitCode.TOO_MANY_FAILED]
+    assert exit_code(report, 1.0) == ExitCode.TOO_MANY_FAILED
+    some = manifest(tmp_path / "some", {"a": bad, "b": ["sr"], "c": ["sr"]})
+    report = scored(tmp_path, truth, some, "two")
+    assert [exit_code(report, most) for most in (0.3, 0.34, 1.0)] == [ExitCode.TOO_MANY_FAILED, *[ExitCode.DONE] * 2]
+    gated = scored(tmp_path, truth, some, "three", gate=["miou >= 1"])
+    assert exit_code(gated, 0.3) == ExitCode.GATE_MISSED
 
 
 def test_agreement_of_two_models_wears_no_words_of_truth(tmp_path: Path) -> None:
