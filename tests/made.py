@@ -18,6 +18,7 @@ from segjobs.evaluation.report_types import Report
 from segjobs.evaluation.score_range import publish_range
 from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.jobs.evaluate.job import evaluate
+from segjobs.labels.coco import masks_of, read_coco, without_crowds
 from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
@@ -47,11 +48,36 @@ def manifest(
     change: Any = None,
 ) -> str:
     """Write a finished manifest, its images cut into parts before the given positions."""
-    storage, uri = Storage(), str(uri)
-    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
     rows = [row_of(name, picture, categories) for name, picture in sorted(pictures.items())]
     if change:
         change(rows)
+    return finished(uri, rows, categories, cut=cut, task=task)
+
+
+def coco_truth(uri: str | Path, document: dict[str, Any], **settings: Any) -> str:
+    """The manifest that ``prepare labels.format=coco`` makes of a COCO JSON."""
+    index = read_coco(json.dumps(document).encode())
+    if settings.get("crowds") == "as_objects":
+        index = without_crowds(index)
+    rows = [
+        ok_row(
+            FileInfo(f"/d/{name}", name, 1, 1, ""),
+            Author("run"),
+            sha256="00",
+            size_hw=image.size_hw or (1, 1),
+            segments=masks_of(image, image.size_hw or (1, 1), index.categories).segments,
+        )
+        for name, image in sorted(index.images.items())
+    ]
+    return finished(uri, rows, index.categories, task="instance")
+
+
+def finished(
+    uri: str | Path, rows: list[dict[str, Any]], categories: Sequence[Category], *, cut: Sequence[int] = (), task: Task
+) -> str:
+    """Write a finished manifest of rows."""
+    storage, uri = Storage(), str(uri)
+    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
     bounds = [0, *cut, len(rows)]
     receipts = []
     for number, (start, stop) in enumerate(pairwise(bounds)):

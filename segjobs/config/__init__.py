@@ -6,6 +6,7 @@ files cannot drift apart.
 
 from segjobs.config.bench import BenchConfig
 from segjobs.config.demo import DemoConfig
+from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
     BootstrapConfig,
     BoundaryConfig,
@@ -86,7 +87,9 @@ __all__ = [
     "check_uri",
     "describe_keys",
     "digest",
+    "effective",
     "iter_fields",
+    "later",
     "load_config",
     "make_config",
     "nearest",

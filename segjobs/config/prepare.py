@@ -45,6 +45,7 @@ _FORMATS = {
     "pattern": _FILES,
     "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
     "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
+    "crowds": ("coco",),
 }
 """Keys that mean something to these values of ``format`` only."""
 
@@ -154,6 +155,11 @@ class LabelsConfig(Section):
     missing: Literal["fail", "empty", "skip"] = Field(
         default="fail",
         description="an image without label: fails (NOT_FOUND), holds no object (empty; instance labels only), or is left out of the manifest (skip; counted)",
+    )
+
+    crowds: Literal["as_regions", "as_objects"] = Field(
+        default="as_regions",
+        description="coco: what iscrowd=1 says: as_regions of uncounted objects, never scored, or nothing (as_objects: CVAT's brush marks every object)",
     )
 
     @field_validator(*_FORMATS)

@@ -9,13 +9,14 @@ beside it from the start and says what the counts are of.
 
 import json
 from collections.abc import Collection
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -107,11 +108,13 @@ class ScoredRun(_Part):
 
 
 class CountSettings(_Part):
-    """The settings that change the counts themselves. ``disputes``: least score and least pixels."""
+    """What changes the counts themselves. ``disputes``: least score and least pixels; ``rules``: by which images are
+    counted, which a release may change."""
 
     boundary: BoundaryConfig
     rename: dict[str, str | None]
     disputes: tuple[float, int]
+    rules: int = 1
 
 
 class Inputs(_Part):
@@ -137,7 +140,8 @@ class ScoredDigests(_Part):
 
 
 class Identity(_Part):
-    """What a report is of: equal values, equal report. ``slices``: digest of the joined table."""
+    """What a report is of: equal values, equal report. ``slices``: digest of the joined table; ``agreement``: without
+    truth; ``settings``: every other key that can change a figure (``config/effects.py``), by dotted name."""
 
     version: int
     scored: tuple[ScoredDigests, ...]
@@ -149,6 +153,13 @@ class Identity(_Part):
     gate: tuple[str, ...]
     bootstrap: BootstrapConfig
     disputes: DisputesConfig
+    agreement: bool = False
+    settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+
+    def by_key(self) -> dict[str, Any]:
+        """Every value by a name for people: that of its key where it has one."""
+        named = self.model_dump()
+        return {**named.pop("settings"), **named}
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -317,6 +328,16 @@ class RuleVerdict(_Part):
     message: str
 
 
+class Failure(_Part):
+    """Predictions (``failed``) or truth (``no_truth``) of ``images`` that could not be had for one reason."""
+
+    status: Literal["failed", "no_truth"]
+    code: str
+    images: int
+    image_id: str
+    message: str
+
+
 class Segmentation(_Part):
     """COCO RLE; ``size`` is h, w."""
 
@@ -340,7 +361,8 @@ class Dispute(_Part):
 
 
 class Report(_Part):
-    """One evaluation. ``agreement``: without truth, a baseline's masks are in its place."""
+    """One evaluation. ``agreement``: without truth, a baseline's masks are in its place. ``notes``: what a reader of
+    the scores has to know besides. Where no image was scored, every figure is null."""
 
     schema_version: Literal[2] = Field(alias="schema")
     version: str
@@ -365,6 +387,8 @@ class Report(_Part):
     gate: tuple[RuleVerdict, ...]
     disputes: tuple[Dispute, ...]
     identity: Identity
+    failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps(self.model_dump(by_alias=True), ensure_ascii=False).encode()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segjobs.errors import ItemError, ManifestError
-from segjobs.evaluation.pairing import UNION_COUNTS, Pairing, ScoredSide
+from segjobs.evaluation.pairing import STATED, UNION_COUNTS, Pairing, ScoredSide
 from segjobs.manifest.coco_api import Rle, area, intersection, mask_ious, union
 from segjobs.manifest.rle import label_runs
 from segjobs.manifest.rows import segments_of
@@ -32,8 +32,9 @@ def foreign_row(text: str, truth: dict[str, Any] | None, pairing: Pairing) -> di
         return row
     size_hw = (truth["height"], truth["width"])
     try:
-        found = [segment.to_row() for segment in pairing.predictions.foreign(text, size_hw)]
-        return {**row, "height": size_hw[0], "width": size_hw[1], "segments": found}
+        found = pairing.predictions.foreign(text, size_hw)
+        segments = [segment.to_row() for segment in found.segments]
+        return {**row, "height": size_hw[0], "width": size_hw[1], "segments": segments, "number": found.number}
     except ItemError as error:
         return {**row, "status": "failed", "error": {"code": error.code, "message": error.message}}
 
@@ -63,7 +64,8 @@ def score_image(
     else:
         try:
             counts = _pair_counts(truth, predicted, size_hw, pairing)
-            return {**row, "status": status, "confidence": predicted["confidence"], **counts}
+            about = {"status": status, "confidence": predicted["confidence"], "number": predicted.get("number")}
+            return {**row, **about, **counts}
         except ManifestError as error:
             status, message = "failed", f"LABEL_VALUE: {error}"
     # Where it was the truth that made no sense, it does so again, and that stops the job.
@@ -81,7 +83,9 @@ def _pair_counts(
     right = _segments(truth, pairing.truth, size_hw, pairing)
     found = _segments(predicted, pairing.predictions, size_hw, pairing)
     counts = _counts(right, found, size_hw, pairing)
-    if pairing.overlapping:
+    if not pairing.has_masks:
+        disputes = []
+    elif pairing.overlapping:
         disputes = sorted(_object_disputes(right, found, pairing), key=lambda one: -one["pixels"])[:_DISPUTES]
     else:
         disputes = list(_pixel_disputes(right, found, counts["confusion"], pairing))
@@ -90,7 +94,7 @@ def _pair_counts(
 
 def _segments(row: dict[str, Any], side: ScoredSide, size_hw: tuple[int, int], pairing: Pairing) -> list[Segment]:
     """The row's segments under the truth's category ids, those of a class of the evaluation. Raises ManifestError."""
-    segments, ids = segments_of(row), pairing.ids
+    segments, ids = segments_of(row, empty=True), pairing.ids
     check_known(segments, side.index)
     for segment in segments:
         if pairing.overlapping:  # pycocotools takes whatever the runs say; label_runs looks for itself
@@ -105,7 +109,9 @@ def _counts(
     truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], pairing: Pairing
 ) -> dict[str, Any]:
     """All counts of one image; without a prediction, nothing is predicted anywhere. Raises ManifestError."""
-    counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
+    counts: dict[str, Any] = {}
+    if pairing.has_masks:
+        counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
     numbers = [Counter(segment.category_id for segment in side) for side in (truth, predicted)]
     counts["objects"] = [
         {"category_id": category_id, "truth": numbers[0][category_id], "predicted": numbers[1][category_id]}
@@ -115,8 +121,13 @@ def _counts(
         uncovered = "background" if pairing.truth.task == "instance" else "void"
         counts["panoptic"] = match_segments(truth, predicted, size_hw, uncovered=uncovered)
     if pairing.has_detections:
-        counts["mask_matches"] = match_image(truth, predicted, kind="mask")
-        counts["box_matches"] = match_image(truth, predicted, kind="box")
+        for kind in pairing.kinds:
+            counts[f"{kind}_matches"] = match_image(truth, predicted, kind=kind)
+        stated = (
+            sum(segment.stated_area is not None for segment in truth),
+            *(sum(segment.stated_bbox is not None for segment in side) for side in (truth, predicted)),
+        )
+        counts["stated"] = dict(zip(STATED, stated, strict=True))
     return counts
 
 

@@ -48,7 +48,8 @@ def read_scores(
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ManifestError(f"{where}: not there; run the command of its evaluation again") from error
     table = open_table(data, where, mend=MEND, columns=columns)
-    mark = (table.schema.metadata or {}).get(OF_KEY)
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    mark = metadata.get(OF_KEY)
     if mark is not None and mark != part_of(digest, number):
         raise ManifestError(f"{where} holds scores of other manifests or settings than {inputs_uri(uri)}; {MEND}")
     return table

@@ -3,16 +3,18 @@
     bytes → read_coco → CocoIndex → match_images → which entry belongs to which image
     an entry + the image's size → masks_of → one segment per object
 
-``bbox`` and ``area`` are computed from the rasterised mask, the truth that is scored, and not copied:
-COCO's own ``area`` is the polygon's, which differs by up to a fifth on small objects.
+A segment's ``bbox`` and ``area`` are the rasterised mask's. What the JSON says of either is kept beside them
+(``stated_bbox``, ``stated_area``), since pycocotools scores by it: its ``area`` is the polygon's, which differs by up
+to a fifth on small objects.
 
 | in the JSON | becomes |
 |---|---|
 | polygons of several parts | their union: a part inside another changes nothing (a hole needs RLE) |
 | a polygon part of fewer than three points | nothing: it has no inside (pycocotools reads four numbers as a box) |
 | an annotation without any mask (no ``segmentation``, or an empty one) | no segment; listed in ``without_mask`` |
-| a mask that covers no pixel (thinner than the raster) | no segment |
+| a mask that covers no pixel (thinner than the raster) | no segment; with a ``bbox`` one of area 0, for scores alone |
 | counts as a list or a string, crowd or not | the same mask |
+| ``iscrowd`` | a crowd region; with ``labels.crowds=as_objects`` an object like others (CVAT's brush marks all) |
 | an image without annotations | zero segments: nothing is in it |
 | an annotation of an image that is not listed | nothing; listed in ``orphans`` |
 | an image that is listed more than once | one image, with the objects of all its entries; listed in ``listed_twice`` |
@@ -49,22 +51,27 @@ from segjobs.labels.json_text import flag, parse_json
 from segjobs.labels.match_files import FileMatches, match_paths
 from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
-from segjobs.manifest.rle import encode_polygons, from_uncompressed
+from segjobs.manifest.coco_api import Box
+from segjobs.manifest.rle import encode_polygons, encoded, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
+_LARGEST_NUMBER = 1e15  # of pixels: a double holds what is smaller, and NaN is not
 
 
 @dataclass(frozen=True, slots=True)
 class CocoAnnotation:
-    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON."""
+    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON, whose
+    ``bbox`` and ``area`` are null where it has none."""
 
     id: Any
     category_id: int
     iscrowd: bool
     segmentation: Any
+    bbox: Any = None
+    area: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +138,15 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
         elif not entry.get("segmentation"):
             without_mask.append(annotation_id)
         else:
-            crowd = _crowd(name, position, entry)
             by_image[str(entry["image_id"])].append(
-                CocoAnnotation(annotation_id, entry["category_id"], crowd, entry["segmentation"])
+                CocoAnnotation(
+                    annotation_id,
+                    entry["category_id"],
+                    _crowd(name, position, entry),
+                    entry["segmentation"],
+                    entry.get("bbox"),
+                    entry.get("area"),
+                )
             )
     found, listed_twice = _by_name(name, images.entries, by_image)
     return CocoIndex(
@@ -175,6 +188,15 @@ def _crowd(name: str, position: int, entry: dict[str, Any]) -> bool:
         raise ManifestError(f"{name}: annotations[{position}].iscrowd: {error}") from None
 
 
+def without_crowds(index: CocoIndex) -> CocoIndex:
+    """The file as if no annotation were a crowd region."""
+    images = {
+        name: replace(image, annotations=tuple(replace(one, iscrowd=False) for one in image.annotations))
+        for name, image in index.images.items()
+    }
+    return replace(index, images=images)
+
+
 def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
     """Match images (paths relative to their root) to the ``file_name`` of the JSON's entries.
 
@@ -214,14 +236,15 @@ def masks_of(
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
             continue
-        segment = _segment(annotation, category, size_hw)
-        if segment is None:
-            empty.append(annotation.id)
-        else:
+        segment = segment_of(annotation, category, size_hw)
+        if segment.area or segment.stated_bbox:
             segments.append(segment)
+        if not segment.area:
+            empty.append(annotation.id)
         if isinstance(annotation.segmentation, list) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
-    for check, ids in (("empty_masks", empty), ("outside_frame", cut)):
+    crowds = [annotation.id for annotation in image.annotations if annotation.iscrowd]
+    for check, ids in (("empty_masks", empty), ("outside_frame", cut), ("crowds", crowds)):
         if ids:
             findings += (Finding(check, len(ids), f"annotation {', '.join(first_few([str(one) for one in ids]))}"),)
     return Masks(segments, findings)
@@ -231,6 +254,8 @@ def coco_labels(request: LabelRequest) -> Labels:
     """Adapter of ``coco``: the text of an image is the JSON of its entry, so that no task holds the whole file."""
     data = read_whole(request.storage, request.config.uri)
     index = read_coco(data, name=request.config.uri)
+    if request.config.crowds == "as_objects":
+        index = without_crowds(index)
     matches = match_images(index, request.image_ids)
     names = [matches.label_of.get(image_id) for image_id in request.image_ids]
     images = index.images
@@ -256,11 +281,12 @@ def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ..
     return masks_of(image, size_hw, categories, policy)
 
 
-def _segment(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment | None:
-    """The object of an annotation; None where its mask covers no pixel."""
+def segment_of(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment:
+    """The object of an annotation, of area 0 where its mask covers no pixel. Raises as ``masks_of``."""
     try:
-        counts = _counts(annotation.segmentation, size_hw)
-        return Segment.from_counts(category, counts, size_hw, iscrowd=annotation.iscrowd)
+        code = encoded(_counts(annotation.segmentation, size_hw), size_hw)
+        segment = Segment.from_region(category, code, size_hw, iscrowd=annotation.iscrowd)
+        return replace(segment, stated_bbox=_stated_box(annotation.bbox), stated_area=_stated_area(annotation.area))
     except MaskSizeError as error:
         raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: {error}") from None
     except ManifestError as error:
@@ -278,6 +304,25 @@ def _counts(shape: Any, size_hw: tuple[int, int]) -> str:
         raise MaskSizeError(f"mask of size {size}, expected [h, w] = {list(size_hw)}, as the image has")
     counts = shape["counts"]
     return counts if isinstance(counts, str) else from_uncompressed(counts)
+
+
+def _stated_box(value: Any) -> Box | None:
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+        raise ManifestError(f"bbox {value!r}: expected four numbers, x, y, w, h")
+    x, y, w, h = map(float, value)
+    return x, y, w, h
+
+
+def _stated_area(value: Any) -> float | None:
+    if value is not None and not _is_number(value):
+        raise ManifestError(f"area {value!r}: expected a number of pixels")
+    return None if value is None else float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _is_degenerate(part: Any) -> bool:

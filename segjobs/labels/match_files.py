@@ -33,11 +33,14 @@ def match_paths(
     *,
     image_key: Callable[[str], str],
     label_key: Callable[[str], str],
+    named: tuple[str, str] = ("labels.uri", "label"),
 ) -> FileMatches:
     """Match images and labels whose keys (relative paths) are equal.
 
     If none are, by the keys with the folder ``images`` called ``labels`` (YOLO's layout); if none are still, by the
     keys' file names. A label whose key leads out of the root is met by its file name alone, if that is one image's.
+    ``named``: for messages, the config's key and what a label is called.
+
     Raises ConfigError where nothing matches, or where an image has two labels or a label two images.
     """
     keyed_images = [(image_key(image_id), image_id) for image_id in image_ids]
@@ -53,14 +56,15 @@ def match_paths(
     else:
         keyed_labels = _brought_home(keyed_images, keyed_labels)
     images, labels = _by_key(keyed_images), _by_key(keyed_labels)
+    where, what = named
     shared = [key for key in images if key in labels]
     if images and labels and not shared:
         raise ConfigError(
-            f"labels.uri: no label matches an image: {len(image_ids)} images such as {image_ids[0]!r}, "
-            f"{len(label_ids)} labels such as {label_ids[0]!r}; expected equal names without extension"
+            f"{where}: no {what} matches an image: {len(image_ids)} images such as {image_ids[0]!r}, "
+            f"{len(label_ids)} {what}s such as {label_ids[0]!r}; expected equal names without extension"
         )
     problems = [
-        f"labels.uri: image {_list(images[key])} matches label {_list(labels[key])}: expected one of each"
+        f"{where}: image {_list(images[key])} matches {what} {_list(labels[key])}: expected one of each"
         for key in shared
         if len(images[key]) > 1 or len(labels[key]) > 1
     ]
@@ -103,6 +107,7 @@ def match_labels(
     prefix: str = "",
     suffix: str = "",
     pattern: str | None = None,
+    named: tuple[str, str] = ("labels.uri", "label"),
 ) -> FileMatches:
     """Match images to label files by their path without extension, ``train/0001.jpg`` to ``train/0001.png``.
 
@@ -116,7 +121,8 @@ def match_labels(
     if label_ids and not labels:
         key, text, verb = ("suffix", suffix, "ends") if suffix else ("prefix", prefix, "begins")
         raise ConfigError(
-            f"labels.{key}: none of {len(label_ids)} files, such as {label_ids[0]!r}, {verb} with {text!r}"
+            f"{named[0].partition('.')[0]}.{key}: none of {len(label_ids)} files, such as {label_ids[0]!r}, "
+            f"{verb} with {text!r}"
         )
 
     def label_key(label_id: str) -> str:
@@ -124,7 +130,7 @@ def match_labels(
         return f"{folder}{slash}{name.removeprefix(prefix)}"
 
     if pattern is None:
-        return match_paths(image_ids, labels, image_key=image_stem, label_key=label_key)
+        return match_paths(image_ids, labels, image_key=image_stem, label_key=label_key, named=named)
     group = re.compile(pattern)
 
     def shared(key: str) -> str:
@@ -136,6 +142,7 @@ def match_labels(
         labels,
         image_key=lambda image_id: shared(image_stem(image_id)),
         label_key=lambda label_id: shared(label_key(label_id)),
+        named=named,
     )
 
 

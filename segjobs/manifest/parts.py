@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from segjobs.errors import ManifestError
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import RunInfo
-from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer
+from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
 from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json, sealed_table
 from segjobs.storage import Storage, join
 
@@ -223,7 +223,21 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
         raise ManifestError(f"{uri}: listed in run.json but not there: {_LOST}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
-    return open_table(data, uri, mend=_LOST, columns=columns)
+    return _with_later_fields(open_table(data, uri, mend=_LOST, columns=columns))
+
+
+def _with_later_fields(table: pa.Table) -> pa.Table:
+    """The table with null where an earlier release's segments lack a field."""
+    place = table.schema.get_field_index("segments")
+    if place < 0:
+        return table
+    field = table.schema.field(place)
+    there: pa.StructType = field.type.value_type
+    missing = [one for one in SEGMENT_TYPE if there.get_field_index(one.name) < 0]
+    if not missing:
+        return table
+    whole = pa.list_(field.type.value_field.with_type(pa.struct([*there, *missing])))
+    return table.cast(table.schema.set(place, field.with_type(whole)))
 
 
 def read_rows(storage: Storage, uri: str, *, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -169,6 +169,7 @@ def test_bare_names_that_are_not_unique_are_named():
 def test_polygon_becomes_a_row_with_area_and_box_of_its_raster():
     (row,) = segments(annotation([SQUARE]))
     assert row == Segment(7, "fig", 1.0, (1.0, 1.0, 2.0, 2.0), 4, False, (4, 5), row.counts)
+    assert (row.stated_bbox, row.stated_area) == (None, 99.0), "what the JSON says of it"
     assert row.mask().astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
 
 

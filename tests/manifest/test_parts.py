@@ -59,7 +59,7 @@ def test_a_part_is_plain_parquet_with_the_schema_and_the_footer() -> None:
     assert read.schema.equals(MANIFEST_SCHEMA)
     assert Footer.from_bytes(read.schema.metadata[FOOTER_KEY]) == FOOTER
     first, second = read.to_pylist()
-    assert first["segments"] == [SEGMENT.to_row()]
+    assert first["segments"] == [{**SEGMENT.to_row(), "stated_bbox": None, "stated_area": None}]
     assert (first["width"], first["height"], first["status"], first["error"]) == (2, 1, "ok", None)
     assert first["source"]["mtime"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
     assert second["error"] == {"code": "NOT_FOUND", "message": "no such file"}

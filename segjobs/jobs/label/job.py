@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from segjobs.config import LabelConfig, digest
+from segjobs.config import LabelConfig, digest, later
 from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
@@ -91,6 +91,7 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
+        **later(config, "storage.max_item_bytes"),
     }
 
 

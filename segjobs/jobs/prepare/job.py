@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segjobs.config import LabelsConfig, PrepareConfig, digest
+from segjobs.config import PrepareConfig, digest, later
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect
@@ -63,9 +63,13 @@ from segjobs.sources.decode import Frame, image_frame
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
-_LATER = ("frame", "divisor", "attribute", "prefix", "pattern", "ignore")
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
+_LATER = (
+    *("labels.frame", "labels.divisor", "labels.attribute", "labels.prefix", "labels.pattern", "labels.ignore"),
+    *("labels.crowds", "storage.max_item_bytes"),
+)
+"""Keys of an identity that joined it when runs had been made without them."""
 
 
 def prepare(
@@ -183,14 +187,16 @@ def _splits(config: PrepareConfig, storage: Storage, image_ids: Sequence[str]):
 
 def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     table = class_map(labels.categories, config.classes, labels.task)
+    labels_keys = config.labels.model_dump(exclude={"ignore_uri"})  # whose files are in the labels' digest
     identity = {
         "labels": {
-            **_labels_identity(config),
+            **{key: value for key, value in labels_keys.items() if f"labels.{key}" not in _LATER},
             **dict.fromkeys(("uri", "masks", "class_file")),
             "digest": labels.digest,
         },
         "classes": config.classes,
         "decode": config.decode.model_dump(),
+        **later(config, *_LATER),
     }
     categories = table.categories if table else labels.categories
     return Job(
@@ -204,12 +210,6 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         partial(shard_tally, sheet_images=config.contact_sheet),
         grace_s=config.compute.grace_s,
     )
-
-
-def _labels_identity(config: PrepareConfig) -> dict[str, Any]:
-    """Keys that came after 0.1 are left out while they change nothing, so that earlier runs stay the same runs."""
-    values, defaults = config.labels.model_dump(exclude={"ignore_uri"}), LabelsConfig.model_fields  # in the digest
-    return {key: value for key, value in values.items() if key not in _LATER or value != defaults[key].default}
 
 
 def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:

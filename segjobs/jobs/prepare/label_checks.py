@@ -272,7 +272,7 @@ def print_found(storage: Storage, uri: str) -> None:
             f"sizes: width {sides[0]}, height {sides[1]}; "
             f"{totals['images']['without_segments']} images without a segment"
         )
-    for line in _left_out(totals):
+    for line in _remarks(totals):
         say(line)
     Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110).print(_class_table(totals))
 
@@ -287,9 +287,15 @@ def print_checks(checks: dict[str, Any]) -> None:
             console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}", markup=False)
 
 
-def _left_out(totals: dict[str, Any]) -> Iterable[str]:
+def _remarks(totals: dict[str, Any]) -> Iterable[str]:
     if totals["unlabelled_px"]:
         yield f"unlabelled: {totals['unlabelled_px'] / totals['pixels']:.1%} of the pixels"
+    crowds = sum(entry["crowds"] for entry in totals["classes"])
+    if crowds and crowds == totals["objects"]:
+        yield (
+            f"every object is a crowd region ({crowds}), which no score counts; if they are objects (CVAT marks all "
+            "that was drawn with its brush), labels.crowds=as_objects takes them as such"
+        )
     if totals["left_out"]:
         yield "left out: " + ", ".join(f"{count} {check}" for check, count in totals["left_out"].items())
 

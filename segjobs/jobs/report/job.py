@@ -8,12 +8,13 @@ the driver never holds a mask or a photograph.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
-from segjobs.config import ReportConfig, digest
+from segjobs.config import ReportConfig, digest, later
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
@@ -133,7 +134,8 @@ def _parts_digest(run: Run) -> str:
 
 
 def _settings(config: ReportConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    own = config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    return {**own, **later(config, "storage.max_item_bytes")}
 
 
 def _side(name: str, run: Run) -> ManifestSummary:
@@ -217,7 +219,7 @@ def _title(sources: Sources) -> str:
     return side.model or side.uri
 
 
-def _categories(sources: Sources) -> tuple[tuple[Category, ...], dict[int, int], Task]:
+def _categories(sources: Sources) -> tuple[tuple[Category, ...], Mapping[int, int | None], Task]:
     """The classes of the page, predicted id → id among them, and the task."""
     predicted = footer_of(sources.predictions).categories if sources.predictions else ()
     if sources.report is None:

@@ -60,7 +60,7 @@ class Drawing:
     truth: Run | None
     predictions: Run | None
     categories: tuple[Category, ...]
-    mapping: Mapping[int, int]
+    mapping: Mapping[int, int | None]
     task: Task
     thumb_px: int
     max_pixels: int

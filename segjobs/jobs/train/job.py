@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from segjobs import __version__
-from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
+from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest, later
 from segjobs.errors import ClusterError, ConfigError, ConflictError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
 from segjobs.jobs.engine.progress import Progress, clock
@@ -124,6 +124,7 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
         },
         **{key: dumped[key] for key in ("classes", "augment", "loss", "optimiser", "schedule", "seed")},
         "precision": config.compute.precision,
+        **later(config, "decode.max_pixels", "storage.max_item_bytes", "model.licence"),
     }
     if step_size is not None:
         identity["step_size"] = step_size

@@ -180,7 +180,10 @@ def test_results_take_the_ids_of_the_file_they_are_scored_against(ray_session: N
     settings = {"ids_from": str(small / "truth.json"), "max_failed_fraction": 1.0}
     assert export(config_of(small, "coco_results", **settings)).exit_code == ExitCode.DONE
     results = json.loads((small / "coco_results/results.json").read_text())
-    assert [(r["image_id"], r["category_id"], r["bbox"], r["score"]) for r in results] == [(900, 2, [0, 0, 2, 2], 0.75)]
+    assert [(r["image_id"], r["category_id"], r["score"]) for r in results] == [(900, 2, 0.75)]
+    assert "bbox" not in results[0], "pycocotools would take its area for the mask's"
+    boxes = json.loads((small / "coco_results/boxes.json").read_text())
+    assert boxes == [{"image_id": 900, "category_id": 2, "bbox": [0, 0, 2, 2], "score": 0.75}]
     report = report_of(small, "coco_results")
     assert report["failures"] == {"NOT_FOUND": 2, "TRUNCATED": 1}
     assert report["examples"]["NOT_FOUND"][0] == "a.jpg"
@@ -252,7 +255,7 @@ def test_coco_survives_as_instances(
             own = truth[entry["file_name"]]
             for annotation, segment in zip(theirs.imgToAnns[entry["id"]], own, strict=True):
                 assert np.array_equal(theirs.annToMask(annotation), coco_mask.decode(segment.segmentation))
-                assert (annotation["area"], annotation["iscrowd"]) == (segment.area, segment.iscrowd)
+                assert (annotation["area"], annotation["iscrowd"]) == (segment.stated_area, segment.iscrowd)
                 masks += 1
         assert masks == count
     # Detections that are the truth itself are perfect, whatever the crowds.
