@@ -100,7 +100,7 @@ def pages(data: bytes) -> int:
 
 
 def layout(data: bytes) -> str | None:
-    """What the first page stores, "5 bands of 8 bits, unsigned whole numbers, …"; None where that is damaged or empty."""
+    """What the first page stores, "5 bands of 8 bits, …"; None where that is damaged or empty."""
     first = next(directories(data), None)
     if first is None or not first.complete or not {WIDTH, HEIGHT, PHOTOMETRIC} <= first.tags.keys():
         return None
