@@ -1,6 +1,5 @@
 """What an evaluation opens: its entries and where their scores are, and every problem of the config at once."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from segjobs.config import EvaluateConfig
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.evaluation.entries import Evaluation, open_evaluation
 from segjobs.evaluation.scored_parts import inputs_uri
+from segjobs.manifest.seal import open_json, sealed_json
 from segjobs.storage import Storage
 from tests.made import manifest, scored
 
@@ -44,7 +44,7 @@ def test_an_earlier_evaluation_is_a_baseline_as_it_is(tmp_path: Path, sides: tup
     assert evaluation.entries[1].uri == str(tmp_path / "earlier")
     assert evaluation.entries[1].inputs.predictions.uri == predicted
     path = tmp_path / "earlier" / "scores.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "part": 1}))
+    path.write_bytes(sealed_json({**open_json(path.read_bytes(), "scores.json", mend=""), "part": 1}))
     with pytest.raises(ManifestError, match=r"earlier/scores\.json: part: unknown field"):
         opened(tmp_path, truth, truth, baseline={"uri": str(tmp_path / "earlier")})
 

@@ -95,7 +95,8 @@ def contents(storage: Storage, uri: str) -> dict[str, Any]:
     found: dict[str, Any] = {file.path: storage.read(file.uri) for file in storage.walk(uri)}
     if "run.json" in found:
         found["run.json"] = json.loads(found["run.json"])
-        del found["run.json"]["finished"], found["run.json"]["timings"]
+        for key in ("finished", "timings", "segjobs_seal"):
+            del found["run.json"][key]
     return found
 
 

@@ -55,7 +55,7 @@ def test_what_failed_is_labelled_and_what_was_good_is_taken(failed: Path) -> Non
     runs = [open_run(STORAGE, str(failed / name)).info for name in ("first", "second")]
     assert runs[1].identity["redo"] == {"run_id": runs[0].run_id, "codes": ["MODEL_ERROR"]}
     assert {row["run_id"] for row in read_rows(STORAGE, str(failed / "second"))} == {runs[1].run_id}
-    assert label_in_process(config_of(failed, "second", redo=redo)).complete_before
+    assert label_in_process(config_of(failed, "second", redo=redo)).already_done == 8
 
 
 def test_what_changed_or_came_since_is_labelled_too(failed: Path) -> None:

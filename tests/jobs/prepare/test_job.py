@@ -238,6 +238,7 @@ def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "check images_without_label: 1",
         "check labels_without_image: 1",
         "check size_mismatch: 1",
+        "check crowds: 1",
         "check without_mask: 1",
         "check orphans: 1",
         "check duplicate_images: 1",
