@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ from segjobs.manifest.parts import PartInfo, Run, footer_of, open_run, read_part
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
+from segjobs.narrow import is_list, is_object
 from segjobs.sources.decode import decode_label_png
 from segjobs.sources.read import read_file
 from segjobs.storage import Storage, join
@@ -180,14 +181,14 @@ def _open_coco_results(
     assert predictions.images is not None, "the config has it with this format"  # noqa: S101
     described = _json(storage, predictions.images, "predictions.images")
     index = read_coco(json.dumps({**described, "annotations": []}).encode(), name=predictions.images)
-    results: Any = _json(storage, predictions.uri, "predictions.uri")
-    if not isinstance(results, list):
+    results: object = _json(storage, predictions.uri, "predictions.uri")
+    if not is_list(results):
         raise ManifestError(f"{predictions.uri}: expected a JSON list of detections, as COCO results are")
-    by_image: dict[Any, list[Any]] = defaultdict(list)
-    for position, entry in enumerate(cast(list[Any], results)):
-        keys = set(cast(dict[str, Any], entry)) if isinstance(entry, dict) else set[str]()
+    by_image: dict[object, list[object]] = defaultdict(list)
+    for position, entry in enumerate(results):
+        keys = set(entry) if is_object(entry) else set[str]()
         missing = {"image_id", "category_id", "score", "segmentation"} - keys
-        if missing:
+        if missing or not is_object(entry):
             raise ManifestError(f"{predictions.uri}: entry {position} lacks {', '.join(sorted(missing))}")
         by_image[entry["image_id"]].append(entry)
     names = {entry["id"]: entry["file_name"] for entry in described["images"]}

@@ -26,7 +26,7 @@ from segjobs.manifest.run_info import RunInfo
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer
 from segjobs.storage import Storage, join
 
-_PARQUET_OPTIONS: dict[str, Any] = {
+_PARQUET_OPTIONS = {
     "compression": "zstd",
     "compression_level": 3,
     "use_dictionary": ["status", "run_id", "model", "segments.list.element.category"],

@@ -92,7 +92,9 @@ def gather(blocks: Iterable[ClassCounts], *, most_units: int = MOST_UNITS) -> Cl
     other as the images were. The total is the same; memory and the bootstrap's time stay bounded.
     Raises ValueError where there is no block, or where their classes or fields differ.
     """
-    whole, pending, waiting, images = None, [], 0, 0
+    whole: ClassCounts | None = None
+    pending: list[ClassCounts] = []
+    waiting = images = 0
     for block in blocks:
         unit = (block.unit + images) % most_units
         pending.append(ClassCounts(unit, block.category, block.values, block.units, block.classes))
