@@ -14,7 +14,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import ray
 from ray.data import DataContext
@@ -34,6 +34,7 @@ from segjobs.config import ClusterConfig, ComputeConfig
 from segjobs.errors import ClusterError, SegjobsError
 from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_calls import start_ray, total_resources
 from segjobs.jobs.engine.ray_private import lean_node
 
 DECODE_CPUS = 1.0
@@ -107,7 +108,7 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
     context.execution_no_progress_timeout_s = _SPOT_WAIT_S
     context.max_consecutive_actor_init_deaths = _INIT_DEATHS
-    have = ray.cluster_resources()
+    have = total_resources()
     return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
 
 
@@ -125,7 +126,7 @@ def _check_address(target: str) -> None:
     check_token(target)
 
 
-def start_local(**options: Any) -> None:
+def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
     begin = time.monotonic()
     try:
@@ -139,9 +140,9 @@ def start_local(**options: Any) -> None:
         ) from error
 
 
-def _init(target: str, **options: Any) -> None:
+def _init(target: str, **options: object) -> None:
     try:
-        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+        start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error
@@ -207,18 +208,19 @@ def own_error(error: BaseException) -> SegjobsError | None:
     """
     seen: set[int] = set()
     cluster: ClusterError | None = None
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
         # Ray's double of an error of ours is of its class too, with a remote traceback as its text.
-        if isinstance(error, SegjobsError) and not isinstance(error, RayError):
-            error.args = (str(error).partition(_RAY_ADVICE)[0],)
-            return error
-        line = next((line for kind, line in _SHORTAGES.items() if isinstance(error, kind)), None)
-        if isinstance(error, RayError) and (missing := _MISSING.search(str(error))):
+        if isinstance(found, SegjobsError) and not isinstance(found, RayError):
+            found.args = (str(found).partition(_RAY_ADVICE)[0],)
+            return found
+        line = next((line for kind, line in _SHORTAGES.items() if isinstance(found, kind)), None)
+        if isinstance(found, RayError) and (missing := _MISSING.search(str(found))):
             line = _not_installed(missing[1])
         if line:
             cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
+        found = getattr(found, "cause", None) or found.__cause__ or found.__context__
     return cluster
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import pyarrow as pa
 
@@ -19,7 +19,7 @@ from segjobs import __version__
 from segjobs.errors import ManifestError, StorageError
 from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.shards import STAGES, Job, publish, shards_of, verify
+from segjobs.jobs.engine.shards import STAGES, Job, Tally, publish, shards_of, verify
 from segjobs.jobs.engine.standing import differences, read_standing, unlike
 from segjobs.manifest.parts import (
     PartInfo,
@@ -45,13 +45,13 @@ class Summary:
     images: int = 0
     ok: int = 0
     segments: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter[str])
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     already_done: int = 0
     seconds: float = 0.0
     first_shard_s: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    start_seconds: dict[str, float] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
+    start_seconds: dict[str, float] = field(default_factory=dict[str, float])
     complete_before: bool = False
 
     @property
@@ -67,10 +67,19 @@ class Summary:
             self.examples[code] = min(example, self.examples.get(code, example))
 
 
+class PlanFacts(TypedDict):
+    """What the footer of plan.parquet says of the run."""
+
+    run_id: str
+    verb: str
+    identity: dict[str, object]
+    version: str
+
+
 class TallySink(Protocol):
     """What a job makes of its shards' tallies: files beside run.json, published before it."""
 
-    def add(self, shard: int, tally: dict[str, Any]) -> None:
+    def add(self, shard: int, tally: Tally) -> None:
         """Each shard's once, in any order, whether its part is new or an earlier attempt's."""
         ...
 
@@ -93,7 +102,7 @@ def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
         standing, metadata = read_plan(data)
     except pa.ArrowException as error:
         raise ManifestError(f"{_plan_uri(job.uri)} is damaged: {error}") from error
-    other = json.loads(metadata[FOOTER_KEY])
+    other: PlanFacts = json.loads(metadata[FOOTER_KEY])
     if other["run_id"] != job.run_id:
         found = f"{job.uri} holds another run ({other['run_id']})"
         raise unlike(found, list(_differences(job, standing, other)), "run")
@@ -179,7 +188,7 @@ def _plan_uri(uri: str) -> str:
 
 
 def _publish_plan(storage: Storage, job: Job) -> None:
-    about = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
+    about: PlanFacts = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
     data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
     crash_at("plan:before")
     new = storage.put_if_absent(_plan_uri(job.uri), data)
@@ -191,7 +200,7 @@ def _publish_plan(storage: Storage, job: Job) -> None:
         )
 
 
-def _differences(job: Job, standing: Plan, other: dict[str, Any]) -> Iterable[str]:
+def _differences(job: Job, standing: Plan, other: PlanFacts) -> Iterable[str]:
     """What is not the same, component by component, with an example each."""
     if other["verb"] != job.verb:
         yield f"it was made by {other['verb']}, not {job.verb}"

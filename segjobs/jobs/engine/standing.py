@@ -7,9 +7,9 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from segjobs.errors import ConflictError, ManifestError
+from segjobs.narrow import is_object
 from segjobs.storage import Storage
 
 
@@ -21,31 +21,31 @@ def read_standing(storage: Storage, uri: str) -> bytes | None:
         return None
 
 
-def read_standing_json(storage: Storage, uri: str) -> dict[str, Any] | None:
+def read_standing_json(storage: Storage, uri: str) -> dict[str, object] | None:
     """The JSON object at ``uri``; None where there is none. Raises ManifestError where it is damaged."""
     data = read_standing(storage, uri)
     if data is None:
         return None
     try:
-        standing = json.loads(data)
+        standing: object = json.loads(data)
     except ValueError as error:
         raise ManifestError(f"{uri} is damaged: {error}; choose a new output.uri") from error
-    if not isinstance(standing, dict):
+    if not is_object(standing):
         raise ManifestError(f"{uri} is damaged: expected a JSON object; choose a new output.uri")
     return standing
 
 
-def differing(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differing(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """The keys whose values are not the same, in order; a missing one is as good as null."""
     return [key for key in sorted({*standing, *wanted}) if standing.get(key) != wanted.get(key)]
 
 
-def differences(standing: Mapping[str, Any], wanted: Mapping[str, Any], *, deep: bool = False) -> list[str]:
+def differences(standing: Mapping[str, object], wanted: Mapping[str, object], *, deep: bool = False) -> list[str]:
     """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object."""
     found: list[str] = []
     for key in differing(standing, wanted):
         old, new = standing.get(key), wanted.get(key)
-        if deep and isinstance(old, dict) and isinstance(new, dict):
+        if deep and is_object(old) and is_object(new):
             found += (f"{key}.{line}" for line in differences(old, new, deep=True))
         else:
             found.append(f"{key} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}")
@@ -60,7 +60,7 @@ def unlike(found: str, lines: Sequence[str], new: str) -> ConflictError:
     )
 
 
-def check_names(found: str, standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_names(found: str, standing: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     """Raise ConflictError, with the names of what differs: for values that say nothing to a person."""
     if names := differing(standing, wanted):
         raise ConflictError(f"{found} other {', '.join(names)}: choose a new output.uri")

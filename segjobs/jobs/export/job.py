@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +35,7 @@ from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
 from segjobs.jobs.export.plan import adopt, image_ids_of, make_plan, make_setting, make_spans, numbering
-from segjobs.jobs.export.summary import ExportTally, dry_run_of, print_summary
+from segjobs.jobs.export.summary import ExportReport, ExportTally, dry_run_of, print_summary
 from segjobs.manifest.parts import footer_of, list_parts, open_run, part_uri
 from segjobs.results import DryRun, ExportResult
 from segjobs.storage import Storage, join
@@ -63,7 +63,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     for note in exporter.notes(setting):
         progress.note(f"export: {note}")
     plan = make_plan(config, run, setting, numbers)
-    report = adopt(storage, config.output.uri, plan)
+    report = cast("ExportReport | None", adopt(storage, config.output.uri, plan))
     spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:
@@ -81,8 +81,8 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
 
 
 def _run(
-    exporting: Exporting, spans: Sequence[Span], done: set[int], plan: dict[str, Any], progress: Progress
-) -> dict[str, Any]:
+    exporting: Exporting, spans: Sequence[Span], done: set[int], plan: dict[str, object], progress: Progress
+) -> ExportReport:
     began = time.monotonic()
     pending = [span for span in spans if span.index not in done]
     total = sum(span.part.rows for span in spans)
@@ -104,8 +104,7 @@ def _run(
             tally.add(rows)
             documents.add(rows)
         files = documents.publish()
-    report = {
-        **plan,
+    report: ExportReport = {
         "version": __version__,
         "source": exporting.run.uri,
         "task": exporting.setting.task,
@@ -118,7 +117,7 @@ def _run(
         "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
-    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), _json(report))
+    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), _json({**plan, **report}))
     return report
 
 
@@ -151,5 +150,5 @@ def _parts(exporting: Exporting, spans: Sequence[Span]) -> Iterator[pa.Table]:
             yield from threads.map(read, spans[start : start + _AHEAD])
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

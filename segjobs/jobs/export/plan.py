@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 import pyarrow as pa
 
@@ -101,7 +100,7 @@ def make_spans(run: Run, image_ids: Sequence[str], exporter: Exporter, numbers: 
     return spans
 
 
-def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[str, int] | None) -> dict[str, Any]:
+def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[str, int] | None) -> dict[str, object]:
     """What the export is of: the same plan gives the same files."""
     settings = config.model_dump(mode="json", include={"format", "categories", "components", *_own_settings(config)})
     if numbers is not None:
@@ -114,7 +113,7 @@ def _own_settings(config: ExportConfig) -> set[str]:
     return {config.format} & set(ExportConfig.model_fields)
 
 
-def adopt(storage: Storage, uri: str, plan: dict[str, Any]) -> dict[str, Any] | None:
+def adopt(storage: Storage, uri: str, plan: dict[str, object]) -> dict[str, object] | None:
     """The report of the same export where it is finished, else None. Raises ConflictError for anything else there."""
     standing = read_standing_json(storage, join(uri, "plan.json"))
     if standing is None:

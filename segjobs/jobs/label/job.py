@@ -22,7 +22,7 @@ from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Settings
 from segjobs.manifest.plan import Plan, make_plan
 from segjobs.manifest.rows import Author
-from segjobs.manifest.schema import Footer, ModelCard
+from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
 from segjobs.results import DryRun, RunResult
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage
@@ -88,12 +88,19 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
     }
-    about = {"label": card.label, "digest": card.digest, "weights": card.weights, "options": card.options}
+    facts = ModelFacts(
+        label=card.label,
+        digest=card.digest,
+        weights=card.weights,
+        options=card.options,
+        preprocessing=card.preprocessing,
+        licence=card.licence,
+    )
     footer = Footer(
         task=card.task,
         categories=card.categories,
         config_digest=digest(identity),
-        model={**about, "preprocessing": card.preprocessing, "licence": card.licence},
+        model=facts,
     )
     return Job(
         "label",

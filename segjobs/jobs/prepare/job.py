@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +42,7 @@ from segjobs.jobs.prepare.label_checks import (
     publish_splits,
     shard_tally,
 )
-from segjobs.labels.base import LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
+from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
@@ -258,12 +257,12 @@ def read_shard(
 ) -> pa.Table:
     """Task: planned items with their labels → manifest rows, with times and findings; each is shown at once."""
 
-    def shown(item: FileInfo, label: str | None) -> dict[str, Any]:
+    def shown(item: FileInfo, label: str | None) -> dict[str, object]:
         made = row(item, label)
         on_row(made)
         return made
 
-    def row(item: FileInfo, label: str | None) -> dict[str, Any]:
+    def row(item: FileInfo, label: str | None) -> dict[str, object]:
         start = time.perf_counter()
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
@@ -294,5 +293,5 @@ def _masks(item: FileInfo, label: str | None, size_hw: tuple[int, int], settings
     return remap(masks, settings.classes) if settings.classes else masks
 
 
-def _json(findings: Sequence[Any]) -> str:
+def _json(findings: Sequence[Finding]) -> str:
     return json.dumps([[one.check, one.count, one.detail] for one in findings], ensure_ascii=False)

@@ -10,7 +10,6 @@ the driver never holds a mask or a photograph.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 
@@ -36,7 +35,7 @@ class Sources:
     """What the page is made of. ``report`` is None for a manifest alone; a run is None where it cannot be opened."""
 
     storage: Storage
-    about: dict[str, Any]
+    about: dict[str, object]
     report: Report | None
     truth: Run | None
     predictions: Run | None
@@ -126,7 +125,7 @@ def _parts_digest(run: Run) -> str:
     return digest([part.sha256 for part in run.parts])
 
 
-def _settings(config: ReportConfig) -> dict[str, Any]:
+def _settings(config: ReportConfig) -> dict[str, object]:
     return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
 
 
@@ -138,7 +137,7 @@ def _side_without_run(name: str, uri: str, scored: ScoredRun) -> ManifestSummary
     return ManifestSummary(name, uri, scored.model, {"run_id": scored.run_id}, scored.parts_digest)
 
 
-def _standing_page(storage: Storage, uri: str, about: Mapping[str, Any]) -> bytes | None:
+def _standing_page(storage: Storage, uri: str, about: Mapping[str, object]) -> bytes | None:
     data = read_standing(storage, uri)
     if data is None:
         return None

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import ray
@@ -28,10 +28,12 @@ from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_err
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
-from segjobs.jobs.train.follow import follow, open_mailbox
+from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
-from segjobs.manifest.schema import Category
+from segjobs.manifest.schema import Category, ModelCard
+from segjobs.models.weights import Weights
+from segjobs.narrow import is_object
 from segjobs.results import TrainResult
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
 from segjobs.training.examples import ExampleSource
@@ -83,8 +85,8 @@ class Start:
     categories: list[Category]
     sources: list[ExampleSource]
     validation: ExampleSource | None
-    card: Any
-    weights: Any
+    card: ModelCard
+    weights: Weights
 
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
@@ -109,10 +111,10 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     return Start(categories, list(sources.values()), held, card, weights)
 
 
-def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, Any]:
+def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, object]:
     """What makes two trainings the same, as JSON. The number of workers does not, the images of a step do."""
     dumped = config.model_dump(mode="json")
-    identity = {
+    identity: dict[str, object] = {
         "data": [
             {**source.config.model_dump(include={"weight", "min_confidence", "min_score"}), **_origin(source.run)}
             for source in start.sources
@@ -137,19 +139,20 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
     return identity
 
 
-def _origin(run: Run) -> dict[str, Any]:
+def _origin(run: Run) -> dict[str, str]:
     """A manifest by its content."""
     return {"run_id": run.info.run_id, "parts": digest([part.sha256 for part in run.parts])[:16]}
 
 
-def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, Any]) -> None:
+def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, object]) -> None:
     """Raise ConflictError where another training stands at the output, with what differs."""
     plan = read_standing_json(storage, join(config.output.uri, PLAN))
     if plan is None:
         raise ConflictError(
             f"{config.output.uri} holds a model that no training of this project made there; choose a new output.uri"
         )
-    standing = plan["identity"]
+    standing = plan.get("identity")
+    assert is_object(standing), "train wrote it"  # noqa: S101
     if lines := differences(standing, {**standing, **identity}, deep=True):
         raise unlike(f"{config.output.uri} holds another training", lines, "one")
 
@@ -225,7 +228,7 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 def make_task(
-    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[Any, Progress]
+    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[MailboxHandle, Progress]
 ) -> "TrainTask":
     """Index the images and lay out the steps: all that a worker needs. ``tell``: whom workers and driver tell.
 
