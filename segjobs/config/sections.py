@@ -24,7 +24,7 @@ def _check_resize(text: str | None) -> str | None:
     return text
 
 
-def _check_pool(value: Any) -> str:
+def _check_pool(value: object) -> str:
     text = str(value)
     if not _POOL.fullmatch(text):
         raise ValueError("expected 'auto', a number such as 4, or a range such as '1-8'")

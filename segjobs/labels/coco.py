@@ -34,6 +34,7 @@ from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import encode_polygons, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
+from segjobs.narrow import is_list, is_object
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
@@ -43,10 +44,10 @@ _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
 class CocoAnnotation:
     """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON."""
 
-    id: Any
+    id: object
     category_id: int
     iscrowd: bool
-    segmentation: Any
+    segmentation: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class CocoIndex:
 
     categories: tuple[Category, ...]
     images: dict[str, CocoImage]
-    orphans: tuple[Any, ...] = ()
-    without_mask: tuple[Any, ...] = ()
+    orphans: tuple[object, ...] = ()
+    without_mask: tuple[object, ...] = ()
 
 
 def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
@@ -96,7 +97,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
     if too_large:
         raise ManifestError(f"{name}: category ids {', '.join(first_few(too_large))}: expected 0 to {_LARGEST_ID}")
 
-    by_image: dict[Any, list[CocoAnnotation]] = defaultdict(list)
+    by_image: dict[int | str, list[CocoAnnotation]] = defaultdict(list)
     known = {entry["id"] for entry in images.entries}
     orphans, without_mask = [], []
     for position, entry in enumerate(annotations.entries):
@@ -161,7 +162,9 @@ def masks_of(
     known = {category.id: category for category in categories}
     keys = [annotation.category_id for annotation in image.annotations]
     resolved, findings = resolve(keys, known, policy or Policy(), what="category ids")
-    segments, empty, cut = [], [], []
+    segments: list[Segment] = []
+    empty: list[object] = []
+    cut: list[object] = []
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
             continue
@@ -170,7 +173,7 @@ def masks_of(
             empty.append(annotation.id)
         else:
             segments.append(segment)
-        if isinstance(annotation.segmentation, list) and any(outside(p, size_hw) for p in annotation.segmentation):
+        if is_list(annotation.segmentation) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
     for check, ids in (("empty_masks", empty), ("outside_frame", cut)):
         if ids:
@@ -212,21 +215,21 @@ def _segment(annotation: CocoAnnotation, category: Category, size_hw: tuple[int,
         raise ItemError("LABEL_VALUE", f"annotation {annotation.id}: {error}") from None
 
 
-def _counts(shape: Any, size_hw: tuple[int, int]) -> str:
+def _counts(shape: object, size_hw: tuple[int, int]) -> str:
     """The counts string of a mask in any of COCO's three notations."""
-    if isinstance(shape, list):
+    if is_list(shape):
         return encode_polygons([part for part in shape if not _is_degenerate(part)], size_hw)
-    if not isinstance(shape, dict) or not isinstance(shape.get("counts"), list | str):
+    counts = shape.get("counts") if is_object(shape) else None
+    if not is_object(shape) or not (isinstance(counts, str) or is_list(counts)):
         raise ManifestError("expected a list of polygons, or size and counts")
     size = shape.get("size")
     if size != list(size_hw):
         raise MaskSizeError(f"mask of size {size}, expected [h, w] = {list(size_hw)}, as the image has")
-    counts = shape["counts"]
     return counts if isinstance(counts, str) else from_uncompressed(counts)
 
 
-def _is_degenerate(part: Any) -> bool:
-    return isinstance(part, list) and len(part) in (0, 2, 4)
+def _is_degenerate(part: object) -> bool:
+    return is_list(part) and len(part) in (0, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -236,12 +239,12 @@ class _Section:
     key: str
     entries: Any
 
-    def check(self, name: str, required: dict[str, Any], unique: Sequence[str]) -> None:
+    def check(self, name: str, required: dict[str, type | tuple[type, ...]], unique: Sequence[str]) -> None:
         """Raise ManifestError unless every entry has the required keys, of their types and unique."""
         if not isinstance(self.entries, list):
             raise ManifestError(f"{name}: no list {self.key!r}; expected a COCO instances file")
         problems = []
-        seen: dict[str, dict[Any, int]] = {key: {} for key in unique}
+        seen: dict[str, dict[object, int]] = {key: {} for key in unique}
         for position, entry in enumerate(self.entries):
             for key, kind in required.items():
                 value = entry.get(key) if isinstance(entry, dict) else None

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -44,12 +44,20 @@ from segjobs.storage import Storage
 from segjobs.text import first_few
 
 
+class SegmentInfo(TypedDict):
+    """What is read of an entry of ``segments_info``."""
+
+    id: int
+    category_id: int
+    iscrowd: bool
+
+
 @dataclass(frozen=True)
 class PanopticImage:
     """One entry of ``annotations``: its PNG's name and its ``segments_info``."""
 
     file_name: str
-    segments: tuple[dict[str, Any], ...]
+    segments: tuple[SegmentInfo, ...]
 
 
 def coco_panoptic_labels(request: LabelRequest) -> Labels:
@@ -127,8 +135,9 @@ def _category(position: int, entry: Mapping[str, Any]) -> Category:
     return Category(int(entry["id"]), str(entry["name"]), color, None if thing is None else bool(thing))
 
 
-def _segment(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: int(entry[key]) for key in ("id", "category_id")} | {"iscrowd": bool(entry.get("iscrowd", 0))}
+def _segment(entry: Mapping[str, Any]) -> SegmentInfo:
+    number, category_id = int(entry["id"]), int(entry["category_id"])
+    return {"id": number, "category_id": category_id, "iscrowd": bool(entry.get("iscrowd", 0))}
 
 
 def _read(
@@ -148,7 +157,7 @@ def _read(
 
 def masks_of(
     colors: np.ndarray,
-    entries: Sequence[Mapping[str, Any]],
+    entries: Sequence[SegmentInfo],
     categories: Sequence[Category],
     policy: Policy | None = None,
 ) -> Masks:

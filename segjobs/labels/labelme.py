@@ -30,7 +30,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -68,7 +67,7 @@ class Shape:
 
     number: int
     name: str
-    group: Any
+    group: object
     kind: str
     points: np.ndarray
     bitmap: str | None = None

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from segjobs.errors import ItemError
-from segjobs.models.base import Prediction, Segmenter
+from segjobs.models.base import Prediction, RawOutput, Segmenter
 
 _OF_THREAD = threading.local()
 _OVERTAKES = -1  # a stream's priority: its kernels go before those of the network's, on the default stream
@@ -22,7 +21,7 @@ _OVERTAKES = -1  # a stream's priority: its kernels go before those of the netwo
 class Computed:
     """Raw outputs of a batch as ``forward_in_halves`` gives them. A GPU may still be computing: ``wait`` first."""
 
-    outputs: list[Any | ItemError]
+    outputs: list[RawOutput | ItemError]
     done: torch.cuda.Event | None = None
 
     def wait(self) -> None:
@@ -56,7 +55,7 @@ def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
         yield
 
 
-def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[Any | ItemError]:
+def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[RawOutput | ItemError]:
     """``segmenter.forward``, halving the batch each time the device runs out of memory.
 
     Returns one raw output per tensor, in order; in place of one that does not fit even alone, ItemError GPU_OOM.

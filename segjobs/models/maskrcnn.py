@@ -29,33 +29,33 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
-from segjobs.manifest.schema import ModelCard
+from segjobs.manifest.schema import ModelCard, Options
 from segjobs.models import batching
 from segjobs.models.base import Instances, Prediction
 from segjobs.models.resize import to_tensor
 from segjobs.models.semantic import AUTOCAST
 
 
-def maskrcnn(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def maskrcnn(options: Options, num_classes: int) -> nn.Module:
     """``maskrcnn_resnet50_fpn`` with random weights; ``num_classes`` counts the background.
 
     ``frozen_norm``: batch norms are constants (``FrozenBatchNorm2d``, eps 0), as the published weights were
     trained; False learns them, for training from scratch.
     """
-    options = dict(options)
-    if not options.pop("frozen_norm"):
-        return maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, **options)
+    others = dict(options)
+    if not others.pop("frozen_norm"):
+        return maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, **others)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
     )
-    network = MaskRCNN(backbone, num_classes=num_classes, **options)
+    network = MaskRCNN(backbone, num_classes=num_classes, **others)
     for layer in network.modules():
         if isinstance(layer, FrozenBatchNorm2d):
             layer.eps = 0.0
     return network
 
 
-def maskrcnn_v2(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def maskrcnn_v2(options: Options, num_classes: int) -> nn.Module:
     """``maskrcnn_resnet50_fpn_v2`` with random weights; ``num_classes`` counts the background."""
     return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes, **options)
 
@@ -245,5 +245,7 @@ class InstanceSegmenter:
         }
 
 
-def _keep_size(image: torch.Tensor, target: dict[str, torch.Tensor] | None = None) -> tuple[torch.Tensor, Any]:
+def _keep_size(
+    image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
     return image, target

@@ -14,7 +14,6 @@ Boxes are those of the masks. The image's confidence is the mean over all pixels
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -122,7 +121,7 @@ def fill_void_holes(ids: np.ndarray) -> np.ndarray:
         return ids
     lowest = np.full(count, VOID, np.uint16)
     highest = np.zeros(count, np.uint16)
-    neighbours: tuple[tuple[Any, Any], ...] = (
+    neighbours = (
         (np.s_[1:], np.s_[:-1]),
         (np.s_[:-1], np.s_[1:]),
         (np.s_[:, 1:], np.s_[:, :-1]),
