@@ -74,7 +74,6 @@ TESTED_ELSEWHERE = {
     "jobs/bench/plain_script.py": _BY_VERB,
     "jobs/bench/runs.py": _BY_VERB,
     "jobs/demo/job.py": "test_wheel.py",
-    "jobs/engine/graceful_stop.py": "test_flow_resume.py stops jobs; engine/test_first_signal.py",
     "jobs/engine/guest.py": "test_api.py",
     "jobs/engine/ray_calls.py": "types of what every job calls",
     **{f"jobs/evaluate/{name}.py": _BY_VERB for name in ("console", "score")},

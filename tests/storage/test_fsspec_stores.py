@@ -207,7 +207,6 @@ def test_a_list_with_credentials_is_refused(tmp_path: Path) -> None:
         list(list_images(Storage(WEB), InputConfig(uri=str(tmp_path / "list.txt"))))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 def test_images_of_the_web_are_labelled(ray_session: None, site: Site, tmp_path: Path) -> None:
     from segjobs.jobs.label.job import label
 

@@ -16,8 +16,9 @@ import ray
 from ray.exceptions import RayError
 
 from segjobs.config import BenchConfig
-from segjobs.jobs.engine.cluster import Layout, own_error
+from segjobs.jobs.engine.cluster import Layout
 from segjobs.jobs.engine.ray_calls import Answer, Asked, end_actor
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.manifest.parts import part_bytes
 from segjobs.manifest.rows import Author, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer

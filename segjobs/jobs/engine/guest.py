@@ -4,7 +4,7 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ray.data import DataContext
+from segjobs.jobs.engine.ray_data import set_for_now
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def as_guest() -> Generator[None]:
     """
     logger = logging.getLogger("ray.data")
     level = logger.level
-    with DataContext.current(DataContext.get_current().copy()):
+    with set_for_now():
         try:
             yield
         finally:

@@ -1,15 +1,54 @@
-"""Tables through Ray Data as they are: a block for each one, a task for each block, rows as they come."""
+"""Tables through Ray Data as they are: a block for each one, a task for each block, rows as they come.
 
-from collections.abc import Callable, Sequence
+Whatever jobs set of Ray Data's, they set here: for a process, and for one dataset.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import ray
+from ray.data import DataContext, ExecutionOptions, ExecutionResources
 from ray.exceptions import RayError
 
-from segjobs.jobs.engine.cluster import own_error
 from segjobs.jobs.engine.executor import Actors, Rows, Work
 from segjobs.jobs.engine.ray_calls import Given, blocks_of, dataset_of_blocks, map_blocks_by
-from segjobs.jobs.engine.ray_private import map_batches
+from segjobs.jobs.engine.ray_errors import own_error
+from segjobs.jobs.engine.ray_private import ExecutionCallback, map_batches
+
+_SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
+_INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
+
+
+def settle() -> None:
+    """Set for this process what every job needs."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a shard stays one block from plan to part
+    context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
+    context.execution_no_progress_timeout_s = _SPOT_WAIT_S
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+
+
+@contextmanager
+def set_for_now() -> Generator[None]:
+    """While it is entered, settings are a copy of those before, which come back as they were."""
+    with DataContext.current(DataContext.get_current().copy()):
+        yield
+
+
+def keep_order(dataset: "ray.data.Dataset") -> None:
+    """Let its blocks come in their order."""
+    dataset.context.execution_options.preserve_order = True
+
+
+def read_ahead(dataset: "ray.data.Dataset", most_bytes: int, callback: type[ExecutionCallback]) -> None:
+    """Let its blocks come in their order, at most ``most_bytes`` of them ahead; ``callback``: is called meanwhile."""
+    context = dataset.context
+    ahead = ExecutionResources.for_limits(object_store_memory=most_bytes)
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, callback]
+    context.downstream_capacity_backpressure_ratio = None  # most_bytes are the bound
+    context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
 
 
 def dataset_of(blocks: Sequence[pa.Table]) -> "ray.data.Dataset":

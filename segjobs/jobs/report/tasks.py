@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.jobs.engine.executor import Rows, Work
-from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.jobs.engine.ray_data import dataset_of, keep_order, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
 from segjobs.manifest.rows import ManifestRow, segments_of, sha256_of
 from segjobs.manifest.schema import Category, Task
@@ -79,7 +79,7 @@ def _mapped(rows: Sequence[Mapping[str, str]], task: Work) -> Rows:
     if not rows:
         return
     dataset = dataset_of([pa.Table.from_pylist([dict(row)]) for row in rows])
-    dataset.context.execution_options.preserve_order = True
+    keep_order(dataset)
     yield from rows_of(map_blocks(dataset, task))
 
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ExecutionOptions, ExecutionResources
 from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
-from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.ray_data import read_ahead
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.ray_private import ExecutionCallback
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
@@ -118,10 +118,7 @@ class Feed:
         read = ReadSteps(self, rank, world, first_step)
         # Of one CPU, as the range's own tasks are: Ray Data then makes one task of both.
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
-        ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
-        data.context.custom_execution_callback_classes = [*data.context.custom_execution_callback_classes, Rest]
-        data.context.downstream_capacity_backpressure_ratio = None  # _READ_AHEAD_BYTES are the bound here
-        data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
+        read_ahead(data, _READ_AHEAD_BYTES, Rest)
         blocks = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED))
         for step in range(first_step, self.steps):
             try:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from segjobs.config import SourceConfig, nearest
 from segjobs.errors import ConfigError, ManifestError
-from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.schema import Category, Task

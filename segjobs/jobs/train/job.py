@@ -24,8 +24,9 @@ from rich.console import Console
 from segjobs import __version__
 from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
 from segjobs.errors import ClusterError, ConfigError, ConflictError
-from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
+from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect
 from segjobs.jobs.engine.progress import Progress, clock
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox

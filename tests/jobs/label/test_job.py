@@ -24,9 +24,6 @@ from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.label.job import label
 from tests.toy_model import NOT_FINITE, expected_ids
 
-# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
-
 TOY = "tests.toy_model:build"
 
 

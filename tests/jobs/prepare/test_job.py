@@ -20,9 +20,6 @@ from segjobs.manifest.rle import paint
 from segjobs.manifest.run_info import RunCounts
 from segjobs.storage import Storage
 
-# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
-
 
 def config_of(tmp_path: Path, images: Path | str, labels: dict[str, Any], **settings: Any) -> PrepareConfig:
     return PrepareConfig.model_validate(
