@@ -51,6 +51,7 @@ TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
 _STANDS_ON_VERBS = {"bench", "demo"}
+_PUBLIC_ALL_THE_SAME = ("_asdict", "_exit")  # of a NamedTuple, and os._exit
 _BY_VERB = "data that its verb's test_job.py checks end to end"
 _BY_FORMATS = "checked for every format by the folder's tests of formats and of the table"
 _BY_CONTRACT = "every model passes test_contract.py and test_parity.py"
@@ -196,6 +197,34 @@ def test_the_engine_knows_no_verb_and_verbs_know_no_other() -> None:
 def test_what_scores_and_what_learns_needs_no_ray(layer: str) -> None:
     for path in REPOSITORY.glob(f"segjobs/{layer}/*.py"):
         assert "ray" not in {name.partition(".")[0] for name in imports_of(path, for_types=True)}, path.name
+
+
+def private_names_of(path: Path) -> Iterator[str]:
+    """Names with a leading underscore that a file takes from elsewhere than its own classes."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if (
+            isinstance(node, ast.Attribute)
+            and re.fullmatch(r"_[^_]\w*", node.attr)
+            and node.attr not in _PUBLIC_ALL_THE_SAME
+        ):
+            if not isinstance(node.value, ast.Name) or node.value.id not in ("self", "cls"):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (name for name in f"{node.module}.{node.names[0].name}".split(".") if re.match(r"_[^_]", name))
+
+
+def test_private_names_of_libraries_are_gathered() -> None:
+    found = {
+        name: sorted({*private_names_of(path)} - {"_private", "_internal", "_raylet"})
+        for name, path in modules().items()
+    }
+    assert {name: names for name, names in found.items() if names} == {
+        "segjobs.config.interpolation": ["_resolvers"],  # OmegaConf's, which test_catalogue.py reads through
+    }
+    inside = [
+        name for name, path in modules().items() if {*private_names_of(path)} & {"_private", "_internal", "_raylet"}
+    ]
+    assert inside == ["segjobs.jobs.engine.ray_private"], "each of its names has a test in test_ray_private.py"
 
 
 def test_every_module_has_a_test_file_or_a_reason() -> None:

@@ -13,8 +13,9 @@ the longer side alone; ``HxW`` is exact; ``native`` resizes nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -187,17 +188,15 @@ class InstanceSegmenter:
         transform: Any = self.module.transform
         transform.image_mean = list(self.card.preprocessing["mean"])
         transform.image_std = list(self.card.preprocessing["std"])
-        if self._rule == "native":
-            transform.resize = _keep_size
-        elif "x" in self._rule:
+        # In training images are of the size that they were augmented to.
+        transform.resize = partial(_resize_in_use, transform, None if self._rule == "native" else transform.resize)
+        if "x" in self._rule:
             height, _, width = self._rule.partition("x")
             transform.fixed_size = (int(width), int(height))
-        else:
+        elif self._rule != "native":
             side, _, number = self._rule.partition(":")
             transform.min_size = (int(number),)
             transform.max_size = round(1333 * int(number) / 800) if side == "short" else int(number)
-        # torchvision's own switch, of train mode alone, for who resizes beforehand as augmentation.
-        transform._skip_resize = True
 
     def _scaled(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [image.to(self._device, non_blocking=True).float() / 255 for image in batch]
@@ -245,7 +244,15 @@ class InstanceSegmenter:
         }
 
 
-def _keep_size(
-    image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
-) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-    return image, target
+Sized = tuple[torch.Tensor, dict[str, torch.Tensor] | None]
+"""An image and its target."""
+
+
+def _resize_in_use(
+    transform: nn.Module,
+    resize: Callable[[torch.Tensor, dict[str, torch.Tensor] | None], Sized] | None,
+    image: torch.Tensor,
+    target: dict[str, torch.Tensor] | None = None,
+) -> Sized:
+    """torchvision's ``resize`` (None: none), but in training neither an image nor its target is resized."""
+    return (image, target) if resize is None or transform.training else resize(image, target)

@@ -222,7 +222,7 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
 def _cause(error: BaseException) -> BaseException | None:
     """The error of this project in what a worker raised."""
     for failure in getattr(error, "worker_failures", {}).values():
-        found = own_error(getattr(failure, "_base_exc", failure))
+        found = own_error(failure)
         if found:
             return found
     return own_error(error)
