@@ -1,11 +1,9 @@
-"""The keys of a config: what ``--help`` lists, and a config as YAML."""
+"""The keys of a config: what ``--help`` lists."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args, get_origin
 
-from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -60,17 +58,3 @@ def _type_name(annotation: object) -> str:
     if origin is not None:
         return " | ".join(_type_name(arg) for arg in get_args(annotation))
     return getattr(annotation, "__name__", str(annotation))
-
-
-def to_yaml(config: BaseModel) -> str:
-    """The resolved config as YAML that ``--config`` reads again."""
-    return OmegaConf.to_yaml(OmegaConf.create({key: _escape(one) for key, one in config.model_dump().items()}))
-
-
-def _escape(value: object) -> object:
-    """Texts that hold ``${`` as OmegaConf reads them literally: a backslash before it, and before each backslash there."""
-    if isinstance(value, dict):
-        return {key: _escape(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_escape(one) for one in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -59,7 +59,13 @@ FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed ima
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        strict=False,
+        defer_build=True,  # a class is built when it first checks something: `--help` lists keys only
+    )
 
 
 class JobConfig(Section):
