@@ -42,6 +42,7 @@ ItemCode = Literal[
     "GPU_OOM",
     "CRASHED",
     "TIMEOUT",
+    "MODEL_ERROR",
     "LABEL_SHAPE",
     "LABEL_VALUE",
 ]
@@ -56,6 +57,7 @@ ITEM_CODES: dict[ItemCode, str] = {
     "GPU_OOM": "does not fit on the GPU, even alone",
     "CRASHED": "killed each process that worked on it, or took the machine's memory",
     "TIMEOUT": "took longer to read than storage.deadline_s, or its worker hung on it",
+    "MODEL_ERROR": "made the model raise an error, or give what can be no mask of it",
     "LABEL_SHAPE": "has a label of another size",
     "LABEL_VALUE": "has a label with an unknown id, or a mask that makes no sense",
 }

@@ -11,16 +11,19 @@ import pyarrow as pa
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode, ItemError
-from segjobs.evaluation.entries import inputs_uri, open_evaluation
+from segjobs.evaluation.entries import open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.report_types import Report
 from segjobs.evaluation.score_range import publish_range
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.jobs.evaluate.job import evaluate
-from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.labels.coco import masks_of, read_coco, without_crowds
+from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
+from segjobs.manifest.seal import sealed_text
 from segjobs.storage import FileInfo, Storage
 from tests.manifests import info_of, segments_of
 
@@ -45,18 +48,47 @@ def manifest(
     change: Any = None,
 ) -> str:
     """Write a finished manifest, its images cut into parts before the given positions."""
-    storage, uri = Storage(), str(uri)
-    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
     rows = [row_of(name, picture, categories) for name, picture in sorted(pictures.items())]
     if change:
         change(rows)
+    return finished(uri, rows, categories, cut=cut, task=task)
+
+
+def coco_truth(uri: str | Path, document: dict[str, Any], **settings: Any) -> str:
+    """The manifest that ``prepare labels.format=coco`` makes of a COCO JSON."""
+    index = read_coco(json.dumps(document).encode())
+    if settings.get("crowds") == "as_objects":
+        index = without_crowds(index)
+    rows = [
+        ok_row(
+            FileInfo(f"/d/{name}", name, 1, 1, ""),
+            Author("run"),
+            sha256="00",
+            size_hw=image.size_hw or (1, 1),
+            segments=masks_of(image, image.size_hw or (1, 1), index.categories).segments,
+        )
+        for name, image in sorted(index.images.items())
+    ]
+    return finished(uri, rows, index.categories, task="instance")
+
+
+def finished(
+    uri: str | Path, rows: list[dict[str, Any]], categories: Sequence[Category], *, cut: Sequence[int] = (), task: Task
+) -> str:
+    """Write a finished manifest of rows."""
+    storage, uri = Storage(), str(uri)
+    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
     bounds = [0, *cut, len(rows)]
     receipts = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         if start < stop:
             part = pa.Table.from_pylist(rows[start:stop], schema=MANIFEST_SCHEMA)
             data, _ = publish_part(storage, uri, number, part_bytes(part, footer))
-            receipts.append(receipt_of(number, data, [row["image_id"] for row in rows[start:stop]]).part)
+            receipts.append(
+                receipt_of(
+                    part_uri(uri, number), data, [row["image_id"] for row in rows[start:stop]], run_id=rows[0]["run_id"]
+                ).part
+            )
     ok = sum(row["status"] == "ok" for row in rows)
     info = info_of(footer, RunCounts(len(rows), ok, len(rows) - ok, 0), run_id=Path(uri).name)
     write_run(storage, Run(uri, tuple(receipts), info))
@@ -92,7 +124,7 @@ def scored(folder: Path, truth: str | None, predicted: str, name: str = "scores"
     storage = Storage()
     evaluation = open_evaluation(_config(folder / name, truth, predicted, settings), storage)
     for entry in evaluation.entries:
-        storage.put_if_absent(inputs_uri(entry.uri), entry.inputs.to_json())
+        storage.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
         for number, span in enumerate(entry.spans):
             publish_range(number, span, entry.pairing, entry.uri)
     report = make_report(evaluation)

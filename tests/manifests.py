@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ItemError
-from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.plan import make_plan, write_plan
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items
@@ -72,7 +72,7 @@ def write_manifest(
             else:
                 made.append(ok_row(item, author, sha256="0" * 64, size_hw=size_hw, segments=row, confidence=0.5))
         data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(made, MANIFEST_SCHEMA), footer))
-        receipts.append(receipt_of(number, data, items["image_id"].to_pylist()))
+        receipts.append(receipt_of(part_uri(uri, number), data, items["image_id"].to_pylist(), run_id=author.run_id))
     failed = len(rows) - sum(receipt.ok for receipt in receipts)
     segments = sum(receipt.segments for receipt in receipts)
     info = info_of(footer, RunCounts(len(rows), len(rows) - failed, failed, segments), run_id=author.run_id)

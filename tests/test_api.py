@@ -67,6 +67,8 @@ def test_from_photos_to_a_page(
     assert DataContext.get_current().target_max_block_size == block_size, "and so do its settings"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_prepare_and_train_in_a_thread(ray_session: None, tmp_path: Path) -> None:
     """Signals reach the main thread only: a verb in another one does without."""
     for name in ("images", "labels"):

@@ -38,6 +38,7 @@ def test_bash_completes_verbs_keys_and_values() -> None:
         "input.uri=",
         "input.include=",
         "input.exclude=",
+        "input.skip_unreadable=",
         "input.limit=",
         "input.column=",
     ]

@@ -11,7 +11,7 @@ from segjobs.errors import ConflictError
 from segjobs.jobs.label.job import label
 from segjobs.jobs.train.job import train
 from tests.flow_process import flow, run_here
-from tests.trainings import scenes
+from tests.trainings import scenes, trainer_of
 
 # What is killed has a Ray of its own; the others share the session's.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400), pytest.mark.usefixtures("ray_session")]
@@ -47,10 +47,10 @@ def command(data: str, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(ray_session: None, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed training on one worker."""
+    """An undisturbed training, in this process."""
     output = tmp_path_factory.mktemp("whole") / "model"
-    result = train(load_config(TrainConfig, None, command(data, output)))
-    assert (result.exit_code, result.steps) == (0, STEPS)
+    trainer, _ = trainer_of(load_config(TrainConfig, None, command(data, output)))
+    trainer.run()
     return output
 
 

@@ -4,18 +4,20 @@ Red says the class (below 86 dark, below 172 mid, else bright), green the confid
 test knows the masks of every image that it draws. Blue of the first pixel is the image's number.
 
     TOY_SLEEP_S   seconds that each image takes, for tests that stop a run in the middle
+    TOY_FAILS     numbers of images that the network has an error at, such as 3,5: today, not the next time
     TOY_LOG       a folder: one line per image that went through ``forward``, its number, in a file per process
 
-``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that an actor appends to when it loads
-the model, so that it changes between the plan and the first read), ``poison`` (what the image of a number does to its
-process: ``{7: crash, 9: hang}``).
+``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that the first batch appends to, so
+that it changes between the plan and its reading), ``poison`` (what the image of a number does to its process:
+``{7: crash, 9: hang}``, or its answer, one of ``ANSWERS``).
 """
 
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,15 @@ from segjobs.manifest.schema import ModelCard, make_categories
 from segjobs.models.base import VOID, LabelMap, Prediction
 
 CATEGORIES = make_categories(["dark", "mid", "bright"])
+ANSWERS: dict[str, Callable[[LabelMap], Any]] = {
+    "transposed": lambda given: LabelMap(given.ids.T, given.confidence),
+    "smaller": lambda given: LabelMap(given.ids[1:], given.confidence),
+    "halves": lambda given: LabelMap(given.ids + np.float32(0.5), given.confidence),
+    "another class": lambda given: LabelMap(given.ids + np.uint16(3), given.confidence),
+    "no number": lambda given: LabelMap(given.ids, given.confidence * np.float32(np.nan)),
+    "a list": lambda given: given.ids.tolist(),
+}
+"""What the toy can be made to answer instead of a label map."""
 NOT_FINITE = 255
 """The number of an image for which the network answers NaN."""
 
@@ -34,7 +45,8 @@ class ToySegmenter:
 
     same_size_batches = True
 
-    def __init__(self, seed: int, poison: dict[int, str] | None = None) -> None:
+    def __init__(self, seed: int, spoil: str | None, poison: dict[int, str] | None) -> None:
+        self._spoil = spoil
         self._poison = {int(number): what for number, what in (poison or {}).items()}
         self.card = ModelCard("toy", "semantic", CATEGORIES, digest=f"{seed:064d}", weights="none")
         self.module = torch.nn.Identity()
@@ -43,6 +55,10 @@ class ToySegmenter:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if self._spoil:
+            with open(self._spoil, "ab") as file:
+                file.write(b"more")
+            self._spoil = None
         outputs = torch.stack(list(batch)).float()
         for output in outputs:
             number = int(output[2, 0, 0])
@@ -54,16 +70,19 @@ class ToySegmenter:
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self._poison.get(number) == "hang":
                 time.sleep(1000)
+            if self._poison.get(number) == "raise" or str(number) in os.environ.get("TOY_FAILS", "").split(","):
+                raise ValueError(f"the toy does not like {number}")
             if number == NOT_FINITE:
                 output[0] = torch.nan
         return list(outputs)
 
     def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
-        red, green, _ = output.numpy()
+        red, green, blue = output.numpy()
         if not np.isfinite(red).all():
             raise ItemError("NON_FINITE", "toy gave NaN")
         assert red.shape == size_hw
-        return LabelMap((red // 86).astype(np.uint16), green / np.float32(255))
+        answer = ANSWERS.get(self._poison.get(int(blue[0, 0]), ""), lambda given: given)
+        return answer(LabelMap((red // 86).astype(np.uint16), green / np.float32(255)))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         return [self.postprocess(self.forward([self.preprocess(image)])[0], image.shape[:2]) for image in images]
@@ -74,13 +93,7 @@ class ToySegmenter:
 
 def build(seed: int = 0, spoil: str | None = None, poison: dict[int, str] | None = None) -> ToySegmenter:
     """The factory that ``model.name`` names."""
-    if spoil:
-        import ray  # here: segjobs.jobs, which calls this, has set Ray's environment before
-
-        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            with open(spoil, "ab") as file:
-                file.write(b"more")
-    return ToySegmenter(seed, poison)
+    return ToySegmenter(seed, spoil, poison)
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from segjobs.config import TrainConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.train.job import Division, make_task, open_start
-from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, Task, make_categories
@@ -73,7 +73,9 @@ def scenes(
     for number, start in enumerate(range(0, count, 3)):
         part = rows[start : start + 3]
         data, _ = publish_part(storage, uri, number, part_bytes(pa.Table.from_pylist(part, MANIFEST_SCHEMA), footer))
-        receipts.append(receipt_of(number, data, [row["image_id"] for row in part]).part)
+        receipts.append(
+            receipt_of(part_uri(uri, number), data, [row["image_id"] for row in part], run_id=part[0]["run_id"]).part
+        )
     info = info_of(footer, RunCounts(count, count - len(broken), len(broken), 0))
     write_run(storage, Run(uri, tuple(receipts), info))
     return uri

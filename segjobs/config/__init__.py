@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segjobs.config.bench import BenchConfig
 from segjobs.config.demo import DemoConfig
+from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
     BootstrapConfig,
     BoundaryConfig,
@@ -19,7 +20,7 @@ from segjobs.config.evaluate import (
 )
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import describe_keys, iter_fields
-from segjobs.config.label import LabelConfig
+from segjobs.config.label import LabelConfig, RedoConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "PostprocessConfig",
     "PredictionsConfig",
     "PrepareConfig",
+    "RedoConfig",
     "ReportConfig",
     "S3Config",
     "ScheduleConfig",
@@ -90,7 +92,9 @@ __all__ = [
     "check_uri",
     "describe_keys",
     "digest",
+    "effective",
     "iter_fields",
+    "later",
     "load_config",
     "make_config",
     "nearest",

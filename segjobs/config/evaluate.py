@@ -1,5 +1,6 @@
 """``flows/evaluate.py``."""
 
+import re
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -10,6 +11,9 @@ from segjobs.config.uris import Uri
 
 _FORMATS = {"ids": ("png",), "void_ids": ("png",), "suffix": ("png",), "images": ("coco_results",)}
 """Keys of predictions that mean something to these values of ``format`` only."""
+
+COLUMN = "column:"
+"""What precedes the name of a column in ``bootstrap.group``."""
 
 
 class ManifestRef(Section):
@@ -71,6 +75,20 @@ class BootstrapConfig(Section):
     resamples: int = Field(default=2000, ge=0, le=100_000, description="resamples of the images; 0 gives no intervals")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of the intervals")
     seed: int = Field(default=0, ge=0, description="seed of the resamples")
+    group: str | None = Field(
+        default=None,
+        description="draw images together that belong together (frames of a video): 'folder', 'column:NAME' of slices.uri, or a regex on image_id whose first group (or match) is the key",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _check_group(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(COLUMN):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"no regular expression ({error}); expected one, 'folder' or 'column:NAME'") from None
+        return value
 
 
 class BoundaryConfig(Section):
@@ -110,7 +128,7 @@ class EvaluateConfig(JobConfig):
     )
     rename: dict[str, str | None] = Field(
         default_factory=dict,
-        description="class names of the predictions → the truth's, such as {person: pedestrian}; null: counts as not predicted",
+        description="class names of the predictions → the truth's, such as {person: pedestrian}; null: counts as not predicted; '*' stands for all that the truth does not have",
     )
     ignore_classes: list[str] = Field(
         default_factory=list,
@@ -121,12 +139,23 @@ class EvaluateConfig(JobConfig):
         description="rules that must hold, else exit code 4: 'miou >= 0.6', 'iou[person] >= 0.5', 'miou drop <= 0.01 with 95% confidence'",
     )
     slices: SlicesConfig = Field(default_factory=SlicesConfig)
-    bootstrap: BootstrapConfig = Field(default_factory=BootstrapConfig)
+    bootstrap: BootstrapConfig = Field(default_factory=BootstrapConfig, validate_default=True)
     boundary: BoundaryConfig = Field(default_factory=BoundaryConfig)
     disputes: DisputesConfig = Field(default_factory=DisputesConfig)
+    max_failed_fraction: float = Field(
+        default=1.0, ge=0, le=1, description="more failed predictions than this share of the images: exit code 3"
+    )
     max_pixels: int = Field(default=100_000_000, ge=1, description="png predictions: larger masks are refused")
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _check_column(cls, value: BootstrapConfig, info: ValidationInfo) -> BootstrapConfig:
+        of_table = value.group is not None and value.group.startswith(COLUMN)
+        if of_table and "slices" in info.data and info.data["slices"].uri is None:
+            raise contradiction("names a column of slices.uri, which is not given", key="bootstrap.group")
+        return value
 
     @field_validator("baseline")
     @classmethod

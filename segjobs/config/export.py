@@ -11,6 +11,7 @@ from segjobs.config.sections import (
     FailedFraction,
     JobConfig,
     OutputConfig,
+    Overwrite,
     Section,
     StorageConfig,
     one_of,
@@ -73,6 +74,7 @@ class ExportConfig(JobConfig):
         description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), label_studio, png (label maps), yolo (segmentation), or one that an installed package brings",
     )
     output: OutputConfig
+    overwrite: Overwrite = False
     categories: list[str] | None = Field(
         default=None, description="export these classes only, in this order; null takes all"
     )

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from segjobs.config.contradictions import CONTRADICTION
+from segjobs.config.cut_values import cut_from_file, cut_from_override
 from segjobs.config.interpolation import resolved
 from segjobs.config.keys import section_in, section_of
 from segjobs.errors import ConfigError
@@ -41,6 +43,10 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
             continue
         try:
             layers.append(OmegaConf.from_dotlist([text]))
+            key, _, value = text.partition("=")
+            if cut := cut_from_override(value):
+                whole = f"""{key}='"{value}"'"""
+                problems.append(f"command line: {text!r}: to YAML {cut!r} is a comment; quote the value: {whole}")
         except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
             detail = " ".join(str(error).split())
             problems.append(
@@ -82,6 +88,7 @@ def _read(path: str) -> Any:
     """A YAML file as OmegaConf's dict."""
     try:
         layer = OmegaConf.load(path)
+        cut = list(cut_from_file(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; `segjobs init VERB` prints a complete one") from None
     except RecursionError:
@@ -90,6 +97,9 @@ def _read(path: str) -> Any:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not OmegaConf.is_dict(layer):
         raise ConfigError(f"{path}: expected 'key: value' lines, found {type(layer).__name__}")
+    if cut:
+        problems = (f"{path}: {value!r} is followed by {rest!r}, a comment to YAML" for value, rest in cut)
+        raise ConfigError(*(f"{line}; quote the whole value, or write '# …'" for line in problems))
     return layer
 
 

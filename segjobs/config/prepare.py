@@ -1,8 +1,9 @@
 """``flows/prepare.py``."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import (
@@ -17,26 +18,49 @@ from segjobs.config.sections import (
     StorageConfig,
     one_of,
 )
-from segjobs.config.uris import Uri
+from segjobs.config.uris import Uri, check_allowed
 
-LABEL_FORMATS = ("png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme")
+LABEL_FORMATS = (
+    "png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme", "label_studio", "cvat",
+    "via", "kaggle",
+)  # fmt: skip
+_FILES = ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme")  # a file an image
+_DOCUMENTS = ("label_studio", "cvat", "via", "kaggle")
 
 _FORMATS = {
     "masks": ("coco_panoptic",),
-    "table": ("png", "rgb", "voc"),
-    "ids": ("png", "voc"),
+    "table": ("png", "rgb", "voc", "instance_ids"),
+    "ids": ("png", "voc", "instance_ids"),
+    "divisor": ("instance_ids",),
     "void_ids": ("png", "voc", "instance_ids"),
     "colors": ("rgb",),
     "void_colors": ("rgb",),
     "void_names": ("labelme",),
-    "background": ("labelme",),
+    "background": ("labelme", "coco", *_DOCUMENTS),
     "line_width_px": ("labelme",),
     "threshold": ("binary",),
-    "task": ("binary", "voc", "labelme"),
-    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
-    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme"),
+    "task": ("binary", "voc", "labelme", "coco", *_DOCUMENTS),
+    "attribute": ("via",),
+    "prefix": _FILES,
+    "pattern": _FILES,
+    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
+    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
+    "crowds": ("coco",),
 }
 """Keys that mean something to these values of ``format`` only."""
+
+
+def _check_pattern(text: str | None) -> str | None:
+    try:
+        groups = re.compile(text or "()").groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError("expected a regular expression with a group, such as (\\d+)_")
+    return text
+
+
+_SIZED = ("coco", "labelme", "cvat")  # formats whose files say the size of their images
 
 
 class LabelsConfig(Section):
@@ -44,19 +68,21 @@ class LabelsConfig(Section):
 
     format: Annotated[str, one_of(LABEL_FORMATS, "segjobs.labels")] = Field(
         examples=list(LABEL_FORMATS),
-        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), or one that an installed package brings",
+        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), label_studio (JSON), cvat (XML for images), via (JSON), kaggle (CSV of run lengths), or one that an installed package brings",
     )
-    uri: Uri = Field(description="folder of the labels, or the JSON file of coco and coco_panoptic")
+    uri: Uri = Field(
+        description="folder of the labels, or the file of coco, coco_panoptic, label_studio, cvat, via and kaggle"
+    )
     masks: Uri | None = Field(
         default=None, description="coco_panoptic: folder of the PNGs; null takes the JSON's name without .json"
     )
     task: Literal["semantic", "instance"] | None = Field(
         default=None,
-        description="binary, voc, labelme: read classes or objects; null takes semantic for binary and voc, instance for labelme",
+        description="read classes or objects; null takes semantic for binary and voc, instance for the others (coco: objects are painted to classes, larger ones under smaller ones)",
     )
     table: Literal["voc", "cityscapes_ids", "cityscapes_train_ids"] | None = Field(
         default=None,
-        description="png, rgb: a built-in class table (names, ids, colours, void) instead of the next keys",
+        description="png, rgb: a built-in class table (names, ids, colours, void) instead of the next keys; instance_ids: cityscapes_ids, for its instanceIds",
     )
     categories: list[str] | None = Field(
         default=None, description="class names (not coco, coco_panoptic); their order gives the ids"
@@ -64,7 +90,15 @@ class LabelsConfig(Section):
     class_file: Uri | None = Field(
         default=None, description="file of class names instead: one a line (.txt), or YOLO's data.yaml"
     )
-    ids: list[int] | None = Field(default=None, description="png: the ids of the class names; null counts from 0")
+    ids: list[int] | None = Field(
+        default=None,
+        description="png: the ids of the class names; null counts from 0 (instance_ids with a divisor: from 1)",
+    )
+    divisor: int | None = Field(
+        default=None,
+        ge=2,
+        description="instance_ids: an object's class is its id // divisor, such as 1000; null: all are of one class",
+    )
     void_ids: list[int] | None = Field(
         default=None,
         description="png, voc, instance_ids: ids that mean unlabelled; null: 255 for png and voc, else none",
@@ -76,8 +110,12 @@ class LabelsConfig(Section):
     void_names: list[str] = Field(
         default_factory=lambda: ["__ignore__"], description="labelme: names of shapes whose pixels are unlabelled"
     )
+    attribute: str | None = Field(
+        default=None, description="via: the region attribute that names the class; null takes the only one"
+    )
     background: str | None = Field(
-        default=None, description="labelme, semantic: class of pixels that no shape covers; null leaves them unlabelled"
+        default=None,
+        description="semantic classes of shapes (labelme, coco, …): class of pixels that no shape covers; null leaves them unlabelled",
     )
     line_width_px: int | None = Field(
         default=None, ge=1, description="labelme: width of lines; null leaves them out, since they have no area"
@@ -91,6 +129,22 @@ class LabelsConfig(Section):
     suffix: str = Field(
         default="", description="what a label's stem has behind the image's stem, such as _gtFine_labelIds"
     )
+    frame: Literal["shown", "stored", "mixed"] = Field(
+        default="shown",
+        description="images with an EXIF orientation: labels lie as the image is shown, as its pixels are stored, or (mixed, Label Studio's COCO) as shown with sizes as stored (coco, labelme, cvat)",
+    )
+    prefix: str = Field(default="", description="what a label's name has before the image's, such as mask_")
+    pattern: Annotated[str | None, AfterValidator(_check_pattern)] = Field(
+        default=None,
+        description="where names differ more: a regex on the paths of images and labels, without extension, whose first group is what they share, such as (\\d+)_",
+    )
+    ignore_uri: Uri | None = Field(
+        default=None,
+        description="folder of masks, one an image, of pixels that are not scored (semantic and panoptic): they become unlabelled",
+    )
+    ignore: Literal["nonzero", "zero"] = Field(
+        default="nonzero", description="ignore_uri: its white pixels, or (a field of view) its black ones"
+    )
     unknown: Literal["fail", "ignore", "void", "map"] = Field(
         default="fail",
         description="an id or name that is neither class nor void: fails the image, is left out (ignore or void; pixels unlabelled), or is unknown_class (map)",
@@ -98,9 +152,14 @@ class LabelsConfig(Section):
     unknown_class: str | None = Field(
         default=None, validate_default=True, description="unknown=map: the class that takes them"
     )
-    missing: Literal["fail", "empty"] = Field(
+    missing: Literal["fail", "empty", "skip"] = Field(
         default="fail",
-        description="an image without label: fails (NOT_FOUND), or holds no object (instance labels only)",
+        description="an image without label: fails (NOT_FOUND), holds no object (empty; instance labels only), or is left out of the manifest (skip; counted)",
+    )
+
+    crowds: Literal["as_regions", "as_objects"] = Field(
+        default="as_regions",
+        description="coco: what iscrowd=1 says: as_regions of uncounted objects, never scored, or nothing (as_objects: CVAT's brush marks every object)",
     )
 
     @field_validator(*_FORMATS)
@@ -114,12 +173,30 @@ class LabelsConfig(Section):
     @classmethod
     def _check_table(cls, value: object, info: ValidationInfo) -> object:
         table, given = info.data.get("table"), info.data
+        if info.field_name == "ids" and value is not None and given.get("format") == "instance_ids" and not table:
+            return value
         if info.field_name == "ids" and given.get("format") == "voc":
             # Without names, voc takes those of its own table.
             own = all(key in given and given[key] is None for key in ("table", "categories", "class_file"))
             table = "voc" if own else table
         if table is not None and value is not None:
             raise contradiction(f"labels.table={table} says it already; drop one")
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _check_objects(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("format") == "instance_ids" and value not in (None, "cityscapes_ids"):
+            raise contradiction("instance_ids reads labels.table=cityscapes_ids only; drop it")
+        return value
+
+    @field_validator("frame")
+    @classmethod
+    def _check_frame(cls, value: str, info: ValidationInfo) -> str:
+        if value == "mixed" and info.data.get("format") in LABEL_FORMATS and info.data["format"] not in _SIZED:
+            raise contradiction(
+                f"mixed has no effect with labels.format={info.data['format']}, whose files say no size"
+            )
         return value
 
     @field_validator("class_file")
@@ -162,5 +239,10 @@ class PrepareConfig(JobConfig):
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
-        default=False, description="an input without any image is an error, not an empty manifest"
+        default=True, description="an input without any image is an error; false makes an empty manifest of it"
     )
+
+    @field_validator("splits")
+    @classmethod
+    def _check_splits(cls, value: dict[str, float | str], info: ValidationInfo) -> dict[str, float | str]:
+        return {name: check_allowed(one, info) if isinstance(one, str) else one for name, one in value.items()}

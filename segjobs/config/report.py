@@ -3,7 +3,15 @@
 from pydantic import Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import contradiction
-from segjobs.config.sections import ComputeConfig, DecodeConfig, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.sections import (
+    ComputeConfig,
+    DecodeConfig,
+    JobConfig,
+    OutputConfig,
+    Overwrite,
+    Section,
+    StorageConfig,
+)
 from segjobs.config.uris import Uri
 
 
@@ -44,6 +52,7 @@ class ReportConfig(JobConfig):
     predictions: ReportPredictionsConfig = Field(default_factory=ReportPredictionsConfig, validate_default=True)
     truth: ReportTruthConfig = Field(default_factory=ReportTruthConfig)
     output: OutputConfig
+    overwrite: Overwrite = False
     title: str | None = Field(default=None, description="heading of the page; null names the model or the manifest")
     images: ReportImagesConfig = Field(default_factory=ReportImagesConfig)
     thumb_px: int = Field(default=360, ge=32, le=2000, description="longest side of a picture on the page")

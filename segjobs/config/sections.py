@@ -8,11 +8,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from segjobs.config.contradictions import contradiction
-from segjobs.config.uris import OutputUri, Uri, check_allowed
+from segjobs.config.uris import OutputUri, Uri, absolute, check_allowed
 from segjobs.plugins import Group, installed
 from segjobs.text import nearest
 
-IMAGE_GLOBS = ["*.jpg", "*.jpeg", "*.png", "*.tif", "*.tiff", "*.bmp", "*.webp", "*.gif"]
+IMAGE_GLOBS = [
+    *("*.jpg", "*.jpeg", "*.jpe", "*.jfif", "*.pjpeg", "*.pjp", "*.mpo", "*.png", "*.apng", "*.tif", "*.tiff"),
+    *("*.bmp", "*.dib", "*.webp", "*.gif", "*.ppm", "*.pgm", "*.pbm", "*.pnm"),
+]
+"""Names of what ``segjobs/sources/decode.py`` reads."""
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
@@ -35,7 +39,9 @@ def _check_pool(value: object) -> str:
 
 
 def _check_weights(text: str, info: ValidationInfo) -> str:
-    return text if text.startswith(("torchvision:", "hf://")) else check_allowed(text, info)
+    if text in ("default", "none") or text.startswith(("torchvision:", "hf://")):
+        return text
+    return absolute(check_allowed(text, info))
 
 
 def _check_endpoint(text: str | None) -> str | None:
@@ -129,12 +135,22 @@ class InputConfig(Section):
         description="file name or path patterns to take (case-insensitive)",
     )
     exclude: list[str] = Field(default_factory=list, description="file name or path patterns to leave out")
+    skip_unreadable: bool = Field(
+        default=False,
+        description="leave out files and folders that cannot be looked at (no right, a disk that fails), and count them; else they stop the job",
+    )
     limit: int | None = Field(default=None, ge=1, description="take the first N by image_id; null takes all")
     column: str = Field(default="uri", description="column of a CSV or Parquet list that holds the URIs")
 
 
 class OutputConfig(Section):
     uri: OutputUri = Field(description="where the run is written: a folder or s3://bucket/prefix of its own")
+
+
+Overwrite = Annotated[
+    bool,
+    Field(description="true replaces what an earlier command wrote there with other settings; false refuses it"),
+]
 
 
 class DecodeConfig(Section):
@@ -220,7 +236,7 @@ class ComputeConfig(ClusterConfig):
     batch_deadline_s: float = Field(
         default=600.0,
         gt=0,
-        description="label: longest that decoding an image or computing a batch may take before its worker is ended",
+        description="label: longest that reading or decoding an image, or computing a batch, may take before its worker is ended",
     )
     grace_s: float = Field(
         default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"

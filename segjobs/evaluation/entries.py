@@ -8,15 +8,19 @@ Without truth the baseline takes its place.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segjobs.config import EvaluateConfig, PredictionsConfig, nearest
+from segjobs.config import EvaluateConfig, PredictionsConfig, effective, nearest
 from segjobs.errors import ConfigError
 from segjobs.evaluation.inputs import open_pairing
 from segjobs.evaluation.pairing import Pairing, Range
-from segjobs.evaluation.report_types import SCHEMA_VERSION, Identity, Inputs, ScoredDigests
+from segjobs.evaluation.report_types import SCHEMA_VERSION, CountSettings, Identity, Inputs, ScoredDigests
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.evaluation.slices import Slices, open_slices
 from segjobs.manifest.schema import Category
 from segjobs.metrics.gate import Rule, parse_rules
 from segjobs.storage import Storage, join
+
+_OWN = {*Identity.model_fields, *CountSettings.model_fields}
+"""Sections and keys of the config that an identity holds by their own names."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Evaluation:
             ScoredDigests(truth=one.inputs.truth.parts_digest, predictions=one.inputs.predictions.parts_digest)
             for one in self.entries
         ]
+        keys = effective("evaluate", self.config)
         return Identity(
             version=SCHEMA_VERSION,
             scored=tuple(scored),
@@ -60,6 +65,8 @@ class Evaluation:
             gate=tuple(self.config.gate),
             bootstrap=self.config.bootstrap,
             disputes=self.config.disputes,
+            agreement=self.config.truth is None,
+            settings={key: value for key, value in keys.items() if key.partition(".")[0] not in _OWN},
         )
 
 
@@ -68,12 +75,9 @@ def open_evaluation(config: EvaluateConfig, storage: Storage) -> Evaluation:
     entries = tuple(_open_entries(config, storage))
     categories = entries[0].pairing.categories
     rules = _checked_rules(config, categories)
-    return Evaluation(config, entries, tuple(rules), open_slices(config.slices, storage, categories))
-
-
-def inputs_uri(uri: str) -> str:
-    """Where an entry says what its scores are of."""
-    return join(uri, "scores.json")
+    return Evaluation(
+        config, entries, tuple(rules), open_slices(config.slices, storage, categories, config.bootstrap.group)
+    )
 
 
 def _open_entries(config: EvaluateConfig, storage: Storage) -> list[Entry]:
@@ -91,7 +95,8 @@ def _open_entries(config: EvaluateConfig, storage: Storage) -> list[Entry]:
     if earlier.truth.parts_digest != inputs.truth.parts_digest or earlier.counts != inputs.counts:
         raise ConfigError(
             f"baseline.uri: {config.baseline.uri} scored another truth ({earlier.truth.uri}) or with other "
-            "boundary or dispute settings: name its manifest of predictions instead, which is then scored again"
+            "boundary or dispute settings, or by an earlier release's rules: name its manifest of predictions instead, "
+            "which is then scored again"
         )
     if not storage.exists(join(config.baseline.uri, "report.json")):  # its missing scores are not this job's to make
         raise ConfigError(f"baseline.uri: {config.baseline.uri}: the evaluation is not finished; run its command again")

@@ -8,6 +8,7 @@ Names are those of ``metrics/names.py``; COCO's numbers are ``mask_AP``, ``box_A
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -80,18 +81,23 @@ class Aggregates:
     """What the images that take part add up to.
 
     ``counts``: (correct, truth, predicted) pixels by image and class; ``matrix``: the full confusion
-    (``conventions.full_matrix``), None where objects may overlap; ``tally``: the mean by image and class.
+    (``conventions.full_matrix``), None where objects may overlap; ``tally``: the mean by image and class;
+    ``matches``: of the boxes, where objects are ranked.
     """
 
     estimates: Estimates
     counts: ClassCounts
     matrix: np.ndarray | None
     tally: PairTally
+    matches: DetectionMatches | None = None
 
 
-def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Aggregates:
-    """Every figure that the two sides allow."""
+def all_figures(
+    scores: Scores, pairing: Pairing, resampling: Resampling, groups: np.ndarray | None = None
+) -> Aggregates:
+    """Every figure that the two sides allow. ``groups``: images that are drawn together, see ``counts.gather``."""
     tally = PairTally()
+    matches: dict[MatchKind, DetectionMatches] = {}
 
     def counted(blocks: Iterable[ClassCounts]) -> Iterator[ClassCounts]:
         nonlocal tally
@@ -99,17 +105,20 @@ def all_figures(scores: Scores, pairing: Pairing, resampling: Resampling) -> Agg
             tally += per_image(block)
             yield block
 
-    counts = gather(counted(class_counts(scores, overlapping=pairing.overlapping)))
+    counts = gather(counted(class_counts(scores, overlapping=pairing.overlapping)), groups=groups)
     found = [estimate(counts, resampling, semantic_figures)]
     if pairing.boundary.enabled and not pairing.overlapping:
-        found.append(estimate(gather(boundary_blocks(scores)), resampling, boundary_figures))
+        found.append(estimate(gather(boundary_blocks(scores), groups=groups), resampling, boundary_figures))
     if pairing.has_objects:
-        found.append(estimate(gather(panoptic_blocks(scores)), resampling, panoptic_figures))
+        quality = gather(panoptic_blocks(scores), groups=groups)
+        matched = quality.total()[:, 0] > 0
+        found.append(estimate(quality, resampling, partial(panoptic_figures, matched=matched)))
     if pairing.has_detections:
         resampling = replace(resampling, resamples=min(resampling.resamples, instance_resamples(scores)))
-        found += [_average_precision(all_matches(scores, f"{kind}_matches"), resampling, kind) for kind in KINDS]
+        matches = {kind: all_matches(scores, f"{kind}_matches") for kind in KINDS}
+        found += [_average_precision(matches[kind], resampling, kind, groups) for kind in KINDS]
     matrix = None if pairing.overlapping else ignore(confusion_matrix(scores), scores.ignored)
-    return Aggregates(_merge(found), counts, matrix, tally)
+    return Aggregates(_merge(found), counts, matrix, tally, matches.get("box"))
 
 
 def instance_resamples(scores: Scores) -> int:
@@ -142,9 +151,11 @@ def _merge(estimates: Sequence[Estimates]) -> Estimates:
     )
 
 
-def _average_precision(matches: DetectionMatches, resampling: Resampling, kind: MatchKind) -> Estimates:
+def _average_precision(
+    matches: DetectionMatches, resampling: Resampling, kind: MatchKind, groups: np.ndarray | None
+) -> Estimates:
     """COCO's numbers under the kind's name: AP → mask_AP, class_AP → class_mask_AP."""
-    found = estimate_average_precision(matches, resampling)
+    found = estimate_average_precision(matches, resampling, groups)
 
     def renamed(figures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         heads = {name: "class_" if name.startswith("class_") else "" for name in figures}

@@ -4,13 +4,14 @@ Report → per_image.parquet, per_class.parquet → report.json, last
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.evaluation.entries import Entry, Evaluation
 from segjobs.evaluation.report_types import ClassScores, Figure, Report
 from segjobs.evaluation.scores import Scores
+from segjobs.manifest.seal import sealed_table, sealed_tables, sealed_text
 from segjobs.metrics.names import RATIOS
 from segjobs.storage import join
 
@@ -33,15 +34,12 @@ def output_files(evaluation: Evaluation, report: Report) -> Iterator[tuple[str, 
     if per_image is not None:
         yield join(entry.uri, "per_image.parquet"), per_image
     yield join(entry.uri, "per_class.parquet"), per_class_table(report.semantic.per_class)
-    yield join(entry.uri, "report.json"), report.to_json()
+    yield join(entry.uri, "report.json"), sealed_text(report.to_json())
 
 
 def per_class_table(rows: Sequence[ClassScores]) -> bytes:
     """A row of ``PER_CLASS_SCHEMA`` for each class; ``iou`` becomes iou, iou_low, iou_high."""
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([dict(_columns(row)) for row in rows], schema=PER_CLASS_SCHEMA)
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return sealed_table(pa.Table.from_pylist([dict(_columns(row)) for row in rows], schema=PER_CLASS_SCHEMA))
 
 
 def _columns(row: ClassScores) -> Iterator[tuple[str, object]]:
@@ -59,9 +57,4 @@ def per_image_table(entry: Entry) -> bytes | None:
     first = next(tables, None)
     if first is None:
         return None
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    return sealed_tables(chain([first], tables), first.schema)

@@ -7,7 +7,7 @@ its range.
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -16,15 +16,17 @@ import pyarrow as pa
 
 from segjobs.config import BoundaryConfig
 from segjobs.errors import ManifestError
+from segjobs.evaluation.foreign import ForeignReader
 from segjobs.manifest.parts import PartInfo, Run
 from segjobs.manifest.schema import Category, Task
-from segjobs.manifest.segments import Segment
 from segjobs.metrics.boundary import BOUNDARY_TYPE
 from segjobs.metrics.matching import MATCHES_TYPE
+from segjobs.metrics.names import KINDS, MatchKind
 from segjobs.metrics.panoptic import QUALITY_TYPE
 from segjobs.storage import Storage
 
 UNION_COUNTS = ("both_px", "truth_px", "predicted_px")
+STATED = ("truth_areas", "truth_boxes", "predicted_boxes")
 
 
 def _struct(*ids: str, **fields: pa.DataType) -> pa.StructType:
@@ -54,6 +56,9 @@ SCORES_SCHEMA = pa.schema(
         ("boundary", pa.list_(BOUNDARY_TYPE)),
         ("mask_matches", MATCHES_TYPE),
         ("box_matches", MATCHES_TYPE),
+        # Objects whose area or box is their own (``Segment.stated_…``), not their mask's.
+        ("stated", pa.struct([(name, pa.int32()) for name in STATED])),
+        ("number", pa.int64()),  # the image's place among those of the tool that made the predictions
         ("panoptic", pa.list_(QUALITY_TYPE)),
         ("objects", pa.list_(_struct("category_id", truth=pa.int64(), predicted=pa.int64()))),
         # Where a confident prediction says other_id of pixels that the truth gives category_id (null: to nothing).
@@ -66,15 +71,11 @@ SCORES_SCHEMA = pa.schema(
 _RANGE_IMAGES = 256
 
 
-ForeignReader = Callable[[str, tuple[int, int]], list[Segment]]
-"""(JSON text of an image, its size h, w in pixels) → segments. Raises ItemError. Pickles small."""
-
-
 @dataclass(frozen=True)
 class ScoredSide:
     """One of the two manifests: ``index`` maps its category ids to class indices of the evaluation, None to none.
 
-    ``foreign`` reads what other tools wrote; then ``run`` is None.
+    ``foreign`` reads what other tools wrote; then ``run`` is None. ``has_masks``: False of boxes alone.
     """
 
     name: Literal["truth", "predictions"]
@@ -82,6 +83,7 @@ class ScoredSide:
     index: Mapping[int, int | None]
     run: Run | None = None
     foreign: ForeignReader | None = None
+    has_masks: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,17 @@ class Pairing:
     @property
     def has_objects(self) -> bool:
         """Both sides know objects, so that these can be matched."""
-        return self.truth.task != "semantic" and self.predictions.task != "semantic"
+        return self.has_masks and self.truth.task != "semantic" and self.predictions.task != "semantic"
+
+    @property
+    def has_masks(self) -> bool:
+        """The predictions are more than boxes, so that pixels can be compared."""
+        return self.predictions.has_masks
+
+    @property
+    def kinds(self) -> tuple[MatchKind, ...]:
+        """By what detections are compared with objects."""
+        return KINDS if self.has_masks else ("box",)
 
     @property
     def has_detections(self) -> bool:

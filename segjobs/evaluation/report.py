@@ -3,7 +3,7 @@
 scores/ of each entry → Scores → census, Aggregates → FigureTable → report_types.Report
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TypedDict, TypeVar
 
@@ -22,6 +22,7 @@ from segjobs.evaluation.estimates import (
     differences_of,
     figures_of,
 )
+from segjobs.evaluation.notes import frames_note, notes_of
 from segjobs.evaluation.report_types import (
     SCHEMA_VERSION,
     STATUSES,
@@ -36,6 +37,7 @@ from segjobs.evaluation.report_types import (
     Convention,
     Difference,
     Dispute,
+    Failure,
     Figure,
     Histogram,
     Instance,
@@ -60,19 +62,23 @@ CONVENTION = "dataset"
 _BINS = 10
 _EXAMPLES = 5  # images of each status
 _CHANGED = 10  # images that got most better, and as many that got most worse
-_IMAGE_COLUMNS = ("confidence", "labelled_px", "correct_px", "mean_iou")
+_IMAGE_COLUMNS = ("image_id", "confidence", "labelled_px", "correct_px", "mean_iou")
 
 
 def make_report(evaluation: Evaluation) -> Report:
     """Add up what the entries' parts of scores hold. Raises ManifestError as ``missing`` says."""
     config, entries, categories = evaluation.config, evaluation.entries, evaluation.categories
     sides = _opened(evaluation)
-    keep(sides, skip=config.missing == "skip")
     census = take_census(sides[0], _EXAMPLES)
     _check_missing(config, census)
+    # What was not scored at all is not wrong either: then no image is left, and no figure defined.
+    keep(sides, skip=config.missing == "skip" or not census.statuses["ok"])
     resampling = Resampling(config.bootstrap.resamples, config.bootstrap.seed)
     confidence = config.bootstrap.confidence
-    sums = [all_figures(side, entry.pairing, resampling) for side, entry in zip(sides, entries, strict=True)]
+    images = column_of(sides[0], _IMAGE_COLUMNS)
+    image_ids: list[str] = images["image_id"].to_pylist()
+    groups = evaluation.slices.grouped(image_ids, config.bootstrap.group)
+    sums = [all_figures(side, entry.pairing, resampling, groups) for side, entry in zip(sides, entries, strict=True)]
     table = figures_of(sums[0].estimates, confidence=confidence)
     differences = None
     if len(sums) > 1:
@@ -81,8 +87,10 @@ def make_report(evaluation: Evaluation) -> Report:
     if config.truth is None:
         shares = differences_of(*area_shares(sums[0].counts, resampling), confidence=confidence)
         drifts = drift(shares, categories, census)
-    images = column_of(sides[0], _IMAGE_COLUMNS)
     pairing, inputs = entries[0].pairing, entries[0].inputs
+    notes = list(notes_of(sides[0], pairing, census, sums[0].matches))
+    if config.bootstrap.resamples and groups is None:
+        notes += frames_note(image_ids)
     return Report(
         schema=SCHEMA_VERSION,
         version=__version__,
@@ -103,11 +111,20 @@ def make_report(evaluation: Evaluation) -> Report:
         panoptic=panoptic(table, categories) if pairing.has_objects else None,
         slices=tuple(evaluation.slices.rows(sides[0], pairing, sums[0].estimates, config.bootstrap)),
         drift=drifts,
-        comparison=comparison(entries[1], differences, categories, sides) if differences else None,
+        comparison=comparison(entries, differences, categories, sides) if differences else None,
         gate=verdicts(evaluation.rules, table, differences, categories),
         disputes=tuple(disputes(sides[0], config.disputes.limit)) if config.disputes.limit else (),
         identity=evaluation.identity,
+        failures=tuple(failures(census)),
+        notes=tuple(notes),
     )
+
+
+def failures(census: Census) -> Iterator[Failure]:
+    """Why predictions, or truth, could not be had, the most frequent reason first."""
+    for (status, code), one in sorted(census.failures.items(), key=lambda pair: (-pair[1].images, pair[0])):
+        assert status in ("failed", "no_truth"), "the others have no reason"  # noqa: S101
+        yield Failure(status=status, code=code, images=one.images, image_id=one.image_id, message=one.message)
 
 
 def _opened(evaluation: Evaluation) -> list[Scores]:
@@ -241,13 +258,17 @@ def drift(shares: FigureTable[Difference], categories: Sequence[Category], censu
 
 
 def comparison(
-    baseline: Entry, differences: FigureTable[Difference], categories: Sequence[Category], sides: Sequence[Scores]
+    entries: Sequence[Entry],
+    differences: FigureTable[Difference],
+    categories: Sequence[Category],
+    sides: Sequence[Scores],
 ) -> Comparison:
     """Differences to the baseline with interval and p-value, of the set and by class, and the images that changed."""
-    figure = next(name for name in ("mask_AP", "iou") if by_class(name) in differences.by_class)
+    wanted = ("mask_AP", "iou") if entries[0].pairing.has_masks else ("box_AP",)
+    figure = next(name for name in wanted if by_class(name) in differences.by_class)
     improved, worsened = changed_images(sides, _CHANGED)
     return Comparison(
-        baseline=baseline.inputs.predictions,
+        baseline=entries[1].inputs.predictions,
         metrics=dict(differences.of_set),
         figure=figure,
         per_class=tuple(

@@ -9,13 +9,14 @@ beside it from the start and says what the counts are of.
 
 import json
 from collections.abc import Collection
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -25,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from segjobs.config import BootstrapConfig, BoundaryConfig, DisputesConfig
 from segjobs.errors import ManifestError
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.seal import damaged, open_text
 from segjobs.metrics.names import (
     AVERAGE_PRECISION,
     BOUNDARY,
@@ -106,11 +108,13 @@ class ScoredRun(_Part):
 
 
 class CountSettings(_Part):
-    """The settings that change the counts themselves. ``disputes``: least score and least pixels."""
+    """What changes the counts themselves. ``disputes``: least score and least pixels; ``rules``: by which images are
+    counted, which a release may change."""
 
     boundary: BoundaryConfig
     rename: dict[str, str | None]
     disputes: tuple[float, int]
+    rules: int = 1
 
 
 class Inputs(_Part):
@@ -136,7 +140,8 @@ class ScoredDigests(_Part):
 
 
 class Identity(_Part):
-    """What a report is of: equal values, equal report. ``slices``: digest of the joined table."""
+    """What a report is of: equal values, equal report. ``slices``: digest of the joined table; ``agreement``: without
+    truth; ``settings``: every other key that can change a figure (``config/effects.py``), by dotted name."""
 
     version: int
     scored: tuple[ScoredDigests, ...]
@@ -148,6 +153,13 @@ class Identity(_Part):
     gate: tuple[str, ...]
     bootstrap: BootstrapConfig
     disputes: DisputesConfig
+    agreement: bool = False
+    settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+
+    def by_key(self) -> dict[str, Any]:
+        """Every value by a name for people: that of its key where it has one."""
+        named = self.model_dump()
+        return {**named.pop("settings"), **named}
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -316,6 +328,16 @@ class RuleVerdict(_Part):
     message: str
 
 
+class Failure(_Part):
+    """Predictions (``failed``) or truth (``no_truth``) of ``images`` that could not be had for one reason."""
+
+    status: Literal["failed", "no_truth"]
+    code: str
+    images: int
+    image_id: str
+    message: str
+
+
 class Segmentation(_Part):
     """COCO RLE; ``size`` is h, w."""
 
@@ -339,7 +361,8 @@ class Dispute(_Part):
 
 
 class Report(_Part):
-    """One evaluation. ``agreement``: without truth, a baseline's masks are in its place."""
+    """One evaluation. ``agreement``: without truth, a baseline's masks are in its place. ``notes``: what a reader of
+    the scores has to know besides. Where no image was scored, every figure is null."""
 
     schema_version: Literal[2] = Field(alias="schema")
     version: str
@@ -364,6 +387,8 @@ class Report(_Part):
     gate: tuple[RuleVerdict, ...]
     disputes: tuple[Dispute, ...]
     identity: Identity
+    failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps(self.model_dump(by_alias=True), ensure_ascii=False).encode()
@@ -375,6 +400,7 @@ class Report(_Part):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_MEND = "move it away and evaluate again"
 _WORDS = {
     "missing": "missing",
     "extra_forbidden": "unknown field",
@@ -383,13 +409,14 @@ _WORDS = {
 
 
 def _read(kind: type[_Model], data: bytes, where: str) -> _Model:
+    text = open_text(data, where, mend=_MEND)
     try:
-        return kind.model_validate_json(data, strict=True)
+        return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
     first = next((one for one in problems if one["loc"] == ("schema",)), problems[0])
     if first["type"] == "json_invalid":
-        raise ManifestError(f"{where} is damaged: {first['msg']}")
+        raise damaged(where, first["msg"], mend=_MEND)
     if first["loc"] == ("schema",) and first["type"] != "missing":
         raise ManifestError(
             f"{where}: the report's schema is {first['input']!r}, this release reads {SCHEMA_VERSION}: evaluate again, "

@@ -6,12 +6,12 @@ What is kept are counts, from which every score, convention, slice and interval 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Required, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
 from segjobs.errors import ItemError, ManifestError
-from segjobs.evaluation.pairing import UNION_COUNTS, Pairing, ScoredSide
+from segjobs.evaluation.pairing import STATED, UNION_COUNTS, Pairing, ScoredSide
 from segjobs.evaluation.report_types import Status
 from segjobs.manifest.coco_api import Rle, area, intersection, mask_ious, union
 from segjobs.manifest.rle import label_runs
@@ -33,6 +33,7 @@ class PredictedOk(WithSegments):
     height: int
     width: int
     confidence: float | None
+    number: NotRequired[int | None]
 
 
 class PredictedFailed(TypedDict):
@@ -74,8 +75,8 @@ class DisputeRow(TypedDict):
 class CountsRow(TypedDict, total=False):
     """The columns of ``SCORES_SCHEMA`` that hold counts: those that the evaluation has."""
 
-    labelled_px: Required[int]
-    correct_px: Required[int]
+    labelled_px: int
+    correct_px: int
     pixel_accuracy: float | None
     mean_iou: float | None
     confusion: list[ConfusionCell]
@@ -84,6 +85,7 @@ class CountsRow(TypedDict, total=False):
     mask_matches: MatchesRow
     box_matches: MatchesRow
     panoptic: list[QualityRow]
+    stated: dict[str, int]
     objects: list[ObjectsCell]
     disputes: list[DisputeRow]
 
@@ -94,8 +96,15 @@ def foreign_row(text: str, truth: ManifestRow | None, pairing: Pairing) -> Predi
         return {"status": "ok", "height": 0, "width": 0, "segments": [], "confidence": None}  # not looked at
     size_hw = (truth["height"], truth["width"])
     try:
-        found = [segment.to_row() for segment in pairing.predictions.foreign(text, size_hw)]
-        return {"status": "ok", "height": size_hw[0], "width": size_hw[1], "segments": found, "confidence": None}
+        found = pairing.predictions.foreign(text, size_hw)
+        return {
+            "status": "ok",
+            "height": size_hw[0],
+            "width": size_hw[1],
+            "segments": [segment.to_row() for segment in found.segments],
+            "confidence": None,
+            "number": found.number,
+        }
     except ItemError as error:
         return {"status": "failed", "error": {"code": error.code, "message": error.message}}
 
@@ -125,7 +134,8 @@ def score_image(
     else:
         try:
             counts = _pair_counts(truth, predicted, size_hw, pairing)
-            return {**row, "status": "ok", "confidence": predicted["confidence"], **counts}
+            about = {"status": "ok", "confidence": predicted["confidence"], "number": predicted.get("number")}
+            return {**row, **about, **counts}
         except ManifestError as error:
             status, message = "failed", f"LABEL_VALUE: {error}"
     # Where it was the truth that made no sense, it does so again, and that stops the job.
@@ -141,7 +151,9 @@ def _pair_counts(truth: WithSegments, predicted: WithSegments, size_hw: tuple[in
     right = _segments(truth, pairing.truth, size_hw, pairing)
     found = _segments(predicted, pairing.predictions, size_hw, pairing)
     counts = _counts(right, found, size_hw, pairing)
-    if pairing.overlapping:
+    if not pairing.has_masks:
+        disputes = []
+    elif pairing.overlapping:
         disputes = sorted(_object_disputes(right, found, pairing), key=lambda one: -one["pixels"])[:_DISPUTES]
     else:
         disputes = list(_pixel_disputes(right, found, counts.get("confusion", ()), pairing))
@@ -150,7 +162,7 @@ def _pair_counts(truth: WithSegments, predicted: WithSegments, size_hw: tuple[in
 
 def _segments(row: WithSegments, side: ScoredSide, size_hw: tuple[int, int], pairing: Pairing) -> list[Segment]:
     """The row's segments under the truth's category ids, those of a class of the evaluation. Raises ManifestError."""
-    segments, ids = segments_of(row), pairing.ids
+    segments, ids = segments_of(row, empty=True), pairing.ids
     check_known(segments, side.index)
     for segment in segments:
         if pairing.overlapping:  # pycocotools takes whatever the runs say; label_runs looks for itself
@@ -165,7 +177,9 @@ def _counts(
     truth: Sequence[Segment], predicted: Sequence[Segment], size_hw: tuple[int, int], pairing: Pairing
 ) -> CountsRow:
     """All counts of one image; without a prediction, nothing is predicted anywhere. Raises ManifestError."""
-    counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
+    counts: CountsRow = {}
+    if pairing.has_masks:
+        counts = (_union_counts if pairing.overlapping else _pixel_counts)(truth, predicted, size_hw, pairing)
     numbers = [Counter(segment.category_id for segment in side) for side in (truth, predicted)]
     counts["objects"] = [
         {"category_id": category_id, "truth": numbers[0][category_id], "predicted": numbers[1][category_id]}
@@ -175,8 +189,15 @@ def _counts(
         uncovered = "background" if pairing.truth.task == "instance" else "void"
         counts["panoptic"] = match_segments(truth, predicted, size_hw, uncovered=uncovered)
     if pairing.has_detections:
-        counts["mask_matches"] = match_image(truth, predicted, kind="mask")
-        counts["box_matches"] = match_image(truth, predicted, kind="box")
+        if "mask" in pairing.kinds:
+            counts["mask_matches"] = match_image(truth, predicted, kind="mask")
+        if "box" in pairing.kinds:
+            counts["box_matches"] = match_image(truth, predicted, kind="box")
+        stated = (
+            sum(segment.stated_area is not None for segment in truth),
+            *(sum(segment.stated_bbox is not None for segment in side) for side in (truth, predicted)),
+        )
+        counts["stated"] = dict(zip(STATED, stated, strict=True))
     return counts
 
 

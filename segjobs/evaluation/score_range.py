@@ -9,12 +9,13 @@ interval follows without another look at a mask.
 from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.evaluation.pairing import SCORES_SCHEMA, Pairing, Range
 from segjobs.evaluation.score_image import Predicted, foreign_row, score_image
+from segjobs.evaluation.scored_parts import OF_KEY, part_of, scored_digest
 from segjobs.manifest.parts import PartInfo, Run, part_uri, read_part
 from segjobs.manifest.rows import ManifestRow
+from segjobs.manifest.seal import sealed_table
 from segjobs.storage import Storage
 
 _COLUMNS = ("image_id", "uri", "width", "height", "status", "error", "segments", "confidence")
@@ -27,9 +28,9 @@ def publish_range(number: int, span: Range, pairing: Pairing, uri: str) -> tuple
     the evaluation.
     """
     rows = pa.Table.from_pylist(score_rows(span, pairing), schema=SCORES_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", row_group_size=1000)
-    pairing.storage.put_if_absent(part_uri(uri, number, "scores"), sink.getvalue().to_pybytes())
+    metadata = {OF_KEY: part_of(scored_digest(pairing.storage, uri), number)}
+    data = sealed_table(rows, metadata=metadata, options={"row_group_size": 1000})
+    pairing.storage.put_if_absent(part_uri(uri, number, "scores"), data)
     statuses: list[str] = rows["status"].to_pylist()
     ok, extra = statuses.count("ok"), statuses.count("extra")
     return ok, len(statuses) - ok - extra

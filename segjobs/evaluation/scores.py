@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.evaluation.pairing import UNION_COUNTS
 from segjobs.evaluation.report_types import Status
-from segjobs.manifest.parts import part_uri
+from segjobs.evaluation.scored_parts import read_scores, scored_digest
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import DetectionMatches, join
 from segjobs.metrics.boundary import BOUNDARY_FIELDS
@@ -47,9 +46,9 @@ class Scores:
 
     def whole(self, *columns: str) -> Iterator[pa.Table]:
         """Every row, part by part."""
+        digest = scored_digest(self.storage, self.uri)
         for number in range(self.parts):
-            data = pa.BufferReader(self.storage.read(part_uri(self.uri, number, "scores")))
-            yield pq.read_table(data, columns=list(columns))
+            yield read_scores(self.storage, self.uri, number, digest=digest, columns=columns)
 
     def tables(self, *columns: str) -> Iterator[pa.Table]:
         """The rows that take part, part by part."""
@@ -85,9 +84,19 @@ def keep(sides: Sequence[Scores], *, skip: bool) -> None:
 
 
 @dataclass
+class Failed:
+    """Images that failed with one code: how many, and one of them with its message."""
+
+    images: int
+    image_id: str
+    message: str
+
+
+@dataclass
 class Census:
     """Which images there are: how many of each status, some examples, and how many segments of each class.
 
+    ``failures``: by status and code, of predictions (``failed``) and of truth (``no_truth``).
     ``objects`` and ``images``: int64 (C, 2), segments and images that have them, in the truth and predicted.
     """
 
@@ -95,18 +104,20 @@ class Census:
     examples: dict[Status, list[str]]
     objects: np.ndarray
     images: np.ndarray
+    failures: dict[tuple[Status, str], Failed] = field(default_factory=dict[tuple[Status, str], Failed])
 
 
 def take_census(scores: Scores, examples: int) -> Census:
     """Count every image of either manifest, whether it takes part or not."""
     classes = len(scores.categories)
     found = Census(Counter(), {}, np.zeros((classes, 2), np.int64), np.zeros((classes, 2), np.int64))
-    for table in scores.whole("image_id", "status", "objects"):
+    for table in scores.whole("image_id", "status", "message", "objects"):
         statuses: list[Status] = table["status"].to_pylist()
         found.statuses.update(statuses)
         for image_id, status in zip(table["image_id"].to_pylist(), statuses, strict=True):
             if status != "ok" and len(found.examples.setdefault(status, [])) < examples:
                 found.examples[status].append(image_id)
+        _add_failures(found, table)
         _, entries = flatten(table["objects"])
         index = scores.index_of(entries.field("category_id"))
         scored = index != VOID
@@ -114,6 +125,14 @@ def take_census(scores: Scores, examples: int) -> Census:
         np.add.at(found.objects, index[scored], numbers[scored])
         np.add.at(found.images, index[scored], (numbers[scored] > 0).astype(np.int64))
     return found
+
+
+def _add_failures(found: Census, table: pa.Table) -> None:
+    columns = (table[name].to_pylist() for name in ("image_id", "status", "message"))
+    for image_id, status, message in zip(*columns, strict=True):
+        if status in ("failed", "no_truth"):
+            code, _, words = message.partition(": ")
+            found.failures.setdefault((status, code), Failed(0, image_id, words)).images += 1
 
 
 def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
@@ -181,7 +200,10 @@ def panoptic_blocks(scores: Scores) -> Iterator[ClassCounts]:
 def all_matches(scores: Scores, column: str) -> DetectionMatches:
     """Every detection and object of the images that take part."""
     ids = [category.id for category in scores.categories]
-    matches = join([DetectionMatches.from_column(table[column], ids) for table in scores.tables(column)])
+    tables = list(scores.tables(column, "number"))
+    matches = join([DetectionMatches.from_column(table[column], ids) for table in tables])
+    numbers = np.concatenate([np.asarray(table["number"].fill_null(-1), np.int64) for table in tables])
+    matches = matches.ranked_by(numbers)
     ignored = list(scores.ignored)
     found, truth = (~np.isin(side, ignored) for side in (matches.category, matches.truth_category))
     return replace(

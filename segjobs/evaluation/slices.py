@@ -16,11 +16,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from segjobs.config import BootstrapConfig, SlicesConfig, digest, nearest
+from segjobs.config.evaluate import COLUMN
 from segjobs.errors import ConfigError
 from segjobs.evaluation.estimates import figures_of
 from segjobs.evaluation.pairing import Pairing
 from segjobs.evaluation.report_types import Figure, Slice
 from segjobs.evaluation.scores import Scores, all_matches, class_counts, column_of
+from segjobs.labels.splits import group_key
 from segjobs.manifest.schema import Category
 from segjobs.metrics.average_precision import accumulate
 from segjobs.metrics.bootstrap import Estimates, Resampling, estimate, mean, semantic_figures
@@ -36,12 +38,24 @@ _NO_ROW = "(not in the table)"
 
 @dataclass(frozen=True)
 class Slices:
-    """``values``: column → image_id → value, of the joined table. ``groups``: name → class indices."""
+    """``values``: column → image_id → value, of the joined table. ``groups``: name → class indices.
+
+    ``units``: image_id → value of the column by which images are drawn together, where ``bootstrap.group`` names one.
+    """
 
     size: bool
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     digest: str = ""
+    units: Mapping[str, str] | None = None
+
+    def grouped(self, image_ids: Sequence[str], rule: str | None) -> np.ndarray | None:
+        """``bootstrap.group`` of each image as a number from 0, int64 (N,); None where each is its own."""
+        if rule is None:
+            return None
+        units = self.units
+        keys = [group_key(i, rule) if units is None else units.get(i, i) for i in image_ids]
+        return np.unique(np.array(keys, object), return_inverse=True)[1].astype(np.int64)
 
     def rows(self, scores: Scores, pairing: Pairing, estimates: Estimates, settings: BootstrapConfig) -> list[Slice]:
         """A row for every value of every column, and for every group of classes; ``estimates`` are the set's."""
@@ -60,15 +74,18 @@ class Slices:
         if not columns:
             return
         counts = _cut(class_counts(scores, overlapping=pairing.overlapping), columns)
-        matches = all_matches(scores, "mask_matches") if pairing.has_detections else None
+        kind = pairing.kinds[0]
+        matches = all_matches(scores, f"{kind}_matches") if pairing.has_detections else None
+        groups = self.grouped(images["image_id"].to_pylist(), settings.group)
         resampling = Resampling(settings.resamples, settings.seed)
         for (column, value), blocks in sorted(counts.items()):
             kept = np.array([one == value for one in columns[column]])
-            estimates = estimate(gather(blocks), resampling, semantic_figures)
+            own = None if groups is None else np.unique(groups[kept], return_inverse=True)[1]
+            estimates = estimate(gather(blocks, groups=own), resampling, semantic_figures)
             figures = dict(figures_of(estimates, confidence=settings.confidence).of_set)
             if matches is not None:
                 precision = accumulate(matches.select(kept)).figures
-                values = {f"mask_{name}": precision[name] for name in ("AP", "AP50")}
+                values = {f"{kind}_{name}": precision[name] for name in ("AP", "AP50")}
                 figures |= {name: Figure(value=score, low=None, high=None) for name, score in values.items()}
             yield Slice(column=column, value=value, images=int(kept.sum()), scores=figures)
 
@@ -101,8 +118,13 @@ def _size(pixels: int) -> str:
     return next((name for limit, name in _SIZES if pixels <= limit), _LARGE)
 
 
-def open_slices(config: SlicesConfig, storage: Storage, categories: Sequence[Category]) -> Slices:
-    """Read the joined table and match the groups' classes. Raises ConfigError with every problem."""
+def open_slices(
+    config: SlicesConfig, storage: Storage, categories: Sequence[Category], group: str | None = None
+) -> Slices:
+    """Read the joined table and match the groups' classes. Raises ConfigError with every problem.
+
+    ``group``: ``bootstrap.group``, which may name a column.
+    """
     problems: list[str] = []
     index = {category.name: number for number, category in enumerate(categories)}
     for group, names in config.groups.items():
@@ -112,13 +134,19 @@ def open_slices(config: SlicesConfig, storage: Storage, categories: Sequence[Cat
             if name not in index
         ]
     values: dict[str, dict[str, str]] = {}
+    column = group.removeprefix(COLUMN) if group is not None and group.startswith(COLUMN) else None
+    units: dict[str, str] | None = None
     if config.uri is not None:
         table = _read_table(storage, config.uri)
         if "image_id" not in table.column_names:
             raise ConfigError(f"slices.uri: {config.uri}: no column 'image_id'; it has {', '.join(table.column_names)}")
         known: list[str] = [name for name in table.column_names if name != "image_id"]
         image_ids = table["image_id"].to_pylist()
-        for name in config.columns if config.columns is not None else known:
+        if column in known:
+            units = dict(zip(image_ids, map(str, table[column].to_pylist()), strict=True))
+        elif column is not None:
+            problems.append(f"bootstrap.group: {column!r} is no column of {config.uri}; {nearest(column, known)}")
+        for name in config.columns if config.columns is not None else [one for one in known if one != column]:
             if name not in known:
                 problems.append(f"slices.columns: {name!r} is no column of the table; {nearest(name, known)}")
                 continue
@@ -131,7 +159,8 @@ def open_slices(config: SlicesConfig, storage: Storage, categories: Sequence[Cat
     if problems:
         raise ConfigError(*problems)
     groups = {name: [index[one] for one in names] for name, names in config.groups.items()}
-    return Slices(config.size, values, groups, digest(config.size, values, groups))
+    whole = (config.size, values, groups, *(() if units is None else (units,)))
+    return Slices(config.size, values, groups, digest(*whole), units)
 
 
 def _read_table(storage: Storage, uri: str) -> pa.Table:

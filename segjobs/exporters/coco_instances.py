@@ -4,7 +4,8 @@
 
 Image ids count the manifest's images from 1 in the order of image_id, failed ones too, so that two manifests of one
 collection agree; ``ids_from`` takes another file's. Annotation ids count from 1: pycocotools takes an object of id 0
-for none. ``score`` is added where a model made the labels; pycocotools ignores it, other tools show it.
+for none. ``area`` and ``bbox`` are those that the labels state, where they do, else the mask's. ``score`` is added
+where a model made the labels; pycocotools ignores it, other tools show it.
 """
 
 from collections.abc import Iterable
@@ -31,11 +32,16 @@ def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str,
         "image_id": image.number,
         "category_id": setting.ids[segment.category_id],
         "iscrowd": int(segment.iscrowd),
-        "area": segment.area,
-        "bbox": whole(segment.bbox),
+        "area": segment.area if segment.stated_area is None else whole([segment.stated_area])[0],
+        "bbox": box_of(segment),
         "segmentation": segment.segmentation,
     }
     return {**entry, "score": exact(segment.score)} if setting.by_model else entry
+
+
+def box_of(segment: Segment) -> list[float]:
+    """The object's own box where it is stated, else its mask's."""
+    return whole(segment.bbox if segment.stated_bbox is None else segment.stated_bbox)
 
 
 def whole(values: Iterable[float]) -> list[float]:

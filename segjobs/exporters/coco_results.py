@@ -1,33 +1,40 @@
 """COCO results JSON: a list of detections with scores, as pycocotools' ``loadRes`` and evaluation servers take it.
 
-    results.json   [{image_id, category_id, bbox, score, segmentation}, …]
+    results.json   [{image_id, category_id, score, segmentation}, …]
+    boxes.json     [{image_id, category_id, bbox, score}, …], the same detections by their boxes alone
 
-The list holds no images and no names, so its integer ids only mean something beside the instances file that it is
+Two files, since ``loadRes`` takes the box's area for the detection's where an entry has both, and then sorts masks into
+other size classes: mask AP is that of the first file, box AP that of the second.
+
+The lists hold no images and no names, so their integer ids only mean something beside the instances file that they are
 scored against: ``ids_from`` takes that file's ids, by file_name and category name.
 """
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
-from segjobs.exporters.coco_instances import whole
+from segjobs.exporters.coco_instances import box_of
 from segjobs.exporters.flatten import losses_of
+
+_SEPARATOR = ",\n"
 
 
 def write(image: Labelled, setting: Setting) -> Written:
-    """One image → one detection per object; crowd regions are no detections."""
+    """One image → one detection per object in either file; crowd regions are no detections."""
     found = [segment for segment in image.segments if not segment.iscrowd]
-    records = tuple(
-        to_json(
-            {
-                "image_id": image.number,
-                "category_id": setting.ids[segment.category_id],
-                "bbox": whole(segment.bbox),
-                "score": exact(segment.score),
-                "segmentation": segment.segmentation,
-            }
-        )
-        for segment in found
-    )
+    masks, boxes = [], []
+    for segment in found:
+        head = {"image_id": image.number, "category_id": setting.ids[segment.category_id]}
+        score = {"score": exact(segment.score)}
+        masks.append(to_json({**head, **score, "segmentation": segment.segmentation}))
+        boxes.append(to_json({**head, "bbox": box_of(segment), **score}))
     crowds = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
-    return Written(len(found), records=records, losses=crowds)
+    return Written(len(found), image=_SEPARATOR.join(boxes) or None, records=tuple(masks), losses=crowds)
+
+
+def _documents(setting: Setting) -> list[Document]:
+    return [
+        Document("results.json", "", (Series("records", "[\n", _SEPARATOR, "\n]\n"),)),
+        Document("boxes.json", "", (Series("image", "[\n", _SEPARATOR, "\n]\n"),)),
+    ]
 
 
 def _notes(setting: Setting) -> list[str]:
@@ -38,8 +45,4 @@ def _notes(setting: Setting) -> list[str]:
     ]
 
 
-EXPORTER = Exporter(
-    write,
-    lambda setting: [Document("results.json", "", (Series("records", "[\n", ",\n", "\n]\n"),))],
-    notes=_notes,
-)
+EXPORTER = Exporter(write, _documents, notes=_notes)

@@ -33,7 +33,7 @@ def checked_segments(row: OkRow, known: Sequence[int]) -> Segments:
     """
     size_hw = (row["height"], row["width"])
     try:
-        segments = segments_of(row)
+        segments = segments_of(row, empty=True)
         check_known(segments, known)
         areas = [int(segment.runs(size_hw)[1::2].sum()) for segment in segments]
     except MaskSizeError as error:
@@ -41,9 +41,9 @@ def checked_segments(row: OkRow, known: Sequence[int]) -> Segments:
     except ManifestError as error:
         raise ItemError("LABEL_VALUE", str(error)) from None
     for segment, area in zip(segments, areas, strict=True):
-        if area != segment.area or not area:
+        if area != segment.area:
             raise ItemError("LABEL_VALUE", f"a mask of {area} pixels, where the row says {segment.area}")
-    return tuple(segments)
+    return tuple(segment for segment in segments if segment.area)
 
 
 def exported_segments(row: OkRow, known: Sequence[int], setting: Setting) -> tuple[Segments, Losses]:

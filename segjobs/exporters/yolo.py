@@ -90,8 +90,8 @@ def _losses(category_id: int, rings: list[np.ndarray], mask: np.ndarray, drawn: 
 
 def _data_yaml(setting: Setting) -> str:
     lines = [
+        # No "path": Ultralytics takes the folder of this file, where a "." would be the folder it was started in.
         f"# {setting.about['description']}; put the images where images.txt says, and split it as you need",
-        "path: .",
         "train: images.txt",
         "val: images.txt",
         "names:",

@@ -18,8 +18,9 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment
+from segjobs.sources.blame import Blame
 from segjobs.sources.read import read_file
-from segjobs.storage import FileInfo, Storage
+from segjobs.storage import FileInfo, Storage, refuse
 from segjobs.text import first_few, size_text
 
 Key = TypeVar("Key", bound=Hashable)
@@ -27,14 +28,19 @@ Key = TypeVar("Key", bound=Hashable)
 CHECKS: dict[str, str] = {
     "images_without_label": "images that no label belongs to",
     "labels_without_image": "labels whose image is not in the input; left out",
+    "turned": "images that are shown turned by their EXIF orientation; labels.frame says how their labels lie",
     "size_mismatch": "labels of another size than their image: LABEL_SHAPE, never resized",
     "unknown_ids": "ids or names that the class table does not know: LABEL_VALUE, or as labels.unknown says",
     "malformed": "labels that make no sense: LABEL_VALUE",
     "unreadable": "images or labels that cannot be read",
-    "empty_masks": "objects whose mask covers no pixel; left out",
+    "empty_masks": "objects whose mask covers no pixel; left out (of coco: but for scores, which count them)",
+    "crowds": "crowd regions, of uncounted objects: no score asks for them (coco: labels.crowds=as_objects)",
     "without_mask": "annotations that are no area (boxes, points, lines); left out",
     "outside_frame": "polygons that reach more than a pixel out of the frame; clipped at its edge",
     "void": "shapes and objects that the labels mark to be ignored; left out",
+    "listed_twice": "images that the label file lists more than once; the objects of all their entries are taken",
+    "other_annotations": "images that several people annotated; one annotation of each is taken",
+    "namesakes": "classes of the label file without annotations, of a name that another class has; left out",
     "orphans": "annotations of images that the label file does not list; left out",
     "dropped_classes": "segments of classes that `classes` drops",
     "duplicate_images": "groups of images with the same bytes",
@@ -129,19 +135,43 @@ def leftover(check: str, names: Sequence[object]) -> tuple[Leftover, ...]:
     return (Leftover(check, len(names), tuple(str(name) for name in names[:5])),) if names else ()
 
 
-def list_files(request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None) -> dict[str, FileInfo]:
-    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none."""
+def list_files(
+    request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None, key: str = "labels.uri"
+) -> dict[str, FileInfo]:
+    """Label files below ``folder`` (or ``labels.uri``) by relative path. Raises ConfigError where there are none.
+
+    ``key``: of the config, which the message names. A link to no file stays in, and fails its image when it is read:
+    its image is not one without label.
+    """
     root = folder or request.config.uri
-    files = {file.path: file for file in request.storage.walk(root) if file.path.lower().endswith(tuple(suffixes))}
+    gone: list[FileInfo] = []
+
+    def trouble(entry: FileInfo, error: OSError) -> None:
+        refuse(entry, error)
+        gone.append(entry)
+
+    listed = [*request.storage.walk(root, on_trouble=trouble), *gone]
+    files = {file.path: file for file in listed if file.path.lower().endswith(tuple(suffixes))}
     if not files:
-        raise ConfigError(f"labels.uri: {root}: no {' or '.join(suffixes)} below it")
+        raise ConfigError(f"{key}: {root}: no {' or '.join(suffixes)} below it")
     return files
 
 
-def match_files(request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None) -> Files:
-    """List the label files and match them to the images by path without extension (see ``match_labels``)."""
-    files = list_files(request, suffixes, folder=folder)
-    return files_of(request, files, match_labels(request.image_ids, sorted(files), suffix=request.config.suffix))
+def match_files(
+    request: LabelRequest, suffixes: Sequence[str], *, folder: str | None = None, others: Sequence[str] = ()
+) -> Files:
+    """List the label files and match them to the images by path without extension (see ``match_labels``).
+
+    ``others``: the suffixes of a folder that has none of ``suffixes``.
+    """
+    files = list_files(request, (*suffixes, *others), folder=folder)
+    first = {path: file for path, file in files.items() if path.lower().endswith(tuple(suffixes))}
+    files = first or files
+    config = request.config
+    matches = match_labels(
+        request.image_ids, sorted(files), prefix=config.prefix, suffix=config.suffix, pattern=config.pattern
+    )
+    return files_of(request, files, matches)
 
 
 def files_of(request: LabelRequest, files: Mapping[str, FileInfo], matches: FileMatches) -> Files:
@@ -161,7 +191,7 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 
 def read_label(storage: Storage, uri: str) -> bytes:
     """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
-    return read_file(storage, uri, what="the label")
+    return read_file(Blame(storage), uri, what="the label")
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:
@@ -175,10 +205,15 @@ def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:
 def check_size(found: tuple[int, ...], size_hw: tuple[int, int]) -> None:
     """Raise ItemError LABEL_SHAPE unless a label of shape ``found`` (h, w) fits its image."""
     if found != size_hw:
-        turned = " (turned: has the image an EXIF orientation?)" if found == size_hw[::-1] else ""
         raise ItemError(
-            "LABEL_SHAPE", f"the label has {size_text(found)}, the image {size_text(size_hw)} pixels{turned}"
+            "LABEL_SHAPE",
+            f"the label has {size_text(found)}, the image {size_text(size_hw)} pixels{turned_hint(found, size_hw)}",
         )
+
+
+def turned_hint(found: tuple[int, ...] | None, size_hw: tuple[int, int]) -> str:
+    """The end of a message on sizes, where one is the other turned."""
+    return " (turned: has the image an EXIF orientation? see labels.frame)" if found == size_hw[::-1] else ""
 
 
 def policy_of(config: LabelsConfig, categories: Sequence[Category]) -> Policy:

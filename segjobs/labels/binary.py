@@ -34,11 +34,11 @@ from segjobs.labels.match_files import image_stem, stem
 from segjobs.manifest.rle import encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_image, decode_label_png
+from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
-_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 _BORDERS = re.compile(r"[/_.\- ]")
 
 
@@ -48,7 +48,7 @@ def binary_labels(request: LabelRequest) -> Labels:
     if config.task == "instance":
         return _object_labels(request, _categories(config, ["object"], 1))
     categories = _categories(config, ["background", "foreground"], 0)
-    files = match_files(request, _SUFFIXES)
+    files = match_files(request, SUFFIXES)
     read = partial(
         _read_classes,
         storage=request.storage,
@@ -70,8 +70,9 @@ def _categories(config: LabelsConfig, names: list[str], first_color: int) -> tup
 
 def _object_labels(request: LabelRequest, categories: tuple[Category, ...]) -> Labels:
     suffix = request.config.suffix
-    files = list_files(request, _SUFFIXES)
-    owners = match_objects(request.image_ids, [path for path in sorted(files) if stem(path).endswith(suffix)], suffix)
+    files = list_files(request, SUFFIXES)
+    own = [path for path in sorted(files) if stem(path).endswith(suffix)]
+    owners = match_objects(request.image_ids, own, suffix)
     uris = [[files[path].uri for path in owners.get(image_id, ())] for image_id in request.image_ids]
     used = {path for paths in owners.values() for path in paths}
     if request.image_ids and not used:
@@ -84,7 +85,7 @@ def _object_labels(request: LabelRequest, categories: tuple[Category, ...]) -> L
         threshold=request.config.threshold,
         max_pixels=request.max_pixels,
     )
-    unused = [path for path in sorted(files) if path not in used and stem(path).endswith(suffix)]
+    unused = [path for path in own if path not in used]
     return Labels(
         "instance",
         categories,
@@ -153,22 +154,12 @@ def _read_objects(
 
 
 def binary_mask(data: bytes, *, threshold: int | None, max_pixels: int) -> np.ndarray:
-    """File bytes → bool (H, W). Grey, palette indices, or colours whose channels agree.
+    """File bytes → bool (H, W), of what ``decode_mask`` finds.
 
     Without ``threshold`` every value must be 0 or one other, 1, 255 or 65535: ItemError LABEL_VALUE.
-    Raises as ``decode_image`` besides.
+    Raises as ``decode_mask`` besides.
     """
-    try:
-        values = decode_label_png(data, max_pixels=max_pixels)
-    except ItemError as error:
-        if error.code != "UNSUPPORTED_MODE":
-            raise
-        colors = decode_image(data, max_pixels=max_pixels)
-        values = colors[..., 0]
-        if not ((values == colors[..., 1]) & (values == colors[..., 2])).all():
-            raise ItemError(
-                "LABEL_VALUE", "a mask in colours; expected black and white (rgb reads class colours)"
-            ) from None
+    values = decode_mask(data, max_pixels=max_pixels, indices=threshold is None)
     if threshold is not None:
         return values >= threshold
     found = np.unique(values)

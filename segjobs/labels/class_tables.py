@@ -58,6 +58,7 @@ _CITYSCAPES_VOID_COLORS: tuple[Color, ...] = (
     (0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180), (150, 100, 100),
     (150, 120, 90), (0, 0, 90), (0, 0, 110),
 )  # fmt: skip
+CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # hasInstances, of the classes that are scored
 _NAMES, _IDS, _COLORS = zip(*_CITYSCAPES, strict=True)
 BUILT_IN: dict[str, BuiltIn] = {
     # VOCinit.m: the colour map is ``palette_color``; (224, 224, 192) draws the id 255.
@@ -186,14 +187,16 @@ def _names_in(uri: str, storage: Storage) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
         if not uri.lower().endswith((".yaml", ".yml")):
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        raw = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"labels.class_file: {uri}: not readable: {' '.join(str(error).split())}") from None
+            return [line.strip() for line in text.split("\n") if line.strip()]
+        # Every scalar a text: a class that is called 0, no or 2020-01-01 keeps its name.
+        raw = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes texts, lists and dicts alone
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"labels.class_file: {uri}: not readable: {what}") from None
     names = raw.get("names") if isinstance(raw, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"labels.class_file: {uri}: expected 'names', a list of texts or a table of 0, 1, 2, …")
     return names
 

@@ -3,51 +3,76 @@
     bytes → read_coco → CocoIndex → match_images → which entry belongs to which image
     an entry + the image's size → masks_of → one segment per object
 
-``bbox`` and ``area`` are computed from the rasterised mask, the truth that is scored, and not copied:
-COCO's own ``area`` is the polygon's, which differs by up to a fifth on small objects.
+A segment's ``bbox`` and ``area`` are the rasterised mask's. What the JSON says of either is kept beside them
+(``stated_bbox``, ``stated_area``), since pycocotools scores by it: its ``area`` is the polygon's, which differs by up
+to a fifth on small objects.
 
 | in the JSON | becomes |
 |---|---|
 | polygons of several parts | their union: a part inside another changes nothing (a hole needs RLE) |
 | a polygon part of fewer than three points | nothing: it has no inside (pycocotools reads four numbers as a box) |
 | an annotation without any mask (no ``segmentation``, or an empty one) | no segment; listed in ``without_mask`` |
-| a mask that covers no pixel (thinner than the raster) | no segment |
+| a mask that covers no pixel (thinner than the raster) | no segment; with a ``bbox`` one of area 0, for scores alone |
 | counts as a list or a string, crowd or not | the same mask |
+| ``iscrowd`` | a crowd region; with ``labels.crowds=as_objects`` an object like others (CVAT's brush marks all) |
 | an image without annotations | zero segments: nothing is in it |
 | an annotation of an image that is not listed | nothing; listed in ``orphans`` |
+| an image that is listed more than once | one image, with the objects of all its entries; listed in ``listed_twice`` |
+| no ``file_name`` | the last part of ``coco_url`` (LVIS, whose lists of classes not looked for are not read) |
+| ids as numbers in one place and as texts in another | the same ids |
+| two classes of one name, one of them without annotations | the other (Roboflow lists the project among its classes) |
 | a polygon that leaves the frame | its part inside |
 """
 
 import hashlib
 import json
 import posixpath
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 
 from segjobs.errors import ItemError, ManifestError, MaskSizeError
-from segjobs.labels.base import Finding, LabelRequest, Labels, Masks, Policy, leftover, policy_of, read_whole, resolve
+from segjobs.labels.base import (
+    Finding,
+    LabelRequest,
+    Labels,
+    Masks,
+    Policy,
+    leftover,
+    policy_of,
+    read_whole,
+    resolve,
+    turned_hint,
+)
+from segjobs.labels.json_text import flag, parse_json
 from segjobs.labels.match_files import FileMatches, match_paths
+from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
-from segjobs.manifest.rle import encode_polygons, from_uncompressed
+from segjobs.manifest.coco_api import Box
+from segjobs.manifest.rle import encode_polygons, encoded, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
 from segjobs.narrow import is_list, is_object
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
+_LARGEST_NUMBER = 1e15  # of pixels: a double holds what is smaller, and NaN is not
 
 
 @dataclass(frozen=True, slots=True)
 class CocoAnnotation:
-    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON."""
+    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON, whose
+    ``bbox`` and ``area`` are null where it has none."""
 
     id: object
     category_id: int
     iscrowd: bool
     segmentation: object
+    bbox: object = None
+    area: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +88,16 @@ class CocoIndex:
     """A COCO file by image. ``images`` is keyed by ``file_name``; the rest of the JSON is not kept.
 
     ``orphans``: ids of annotations whose image is not listed. ``without_mask``: ids of annotations
-    that have a box at most.
+    that have a box at most. ``listed_twice``: names of images that have several entries. ``namesakes``: categories
+    left out, since another has their name and they have no annotation.
     """
 
     categories: tuple[Category, ...]
     images: dict[str, CocoImage]
     orphans: tuple[object, ...] = ()
     without_mask: tuple[object, ...] = ()
+    listed_twice: tuple[str, ...] = ()
+    namesakes: tuple[str, ...] = ()
 
 
 def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
@@ -79,7 +107,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
     Raises ManifestError where it is no such file, naming the entries that are wrong.
     """
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
     except ValueError as error:
         raise ManifestError(f"{name}: not readable as JSON: {error}") from None
     if isinstance(raw, list):
@@ -89,42 +117,85 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
         for key in ("categories", "images", "annotations")
     ]
     categories, images, annotations = sections
-    categories.check(name, {"id": int, "name": str}, unique=("id", "name"))
-    images.check(name, {"id": (int, str), "file_name": str}, unique=("id", "file_name"))
+    for section in sections:
+        section.check_list(name)
+    images = images.with_names()
     annotations.check(name, {"image_id": (int, str), "category_id": int}, unique=())
+    categories, namesakes = categories.without_namesakes({entry["category_id"] for entry in annotations.entries})
+    categories.check(name, {"id": int, "name": str}, unique=("id", "name"))
+    images.check(name, {"id": (int, str), "file_name": str}, unique=("id",))
 
     too_large = [str(entry["id"]) for entry in categories.entries if not 0 <= entry["id"] <= _LARGEST_ID]
     if too_large:
         raise ManifestError(f"{name}: category ids {', '.join(first_few(too_large))}: expected 0 to {_LARGEST_ID}")
 
-    by_image: dict[int | str, list[CocoAnnotation]] = defaultdict(list)
-    known = {entry["id"] for entry in images.entries}
+    by_image: dict[str, list[CocoAnnotation]] = defaultdict(list)
+    known = {str(entry["id"]) for entry in images.entries}
     orphans, without_mask = [], []
     for position, entry in enumerate(annotations.entries):
         annotation_id = entry.get("id", f"annotations[{position}]")
-        if entry["image_id"] not in known:
+        if str(entry["image_id"]) not in known:
             orphans.append(annotation_id)
         elif not entry.get("segmentation"):
             without_mask.append(annotation_id)
         else:
-            by_image[entry["image_id"]].append(
+            by_image[str(entry["image_id"])].append(
                 CocoAnnotation(
-                    annotation_id, entry["category_id"], bool(entry.get("iscrowd", 0)), entry["segmentation"]
+                    annotation_id,
+                    entry["category_id"],
+                    _crowd(name, position, entry),
+                    entry["segmentation"],
+                    entry.get("bbox"),
+                    entry.get("area"),
                 )
             )
+    found, listed_twice = _by_name(name, images.entries, by_image)
     return CocoIndex(
         categories=tuple(
             # From colour 1 on: colour 0 is black, the background's, which is no object.
             Category(entry["id"], entry["name"], palette_color(position + 1))
             for position, entry in enumerate(categories.entries)
         ),
-        images={
-            entry["file_name"]: CocoImage(_size_hw(entry), tuple(by_image.get(entry["id"], ())))
-            for entry in images.entries
-        },
+        images=found,
         orphans=tuple(orphans),
         without_mask=tuple(without_mask),
+        listed_twice=listed_twice,
+        namesakes=namesakes,
     )
+
+
+def _by_name(
+    name: str, entries: Sequence[dict[str, Any]], by_image: Mapping[str, Sequence[CocoAnnotation]]
+) -> tuple[dict[str, CocoImage], tuple[str, ...]]:
+    """The images by their file name, with the annotations of all their entries; and the names of several entries."""
+    images: dict[str, CocoImage] = {}
+    repeated: dict[str, None] = {}
+    for entry in entries:
+        key, size_hw = entry["file_name"], _size_hw(entry)
+        own = tuple(by_image.get(str(entry["id"]), ()))
+        if key in images:
+            repeated[key] = None
+            if images[key].size_hw != size_hw:
+                raise ManifestError(f"{name}: {key!r} is listed with two sizes; expected one entry an image")
+            own = (*images[key].annotations, *own)
+        images[key] = CocoImage(size_hw, own)
+    return images, tuple(repeated)
+
+
+def _crowd(name: str, position: int, entry: dict[str, Any]) -> bool:
+    try:
+        return flag(entry.get("iscrowd"))
+    except TypeError as error:
+        raise ManifestError(f"{name}: annotations[{position}].iscrowd: {error}") from None
+
+
+def without_crowds(index: CocoIndex) -> CocoIndex:
+    """The file as if no annotation were a crowd region."""
+    images = {
+        name: replace(image, annotations=tuple(replace(one, iscrowd=False) for one in image.annotations))
+        for name, image in index.images.items()
+    }
+    return replace(index, images=images)
 
 
 def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
@@ -154,7 +225,7 @@ def masks_of(
     or a mask is malformed.
     """
     if image.size_hw not in (None, size_hw):
-        turned = " (turned: has the image an EXIF orientation?)" if image.size_hw == size_hw[::-1] else ""
+        turned = turned_hint(image.size_hw, size_hw)
         raise ItemError(
             "LABEL_SHAPE",
             f"the JSON says {size_text(image.size_hw)}, the image has {size_text(size_hw)} pixels{turned}",
@@ -168,14 +239,15 @@ def masks_of(
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
             continue
-        segment = _segment(annotation, category, size_hw)
-        if segment is None:
-            empty.append(annotation.id)
-        else:
+        segment = segment_of(annotation, category, size_hw)
+        if segment.area or segment.stated_bbox:
             segments.append(segment)
+        if not segment.area:
+            empty.append(annotation.id)
         if is_list(annotation.segmentation) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
-    for check, ids in (("empty_masks", empty), ("outside_frame", cut)):
+    crowds = [annotation.id for annotation in image.annotations if annotation.iscrowd]
+    for check, ids in (("empty_masks", empty), ("outside_frame", cut), ("crowds", crowds)):
         if ids:
             findings += (Finding(check, len(ids), f"annotation {', '.join(first_few([str(one) for one in ids]))}"),)
     return Masks(segments, findings)
@@ -185,16 +257,24 @@ def coco_labels(request: LabelRequest) -> Labels:
     """Adapter of ``coco``: the text of an image is the JSON of its entry, so that no task holds the whole file."""
     data = read_whole(request.storage, request.config.uri)
     index = read_coco(data, name=request.config.uri)
+    if request.config.crowds == "as_objects":
+        index = without_crowds(index)
     matches = match_images(index, request.image_ids)
     names = [matches.label_of.get(image_id) for image_id in request.image_ids]
-    texts = [json.dumps(asdict(index.images[name])) if name is not None else None for name in names]
+    images = index.images
+    if request.config.frame == "mixed":
+        images = {name: replace(image, size_hw=None) for name, image in images.items()}
+    texts = [json.dumps(asdict(images[name])) if name is not None else None for name in names]
     read = partial(_read, categories=index.categories, policy=policy_of(request.config, index.categories))
     leftovers = (
         *leftover("labels_without_image", matches.unused),
         *leftover("orphans", index.orphans),
         *leftover("without_mask", index.without_mask),
+        *leftover("listed_twice", index.listed_twice),
+        *leftover("namesakes", index.namesakes),
     )
-    return Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    labels = Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    return as_task(labels, request.config)
 
 
 def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...], policy: Policy) -> Masks:
@@ -204,11 +284,12 @@ def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ..
     return masks_of(image, size_hw, categories, policy)
 
 
-def _segment(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment | None:
-    """The object of an annotation; None where its mask covers no pixel."""
+def segment_of(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment:
+    """The object of an annotation, of area 0 where its mask covers no pixel. Raises as ``masks_of``."""
     try:
-        counts = _counts(annotation.segmentation, size_hw)
-        return Segment.from_counts(category, counts, size_hw, iscrowd=annotation.iscrowd)
+        code = encoded(_counts(annotation.segmentation, size_hw), size_hw)
+        segment = Segment.from_region(category, code, size_hw, iscrowd=annotation.iscrowd)
+        return replace(segment, stated_bbox=_stated_box(annotation.bbox), stated_area=_stated_area(annotation.area))
     except MaskSizeError as error:
         raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: {error}") from None
     except ManifestError as error:
@@ -228,6 +309,28 @@ def _counts(shape: object, size_hw: tuple[int, int]) -> str:
     return counts if isinstance(counts, str) else from_uncompressed(counts)
 
 
+def _stated_box(value: object) -> Box | None:
+    if value is None or value == []:
+        return None
+    numbers = [float(one) for one in value if _is_number(one)] if is_list(value) else []
+    if not is_list(value) or len(value) != 4 or len(numbers) != 4:
+        raise ManifestError(f"bbox {value!r}: expected four numbers, x, y, w, h")
+    x, y, w, h = numbers
+    return x, y, w, h
+
+
+def _stated_area(value: object) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise ManifestError(f"area {value!r}: expected a number of pixels")
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
+
+
 def _is_degenerate(part: object) -> bool:
     return is_list(part) and len(part) in (0, 2, 4)
 
@@ -239,10 +342,35 @@ class _Section:
     key: str
     entries: Any
 
-    def check(self, name: str, required: dict[str, type | tuple[type, ...]], unique: Sequence[str]) -> None:
-        """Raise ManifestError unless every entry has the required keys, of their types and unique."""
+    def check_list(self, name: str) -> None:
+        """Raise ManifestError unless it is a list."""
         if not isinstance(self.entries, list):
             raise ManifestError(f"{name}: no list {self.key!r}; expected a COCO instances file")
+
+    def with_names(self) -> "_Section":
+        """Images with the last part of ``coco_url`` for a ``file_name`` that is not there, as in LVIS."""
+        entries = []
+        for entry in self.entries:
+            url = entry.get("coco_url") if isinstance(entry, dict) else None
+            named = not isinstance(url, str) or entry.get("file_name") is not None
+            entries.append(entry if named else {**entry, "file_name": posixpath.basename(urlsplit(url).path)})
+        return _Section(self.key, entries)
+
+    def without_namesakes(self, used: Container[int]) -> tuple["_Section", tuple[str, ...]]:
+        """Categories without those of a repeated name that nothing has, one of each name at least; and these."""
+        of_name = Counter(str(entry.get("name")) for entry in self.entries if isinstance(entry, dict))
+        kept, dropped = [], []
+        for entry in self.entries:
+            name = str(entry.get("name")) if isinstance(entry, dict) else ""
+            if of_name[name] > 1 and isinstance(entry.get("id"), int) and entry["id"] not in used:
+                of_name[name] -= 1
+                dropped.append(f"{name} (id {entry['id']})")
+            else:
+                kept.append(entry)
+        return _Section(self.key, kept), tuple(dropped)
+
+    def check(self, name: str, required: dict[str, type | tuple[type, ...]], unique: Sequence[str]) -> None:
+        """Raise ManifestError unless every entry has the required keys, of their types and unique."""
         problems = []
         seen: dict[str, dict[object, int]] = {key: {} for key in unique}
         for position, entry in enumerate(self.entries):
@@ -251,8 +379,9 @@ class _Section:
                 if not isinstance(value, kind) or isinstance(value, bool):
                     kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
                     problems.append(f"{self.key}[{position}].{key}: {value!r}, expected {kinds}")
-                elif key in seen and seen[key].setdefault(value, position) != position:
-                    problems.append(f"{self.key}[{position}].{key}: {value!r} is {self.key}[{seen[key][value]}]'s too")
+                elif key in seen and seen[key].setdefault(str(value), position) != position:
+                    first = seen[key][str(value)]
+                    problems.append(f"{self.key}[{position}].{key}: {value!r} is {self.key}[{first}]'s too")
         if problems:
             raise ManifestError(f"{name}: {'; '.join(first_few(problems))}")
 

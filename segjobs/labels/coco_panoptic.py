@@ -9,6 +9,7 @@ are counted from the PNG, which alone says where a segment is; on COCO's own fil
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +36,17 @@ from segjobs.labels.base import (
     read_whole,
     resolve,
 )
+from segjobs.labels.json_text import flag, parse_json, whole
 from segjobs.labels.match_files import match_paths
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_color_map
+from segjobs.sources.label_map import decode_color_map
 from segjobs.storage import Storage
 from segjobs.text import first_few
+
+_CITYSCAPES = re.compile(r"(_gtFine|_gtCoarse)?_leftImg8bit(?=\.\w+$)")
+_LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
 
 
 class SegmentInfo(TypedDict):
@@ -65,7 +70,7 @@ def coco_panoptic_labels(request: LabelRequest) -> Labels:
     config = request.config
     data = read_whole(request.storage, config.uri)
     categories, images = read_panoptic(data, name=config.uri)
-    matches = match_paths(request.image_ids, list(images), image_key=str, label_key=str)
+    matches = match_paths(request.image_ids, list(images), image_key=_key, label_key=_key)
     files = list_files(request, (".png",), folder=config.masks or config.uri.removesuffix(".json"))
     texts, lost = [], []
     for image_id in request.image_ids:
@@ -90,6 +95,11 @@ def coco_panoptic_labels(request: LabelRequest) -> Labels:
     return Labels("panoptic", categories, texts, read, prints, leftover("labels_without_image", matches.unused))
 
 
+def _key(path: str) -> str:
+    """A path without what Cityscapes adds: createPanopticImgs.py names photographs after the labels."""
+    return _CITYSCAPES.sub("", path.replace("\\", "/"))
+
+
 def read_panoptic(
     data: bytes, *, name: str = "COCO panoptic JSON"
 ) -> tuple[tuple[Category, ...], dict[str, PanopticImage]]:
@@ -98,17 +108,17 @@ def read_panoptic(
     Raises ManifestError where it is no such file, naming the entries that are wrong.
     """
     try:
-        raw = json.loads(data)
-        listed = {entry["id"]: str(entry["file_name"]) for entry in raw["images"]}
+        raw = parse_json(data)
+        listed = {str(entry["id"]): str(entry["file_name"]) for entry in raw["images"]}
         categories = tuple(_category(position, entry) for position, entry in enumerate(raw["categories"]))
         annotations = [
             (
-                entry["image_id"],
+                str(entry["image_id"]),
                 PanopticImage(str(entry["file_name"]), tuple(_segment(s) for s in entry["segments_info"])),
             )
             for entry in raw["annotations"]
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise ManifestError(
             f"{name}: {what}; expected images, categories and annotations with segments_info, as COCO panoptic has"
@@ -128,16 +138,18 @@ def read_panoptic(
 
 
 def _category(position: int, entry: Mapping[str, Any]) -> Category:
-    color = tuple(int(channel) for channel in entry.get("color") or palette_color(position + 1))
-    thing = entry.get("isthing")
-    if len(color) != 3:
-        raise ValueError(f"colour {list(color)} of category {entry['id']}: expected three numbers")
-    return Category(int(entry["id"]), str(entry["name"]), color, None if thing is None else bool(thing))
+    color = tuple(whole(channel) for channel in entry.get("color") or palette_color(position + 1))
+    thing, number = entry.get("isthing"), whole(entry["id"])
+    if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
+        raise ValueError(f"colour {list(color)} of category {number}: expected three numbers of 0 to 255")
+    if not 0 <= number <= _LARGEST_ID:
+        raise ValueError(f"category id {number}: expected 0 to {_LARGEST_ID}")
+    return Category(number, str(entry["name"]), color, None if thing is None else flag(thing))
 
 
 def _segment(entry: Mapping[str, Any]) -> SegmentInfo:
-    number, category_id = int(entry["id"]), int(entry["category_id"])
-    return {"id": number, "category_id": category_id, "iscrowd": bool(entry.get("iscrowd", 0))}
+    number, category_id = whole(entry["id"]), whole(entry["category_id"])
+    return {"id": number, "category_id": category_id, "iscrowd": flag(entry.get("iscrowd"))}
 
 
 def _read(

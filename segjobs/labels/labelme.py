@@ -5,16 +5,18 @@
     labels.task=instance (the default): one segment per shape, or per group of shapes of one name and group_id
     labels.task=semantic: shapes painted in their order, later ones over earlier ones
 
-Shapes are drawn as labelme draws them (labelme/utils/shape.py, ``shape_to_mask``: Pillow, outline included), so
-that its own PNG exports hold the same pixels.
+Shapes are drawn as labelme 7.1 draws them (``shape_to_mask``: Pillow, outline included), so that its own PNG exports
+hold the same pixels. Earlier versions left the joints of a linestrip open and cut a mask's corner to whole pixels.
 
 | shape | becomes |
 |---|---|
-| polygon, oriented_rectangle | the polygon, of three points or more |
-| rectangle | the rectangle between its two corners |
+| polygon | the polygon, of three points or more |
+| oriented_rectangle, rotation (X-AnyLabeling's) | the polygon of its four corners |
+| rectangle | the rectangle between its two corners; of four points (X-AnyLabeling), if these are its corners |
 | circle | the circle round the first point through the second |
-| mask | the bitmap, pasted at its first point |
+| mask | the bitmap, pasted at its first point, rounded half to even |
 | line, linestrip | a line of ``labels.line_width_px``; left out where that is null, as ``without_mask`` |
+| any of another number of points | LABEL_VALUE |
 | point, points | left out: no area |
 | a name of ``labels.void_names`` | instance: left out; semantic: unlabelled pixels, painted in its turn |
 
@@ -23,7 +25,6 @@ Flags, descriptions and ``imageData`` are not read.
 
 import base64
 import binascii
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -49,16 +50,23 @@ from segjobs.labels.base import (
     resolve,
 )
 from segjobs.labels.class_tables import named_categories
+from segjobs.labels.json_text import parse_json
 from segjobs.labels.polygons import TOLERANCE_PX
 from segjobs.manifest.rle import VOID, encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
 _THREADS = 16  # in which the names are collected where the config has none
-_NO_AREA = ("point", "points", "line", "linestrip")
+_MANY = 10**9
+# Least and most points by shape_type.
+_POINTS = {
+    "polygon": (3, _MANY), "oriented_rectangle": (4, 4), "rotation": (4, 4), "rectangle": (2, 4), "circle": (2, 2),
+    "line": (2, 2), "linestrip": (2, _MANY),
+}  # fmt: skip
+_FARTHEST_PX = 10**6  # beyond it Pillow's whole numbers end
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Rules:
-    """How shapes become masks. ``background``: class of pixels that no shape covers (semantic)."""
+    """How shapes become masks. ``background``: class of pixels that no shape covers (semantic). ``own_size``: the size
+    that a JSON says must be its image's."""
 
     semantic: bool
     categories: tuple[Category, ...]
@@ -83,6 +92,7 @@ class Rules:
     background: Category | None = None
     line_width_px: int | None = None
     policy: Policy = field(default_factory=Policy)
+    own_size: bool = True
 
 
 def labelme_labels(request: LabelRequest) -> Labels:
@@ -117,6 +127,7 @@ def rules_of(config: LabelsConfig) -> Rules:
         background,
         config.line_width_px,
         policy_of(named, categories),
+        config.frame != "mixed",
     )
 
 
@@ -136,7 +147,7 @@ def _names(storage: Storage, uris: Sequence[str | None], void_names: Sequence[st
 
 def _read(uri: str, size_hw: tuple[int, int], *, storage: Storage, rules: Rules) -> Masks:
     shapes, own_size = shapes_of(read_label(storage, uri))
-    if own_size is not None:
+    if own_size is not None and rules.own_size:
         check_size(own_size, size_hw)
     return masks_of(shapes, size_hw, rules)
 
@@ -144,14 +155,14 @@ def _read(uri: str, size_hw: tuple[int, int], *, storage: Storage, rules: Rules)
 def shapes_of(data: bytes) -> tuple[list[Shape], tuple[int, int] | None]:
     """A labelme JSON → its shapes and, where it says it, the image's (h, w). Raises ItemError LABEL_VALUE."""
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
         shapes = [
             Shape(
                 number,
                 str(entry["label"]),
                 entry.get("group_id"),
-                entry.get("shape_type") or "polygon",
-                np.array(entry["points"], np.float64).reshape(-1, 2),
+                str(entry.get("shape_type") or "polygon"),
+                _points(entry["points"]),
                 entry.get("mask"),
             )
             for number, entry in enumerate(raw["shapes"])
@@ -160,9 +171,17 @@ def shapes_of(data: bytes) -> tuple[list[Shape], tuple[int, int] | None]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ItemError("LABEL_VALUE", f"not a labelme JSON: {what}") from None
-    if not all(np.isfinite(shape.points).all() for shape in shapes):
-        raise ItemError("LABEL_VALUE", "a shape has a coordinate that is not finite")
+    if not all((np.abs(shape.points) <= _FARTHEST_PX).all() for shape in shapes):
+        raise ItemError("LABEL_VALUE", f"a shape has a coordinate that is not finite, or beyond {_FARTHEST_PX} px")
     return shapes, (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _points(value: object) -> np.ndarray:
+    """float (N, 2). Raises ValueError or TypeError where it is no list of pairs of numbers."""
+    points = np.array(value)
+    if points.size and points.dtype.kind not in "iuf":
+        raise TypeError("points: expected pairs of numbers")
+    return points.astype(np.float64).reshape(-1, 2)
 
 
 def masks_of(shapes: Sequence[Shape], size_hw: tuple[int, int], rules: Rules) -> Masks:
@@ -259,37 +278,54 @@ def rasterise(shape: Shape, size_hw: tuple[int, int], *, line_width_px: int | No
     Raises ItemError LABEL_VALUE where the shape has too few points, or is of an unknown kind.
     """
     points = shape.points
-    if shape.kind in _NO_AREA and (line_width_px is None or shape.kind.startswith("point")):
-        return None
     if shape.kind == "mask":
         return _bitmap(shape, size_hw)
-    need = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2}
-    if shape.kind not in need:
+    if shape.kind in ("point", "points"):
+        return None
+    if shape.kind not in _POINTS:
         raise ItemError(
-            "LABEL_VALUE", f"shapes[{shape.number}]: shape_type {shape.kind!r}; known: {', '.join(need)}, mask"
+            "LABEL_VALUE", f"shapes[{shape.number}]: shape_type {shape.kind!r}; known: {', '.join(_POINTS)}, mask"
         )
-    if len(points) < need[shape.kind]:
-        raise ItemError("LABEL_VALUE", f"shapes[{shape.number}]: a {shape.kind} of {len(points)} points")
+    least, most = _POINTS[shape.kind]
+    corners = shape.kind != "rectangle" or len(points) == 2 or _are_corners(points)
+    if not least <= len(points) <= most or not corners:
+        expected = f"{least}" if least == most else f"{least} or more"
+        expected = "two opposite corners, or all four" if shape.kind == "rectangle" else expected
+        raise ItemError(
+            "LABEL_VALUE", f"shapes[{shape.number}]: a {shape.kind} of {len(points)} points; expected {expected}"
+        )
+    if shape.kind in ("line", "linestrip") and line_width_px is None:
+        return None
     reach = _reach(shape, line_width_px or 0)
     (left, top), (right, bottom) = _window(reach, size_hw)
+    # Pillow cuts coordinates of polygons and lines to whole pixels, towards zero: do it before the shift. It turns the
+    # joints of a linestrip about the points as they are: no shift.
+    whole = shape.kind not in ("circle", "linestrip")
+    left, top = (0, 0) if shape.kind == "linestrip" else (left, top)
     canvas = Image.new("1", (max(1, right - left), max(1, bottom - top)))
-    # Pillow cuts coordinates of polygons and lines to whole pixels, towards zero: do it before the shift.
-    moved = np.trunc(points) - (left, top) if shape.kind != "circle" else points - (left, top)
+    moved = (np.trunc(points) if whole else points) - (left, top)
     draw = ImageDraw.Draw(canvas)
     flat = [(float(x), float(y)) for x, y in moved]
     if shape.kind == "circle":
         (x, y), radius = flat[0], math.dist(points[0], points[1])
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=1, fill=1)
     elif shape.kind == "rectangle":
-        (x0, y0), (x1, y1) = flat[:2]
-        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=1, fill=1)
+        (x0, y0), (x1, y1) = np.min(flat, axis=0), np.max(flat, axis=0)
+        draw.rectangle((x0, y0, x1, y1), outline=1, fill=1)
     elif shape.kind in ("line", "linestrip"):
-        draw.line(flat, fill=1, width=line_width_px or 1)
+        draw.line(flat, fill=1, width=line_width_px or 1, joint="curve")
     else:
         draw.polygon(flat, outline=1, fill=1)
     if right <= left or bottom <= top:
         return (0, 0), np.zeros((0, 0), bool)
     return (left, top), np.array(canvas, bool)
+
+
+def _are_corners(points: np.ndarray) -> bool:
+    """Whether four points are the corners of an upright rectangle, in any order."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    expected = {(x, y) for x in (low[0], high[0]) for y in (low[1], high[1])}
+    return len(points) == 4 and {(x, y) for x, y in points.tolist()} == expected
 
 
 def _reach(shape: Shape, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
@@ -317,8 +353,8 @@ def _bitmap(shape: Shape, size_hw: tuple[int, int]) -> MaskWindow:
     """A ``mask`` shape: a base64 PNG, pasted with its corner at the first point and cut at the frame."""
     try:
         data = base64.b64decode(shape.bitmap or "", validate=True)
-        pixels = decode_label_png(data, max_pixels=size_hw[0] * size_hw[1]) > 0
-        left, top = (int(edge) for edge in shape.points[0])
+        pixels = decode_mask(data, max_pixels=size_hw[0] * size_hw[1]) > 0
+        left, top = (round(edge) for edge in shape.points[0].tolist())
     except (binascii.Error, ItemError, IndexError, TypeError) as error:
         raise ItemError(
             "LABEL_VALUE", f"shapes[{shape.number}]: a mask without a bitmap that can be read: {error}"

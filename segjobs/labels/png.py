@@ -1,10 +1,10 @@
-"""Label maps stored as PNG (PASCAL VOC, CamVid, Cityscapes): pixel ids in, manifest segments out.
+"""Label maps stored as PNG (PASCAL VOC, CamVid, Cityscapes), TIFF or GIF: pixel ids in, manifest segments out.
 
     folder of labels → match_labels → which label belongs to which image
     LabelsConfig → class_table → what each pixel id means
     decoded ids + class table → segments_from_ids → one segment per class present
 
-A pixel whose id is void is covered by no segment.
+A pixel whose id is void is covered by no segment. Other files than PNGs are label maps where the folder has no PNG.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_f
 from segjobs.labels.class_tables import LARGEST_ID, ClassTable, class_table, masks_from_indices
 from segjobs.labels.match_files import match_labels
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from segjobs.storage import Storage
 
 __all__ = ["ClassTable", "class_table", "match_labels", "png_labels", "segments_from_ids"]
@@ -24,7 +24,7 @@ __all__ = ["ClassTable", "class_table", "match_labels", "png_labels", "segments_
 def png_labels(request: LabelRequest) -> Labels:
     """Adapter of ``png``: the text of an image is the URI of its label map."""
     table = class_table(request.config)
-    files = match_files(request, (".png",))
+    files = match_files(request, (".png",), others=(".tif", ".tiff", ".gif", ".bmp"))
     read = partial(_read, storage=request.storage, table=table, max_pixels=request.max_pixels)
     return Labels("semantic", table.categories, files.uris, read, files.digest, files.leftovers)
 

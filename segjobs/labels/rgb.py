@@ -26,7 +26,7 @@ from segjobs.labels.class_tables import (
 )
 from segjobs.manifest.rle import VOID
 from segjobs.manifest.schema import Category
-from segjobs.sources.decode import decode_color_map
+from segjobs.sources.label_map import decode_color_map
 from segjobs.storage import Storage
 
 

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segjobs.config import IMAGE_GLOBS
 from segjobs.errors import ConfigError
 from segjobs.labels.base import Leftover, leftover
-from segjobs.labels.match_files import image_stem
+from segjobs.labels.match_files import image_stem, names_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _OWN_NAMES = ("parts", "scores")  # folders of a run
-_IMAGE_SUFFIXES = tuple(pattern.removeprefix("*") for pattern in IMAGE_GLOBS)
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,7 @@ def split_by_lists(image_ids: Sequence[str], lists: Mapping[str, str], read: Cal
     keys = [image_stem(image_id) for image_id in image_ids]
     members, lost = {}, []
     for split, where in lists.items():
-        lines = (line.strip() for line in read(split, where).splitlines())
-        names = {_without_suffix(line) for line in lines if line and not line.startswith("#")}
+        names = names_of(read(split, where))
         taken = [key if key in names else posixpath.basename(key) for key in keys]
         members[split] = np.array([key in names for key in taken], bool)
         lost += [f"{split}: {name}" for name in sorted(names.difference(taken))]
@@ -106,7 +103,3 @@ def split_by_lists(image_ids: Sequence[str], lists: Mapping[str, str], read: Cal
             *leftover("in_two_splits", twice),
         ),
     )
-
-
-def _without_suffix(name: str) -> str:
-    return image_stem(name) if name.lower().endswith(_IMAGE_SUFFIXES) else name

@@ -9,10 +9,14 @@ from segjobs.labels.base import LabelRequest, Labels
 from segjobs.labels.binary import binary_labels
 from segjobs.labels.coco import coco_labels
 from segjobs.labels.coco_panoptic import coco_panoptic_labels
+from segjobs.labels.cvat import cvat_labels
 from segjobs.labels.instance_ids import instance_ids_labels
+from segjobs.labels.kaggle import kaggle_labels
+from segjobs.labels.label_studio import label_studio_labels
 from segjobs.labels.labelme import labelme_labels
 from segjobs.labels.png import png_labels
 from segjobs.labels.rgb import rgb_labels
+from segjobs.labels.via import via_labels
 from segjobs.labels.voc import voc_labels
 from segjobs.labels.yolo import yolo_labels
 from segjobs.plugins import installed, load
@@ -29,6 +33,10 @@ ADAPTERS: dict[str, Adapter] = {
     "coco_panoptic": coco_panoptic_labels,
     "yolo": yolo_labels,
     "labelme": labelme_labels,
+    "label_studio": label_studio_labels,
+    "cvat": cvat_labels,
+    "via": via_labels,
+    "kaggle": kaggle_labels,
 }
 
 

@@ -5,7 +5,7 @@ names. Source: https://docs.ultralytics.com/datasets/segment.
 
 | line | becomes |
 |---|---|
-| class and three points or more | one object, rasterised as COCO's polygons are |
+| class (a whole number, 7 or 7.0) and three points or more | one object, rasterised as COCO's polygons are |
 | class and four numbers (a box), or fewer points | no segment: it has no mask; counted as ``without_mask`` |
 | empty file | zero segments: nothing is in the image |
 | no file | a row NOT_FOUND, or zero segments with ``labels.missing=empty``, as YOLO means it |
@@ -68,7 +68,7 @@ def masks_of(
     keys, shapes = [], []
     for number, words in lines:
         try:
-            keys.append(int(words[0]))
+            keys.append(_class(words[0]))
             shapes.append(np.array([float(word) for word in words[1:]]))
         except ValueError:
             raise ItemError(
@@ -99,6 +99,14 @@ def masks_of(
         if numbers
     )
     return Masks(segments, findings)
+
+
+def _class(word: str) -> int:
+    """``7``, or ``7.0`` and ``7.000000``, as numpy and pandas write it. Raises ValueError."""
+    value = float(word)
+    if not value.is_integer():
+        raise ValueError(word)
+    return int(value)
 
 
 def _in_pixels(shares: np.ndarray, size_hw: tuple[int, int], number: int) -> list[float]:

@@ -9,7 +9,6 @@ a manifest exists exactly when run.json does. Nothing is ever replaced or delete
 """
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -19,11 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from segjobs.errors import ManifestError
+from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import RunInfo
-from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer
+from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
+from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json, sealed_table
 from segjobs.storage import Storage, join
 
 _PARQUET_OPTIONS = {
@@ -34,6 +35,9 @@ _PARQUET_OPTIONS = {
     "write_page_index": True,
 }
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
+_PART_MEND = "move it away and run the command again"
+_LOST = "bring it back from a copy, or make the run anew at a new output.uri"
+_RUN_MEND = "move it away and run its command again, which takes the parts as they are and writes it anew"
 
 
 def crash_at(point: str) -> None:
@@ -87,16 +91,14 @@ def part_bytes(
     schema: pa.Schema = MANIFEST_SCHEMA,
     metadata: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
-    """One part as Parquet: equal rows give equal bytes with one version of pyarrow.
+    """One part as sealed Parquet: equal rows give equal bytes with one version of pyarrow.
 
     ``metadata``: further keys beside the footer's, of this part alone.
     Zstandard level 3; no dictionary for the RLE counts, which do not repeat; page index on, so that
     a reader can fetch a single image.
     """
-    table = rows.select(schema.names).cast(schema.with_metadata({FOOTER_KEY: footer.to_bytes(), **(metadata or {})}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **_PARQUET_OPTIONS)
-    return sink.getvalue().to_pybytes()
+    own = {FOOTER_KEY: footer.to_bytes(), **(metadata or {})}
+    return sealed_table(rows.select(schema.names).cast(schema), metadata=own, options=_PARQUET_OPTIONS)
 
 
 def publish_part(storage: Storage, uri: str, shard: int, data: bytes) -> tuple[bytes, bool]:
@@ -115,20 +117,23 @@ def publish_part(storage: Storage, uri: str, shard: int, data: bytes) -> tuple[b
     return standing, standing == data
 
 
-def receipt_of(shard: int, data: bytes, image_ids: Sequence[str]) -> Receipt:
-    """Tally a part's bytes, asserting that it holds exactly the shard's image_ids in order.
+def receipt_of(where: str, data: bytes, image_ids: Sequence[str], *, run_id: str) -> Receipt:
+    """Tally the bytes of the part that lies at ``where``.
 
-    Raises ManifestError where it does not, or where the file is damaged.
+    Raises ManifestError where it does not hold exactly the shard's image_ids in order, each row of ``run_id``, or
+    where the file is damaged.
     """
-    name = f"part-{shard:05d}.parquet"
-    try:
-        table = pq.read_table(pa.BufferReader(data), columns=["image_id", "status", "error", "segments"])
-    except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{name} is damaged ({error}); move it away and run the command again") from error
-    ids = table["image_id"].to_pylist()
+    table = open_table(data, where, mend=_PART_MEND, columns=["image_id", "run_id", "status", "error", "segments"])
+    ids = _texts(table["image_id"], where)
+    writers = [one for one in _texts(pc.unique(table["run_id"]), where) if one != run_id]
+    if writers:
+        raise ManifestError(
+            f"{where} was written by run {writers[0]}, and this is run {run_id}: its model, its settings or its images "
+            "are others; choose a new output.uri"
+        )
     if ids != list(image_ids):
         raise ManifestError(
-            f"{name} holds {len(ids)} images where the plan has {len(image_ids)}, or others; "
+            f"{where} holds {len(ids)} images where the plan has {len(image_ids)}, or others; "
             "it belongs to another run: choose a new output.uri"
         )
     failures: Counter[str] = Counter()
@@ -138,8 +143,21 @@ def receipt_of(shard: int, data: bytes, image_ids: Sequence[str]) -> Receipt:
             failures[error["code"]] += 1
             examples.setdefault(error["code"], (image_id, error["message"]))
     segments = sum(len(chunk.values) for chunk in table["segments"].chunks)
-    part = PartInfo(name, len(ids), hashlib.sha256(data).hexdigest(), ids[0], ids[-1])
+    part = PartInfo(where.rpartition("/")[2], len(ids), hashlib.sha256(data).hexdigest(), ids[0], ids[-1])
     return Receipt(part, len(ids) - failures.total(), dict(failures), examples, segments)
+
+
+def run_id_of(storage: Storage, uri: str) -> str | None:
+    """The run that wrote the part at ``uri``; None of a part without rows. Raises ManifestError."""
+    rows = open_table(storage.read(uri), uri, mend=_PART_MEND, columns=["run_id"])
+    return _texts(rows["run_id"].slice(0, 1), uri)[0] if rows.num_rows else None
+
+
+def _texts(column: pa.ChunkedArray | pa.Array, where: str) -> list[str]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError as error:
+        raise damaged(where, str(error), mend=_PART_MEND) from error
 
 
 @dataclass(frozen=True)
@@ -151,6 +169,11 @@ class Run:
     info: RunInfo
 
 
+def plan_uri(uri: str) -> str:
+    """Where the file lies that says what a run is of."""
+    return join(uri, "plan.parquet")
+
+
 def run_uri(uri: str) -> str:
     """Where the file lies that makes a run complete."""
     return join(uri, "run.json")
@@ -160,22 +183,25 @@ def write_run(storage: Storage, run: Run) -> bool:
     """Publish run.json; False where it stands already."""
     body = {**run.info.to_json(), "parts": [asdict(part) for part in run.parts]}
     crash_at("run:before")
-    new = storage.put_if_absent(run_uri(run.uri), json.dumps(body, indent=1, ensure_ascii=False).encode())
+    new = storage.put_if_absent(run_uri(run.uri), sealed_json(body))
     crash_at("run:after")
     return new
 
 
 def find_run(storage: Storage, uri: str) -> Run | None:
     """The finished run at ``uri``, or None where there is no run.json. Raises ManifestError where that is damaged."""
+    where = run_uri(uri)
     try:
-        raw = json.loads(storage.read(run_uri(uri)))
-        return Run(uri, tuple(PartInfo(**part) for part in raw["parts"]), RunInfo.from_json(raw))
+        data = storage.read(where)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{run_uri(uri)} is damaged: {error}") from error
+    raw = open_json(data, where, mend=_RUN_MEND)
+    try:
+        return Run(uri, tuple(PartInfo(**part) for part in raw["parts"]), RunInfo.from_json(raw))
     except KeyError as error:
-        raise ManifestError(f"{run_uri(uri)} is damaged: no key {error}") from error
+        raise damaged(where, f"no key {error}", mend=_RUN_MEND) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged(where, str(error), mend=_RUN_MEND) from error
 
 
 def open_run(storage: Storage, uri: str) -> Run:
@@ -194,10 +220,24 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
     try:
         data = storage.read(uri)
     except FileNotFoundError as error:
-        raise ManifestError(f"{uri}: listed in run.json but not there") from error
+        raise ManifestError(f"{uri}: listed in run.json but not there: {_LOST}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
-        raise ManifestError(f"{uri}: its sha256 is not the one in run.json: the file was damaged or replaced")
-    return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
+        raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
+    return _with_later_fields(open_table(data, uri, mend=_LOST, columns=columns))
+
+
+def _with_later_fields(table: pa.Table) -> pa.Table:
+    """The table with null where an earlier release's segments lack a field."""
+    place = table.schema.get_field_index("segments")
+    if place < 0:
+        return table
+    field = table.schema.field(place)
+    there: pa.StructType = field.type.value_type
+    missing = [one for one in SEGMENT_TYPE if there.get_field_index(one.name) < 0]
+    if not missing:
+        return table
+    whole = pa.list_(field.type.value_field.with_type(pa.struct([*there, *missing])))
+    return table.cast(table.schema.set(place, field.with_type(whole)))
 
 
 def read_rows(storage: Storage, uri: str, *, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -205,6 +245,23 @@ def read_rows(storage: Storage, uri: str, *, columns: Sequence[str] | None = Non
     run = open_run(storage, uri)
     for part in run.parts:
         yield from read_part(storage, run, part, columns=columns).to_pylist()
+
+
+def image_ids_of(storage: Storage, run: Run) -> list[str]:
+    """Every image_id of a finished run, in order, from its plan: one small file instead of every part.
+
+    From its parts where it has no plan. Raises ManifestError where the plan is damaged, or another run's.
+    """
+    uri = plan_uri(run.uri)
+    try:
+        plan, _ = read_plan(storage.read(uri), uri)
+    except (FileNotFoundError, NotADirectoryError):
+        tables = (read_part(storage, run, part, columns=("image_id",)) for part in run.parts)
+        return [image_id for table in tables for image_id in table["image_id"].to_pylist()]
+    expected = run.info.identity.get("input", plan.digest)
+    if plan.items.num_rows != sum(part.rows for part in run.parts) or plan.digest != expected:
+        raise ManifestError(f"{uri}: it is not the plan of run {run.info.run_id} in run.json; {_LOST}")
+    return plan.items["image_id"].to_pylist()
 
 
 def footer_of(run: Run) -> Footer:

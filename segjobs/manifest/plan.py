@@ -7,15 +7,15 @@ so that each part of the manifest holds one range of ids. Its digest names the i
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ConfigError
+from segjobs.manifest.seal import damaged, open_table, sealed_table
 from segjobs.storage import FileInfo
 
 PLAN_SCHEMA = pa.schema(
@@ -28,6 +28,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
     ]
 )
+PLAN_MEND = "move it away and run the command again: what is published stays"
 _LISTING_CHUNK = 65_536
 
 
@@ -70,6 +71,11 @@ def make_plan(files: Iterable[FileInfo], shard: ShardConfig, *, limit: int | Non
             )
         previous = image_id
     return Plan(_cut(table, shard), _digest(table))
+
+
+def first_there(plan: Plan) -> str | None:
+    """The URI of the first item that was there when it was listed."""
+    return next((item["uri"] for item in plan.items.to_pylist() if item["size"] >= 0), None)
 
 
 def select(plan: Plan, taken: np.ndarray, shard: ShardConfig) -> Plan:
@@ -120,17 +126,18 @@ def _digest(table: pa.Table) -> str:
     return sha256.hexdigest()
 
 
-def write_plan(plan: Plan, metadata: dict[bytes, bytes]) -> bytes:
-    """The plan as one Parquet file with ``metadata`` in its footer."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(plan.items.replace_schema_metadata(metadata), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+def write_plan(plan: Plan, metadata: Mapping[bytes, bytes]) -> bytes:
+    """The plan as one sealed Parquet file with ``metadata`` in its footer."""
+    return sealed_table(plan.items, metadata=metadata)
 
 
-def read_plan(data: bytes) -> tuple[Plan, dict[bytes, bytes]]:
-    """The inverse of ``write_plan``."""
-    table = pq.read_table(pa.BufferReader(data))
+def read_plan(data: bytes, where: str = "plan.parquet") -> tuple[Plan, dict[bytes, bytes]]:
+    """The inverse of ``write_plan``. Raises ManifestError, which names ``where`` it lies, where the file is damaged."""
+    table = open_table(data, where, mend=PLAN_MEND)
     kept: dict[bytes, bytes] = table.schema.metadata or {}
     metadata = {key: value for key, value in kept.items() if key != b"ARROW:schema"}
-    items = table.replace_schema_metadata(None).cast(PLAN_SCHEMA)
-    return Plan(items, _digest(items.drop_columns(["shard"]))), metadata
+    try:
+        items = table.replace_schema_metadata(None).cast(PLAN_SCHEMA)
+        return Plan(items, _digest(items.drop_columns(["shard"]))), metadata
+    except ValueError as error:  # Arrow's own, and text that is no UTF-8
+        raise damaged(where, str(error), mend=PLAN_MEND) from error

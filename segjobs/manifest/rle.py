@@ -115,9 +115,12 @@ def encode_polygons(polygons: Sequence[object], size_hw: tuple[int, int]) -> str
     checked: list[list[float]] = []
     for part in polygons:
         try:
-            points = np.asarray(part, np.float64)
-        except (TypeError, ValueError):
-            raise ManifestError(f"polygon {_show(part)}: expected numbers x, y, x, y, …") from None
+            points = np.asarray(part)
+        except ValueError:  # of several lengths
+            points = np.empty(0, object)
+        if points.size and points.dtype.kind not in "iuf":  # texts, nulls, numbers beyond all floats
+            raise ManifestError(f"polygon {_show(part)}: expected numbers x, y, x, y, …")
+        points = points.astype(np.float64)
         if points.ndim != 1 or points.size < 6 or points.size % 2:
             raise ManifestError(f"polygon {_show(part)}: expected an even number of coordinates, 6 or more")
         reach = np.maximum(np.abs(points[0::2] - width / 2) / width, np.abs(points[1::2] - height / 2) / height)

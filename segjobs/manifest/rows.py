@@ -101,9 +101,13 @@ def ok_row(
     return {**row, "status": "ok", "height": height, "width": width, "segments": rows, "confidence": confidence}
 
 
-def segments_of(row: WithSegments) -> list[Segment]:
-    """The segments of the row of an image that was labelled. Raises ManifestError where one lacks what a mask needs."""
-    return [Segment.from_row(one) for one in row["segments"]]
+def segments_of(row: WithSegments, *, empty: bool = False) -> list[Segment]:
+    """The segments of the row of an image that was labelled. Raises ManifestError where one lacks what a mask needs.
+
+    ``empty``: those too whose mask covers no pixel, objects that only a score asks for.
+    """
+    segments = [Segment.from_row(one) for one in row["segments"]]
+    return segments if empty else [segment for segment in segments if segment.area]
 
 
 def sha256_of(row: ManifestRow) -> str | None:

@@ -44,6 +44,9 @@ SEGMENT_TYPE = pa.struct(
             "segmentation",
             pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),  # size is h, w
         ),
+        # What COCO's JSON or a model's box head says of the object, where it does: it need not be the mask's.
+        ("stated_bbox", pa.list_(pa.field("element", pa.float64()))),  # x, y, w, h in pixels
+        ("stated_area", pa.float64()),
     ]
 )
 MANIFEST_SCHEMA = pa.schema(

@@ -7,8 +7,8 @@ A Segment is a COCO annotation under its class. Where masks may overlap, ``stack
 """
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class SegmentRow(TypedDict):
     area: int | None
     iscrowd: bool
     segmentation: RleRow
+    stated_bbox: NotRequired[list[float] | None]
+    stated_area: NotRequired[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ class Segment:
     """One mask with its class.
 
     ``score``: in [0, 1], 1 of human labels, None where another tool gave none. ``bbox``: x, y, w, h, and ``area``,
-    in pixels. ``iscrowd``: a region of uncounted objects. ``size_hw``: of the image; ``counts``: COCO's run-length
-    code of the mask on it.
+    in pixels, of the mask. ``iscrowd``: a region of uncounted objects. ``size_hw``: of the image; ``counts``: COCO's
+    run-length code of the mask on it. ``stated_bbox``, ``stated_area``: what COCO's JSON or a box head says instead,
+    which makes no other mask: segments are equal without.
     """
 
     category_id: int
@@ -55,6 +58,8 @@ class Segment:
     iscrowd: bool
     size_hw: tuple[int, int]
     counts: str
+    stated_bbox: Box | None = field(default=None, compare=False)
+    stated_area: float | None = field(default=None, compare=False)
 
     @staticmethod
     def from_region(
@@ -114,12 +119,22 @@ class Segment:
             ) from error
         if category_id is None or area is None or counts is None:
             raise ManifestError("a segment without category_id, area or counts")
-        crowd = bool(row["iscrowd"])
-        return Segment(category_id, row["category"], row["score"], (x, y, w, h), area, crowd, (height, width), counts)
+        return Segment(
+            category_id,
+            row["category"],
+            row["score"],
+            (x, y, w, h),
+            area,
+            bool(row["iscrowd"]),
+            (height, width),
+            counts,
+            stated_bbox=_box(row.get("stated_bbox")),
+            stated_area=row.get("stated_area"),
+        )
 
     def to_row(self) -> SegmentRow:
         """The inverse of ``from_row``."""
-        return {
+        row: SegmentRow = {
             "category_id": self.category_id,
             "category": self.category,
             "score": self.score,
@@ -128,6 +143,11 @@ class Segment:
             "iscrowd": self.iscrowd,
             "segmentation": {"size": list(self.size_hw), "counts": self.counts},
         }
+        if self.stated_bbox is not None:
+            row["stated_bbox"] = list(self.stated_bbox)
+        if self.stated_area is not None:
+            row["stated_area"] = self.stated_area
+        return row
 
     @property
     def segmentation(self) -> Rle:
@@ -135,9 +155,9 @@ class Segment:
         return {"size": list(self.size_hw), "counts": self.counts}
 
     def with_mask(self, region: Region | Encoded, size_hw: tuple[int, int]) -> "Segment":
-        """The same object with another mask."""
-        bbox = _floats(region.bbox)
-        return replace(self, bbox=bbox, area=region.area, size_hw=size_hw, counts=region.counts)
+        """The same object with another mask, whose box and area are its own."""
+        code = {"bbox": _floats(region.bbox), "area": region.area, "size_hw": size_hw, "counts": region.counts}
+        return replace(self, **code, stated_bbox=None, stated_area=None)
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise MaskSizeError unless the mask says that it is of an image of ``size_hw`` pixels."""
@@ -180,6 +200,15 @@ def check_known(segments: Sequence[Segment], category_ids: Container[int]) -> No
     unknown = {segment.category_id for segment in segments if segment.category_id not in category_ids}
     if unknown:
         raise ManifestError(f"category ids {sorted(unknown)} are not in the manifest's categories")
+
+
+def _box(values: Sequence[float] | None) -> Box | None:
+    if values is None:
+        return None
+    if len(values) != 4:
+        raise ManifestError(f"a segment whose stated_bbox has {len(values)} numbers, expected x, y, w, h")
+    x, y, w, h = values
+    return x, y, w, h
 
 
 def _floats(box: tuple[int, int, int, int]) -> Box:

@@ -109,6 +109,8 @@ def count_rows(rows: pa.Table) -> Counts:
     segments = ok["segments"].combine_chunks()
     flat = segments.flatten()
     owner: np.ndarray = np.repeat(np.arange(len(ok)), segments.value_lengths().to_numpy(zero_copy_only=False))
+    seen = np.asarray(flat.field("area")) > 0  # an object without a pixel is there for scores alone
+    flat, owner = flat.filter(pa.array(seen)), owner[seen]
     ids, areas = (flat.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("category_id", "area"))
     crowds = flat.field("iscrowd").to_numpy(zero_copy_only=False).astype(bool)
     return {

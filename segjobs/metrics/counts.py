@@ -84,26 +84,39 @@ def from_confusion(confusion: np.ndarray, image: np.ndarray, *, images: int, cla
     return from_rows(np.concatenate([image, image[some]]), category, values, units=images, classes=classes)
 
 
-def gather(blocks: Iterable[ClassCounts], *, most_units: int = MOST_UNITS) -> ClassCounts:
+def units_of(images: int, groups: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """The unit of each image, int64 (images,), and how many units there are, as ``gather`` deals them."""
+    places = np.arange(images) if groups is None else groups
+    return places % MOST_UNITS, min(int(places.max(initial=-1)) + 1, MOST_UNITS)
+
+
+def gather(
+    blocks: Iterable[ClassCounts], *, groups: np.ndarray | None = None, most_units: int = MOST_UNITS
+) -> ClassCounts:
     """Blocks of images, in the order of the images → one table of at most ``most_units`` units.
 
     Image i becomes a part of unit ``i % most_units``: with fewer images than that each stays its own;
     more are dealt round robin into groups of equal size (to one), which are as independent of each
     other as the images were. The total is the same; memory and the bootstrap's time stay bounded.
+    ``groups``, int64 (images,): of images that belong together, numbered from 0; they are dealt in the images' place.
     Raises ValueError where there is no block, or where their classes or fields differ.
     """
     whole: ClassCounts | None = None
     pending: list[ClassCounts] = []
     waiting = images = 0
+    known = None if groups is None else int(groups.max(initial=-1)) + 1
     for block in blocks:
-        unit = (block.unit + images) % most_units
+        image = block.unit + images
+        unit = (image if groups is None else groups[image]) % most_units
         pending.append(ClassCounts(unit, block.category, block.values, block.units, block.classes))
         images, waiting = images + block.units, waiting + block.unit.size
         if waiting > _FOLD_ROWS:
-            whole, waiting = _fold([*([whole] if whole else []), *pending], min(images, most_units)), 0
+            units = min(images if known is None else known, most_units)
+            whole, waiting = _fold([*([whole] if whole else []), *pending], units), 0
             pending = []
     if pending or whole is None:
-        whole = _fold([*([whole] if whole else []), *pending], min(images, most_units))
+        units = min(images if known is None else known, most_units)
+        whole = _fold([*([whole] if whole else []), *pending], units)
     return whole
 
 

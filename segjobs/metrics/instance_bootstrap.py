@@ -31,7 +31,7 @@ from segjobs.metrics.average_precision import (
     ranked_classes,
 )
 from segjobs.metrics.bootstrap import Estimates, NamedFigures, Resampling, divide, weights
-from segjobs.metrics.counts import MOST_UNITS
+from segjobs.metrics.counts import units_of
 from segjobs.metrics.matching import BITS
 
 _A, _T = BITS.shape
@@ -41,7 +41,9 @@ _LATE = np.arange(RECALLS.size) / 100 < RECALLS
 """Recalls that ``linspace`` puts a bit above the hundredth, so that a recall of just that does not reach it."""
 
 
-def estimate_average_precision(matches: DetectionMatches, resampling: Resampling) -> Estimates:
+def estimate_average_precision(
+    matches: DetectionMatches, resampling: Resampling, groups: np.ndarray | None = None
+) -> Estimates:
     """COCO's numbers by name, of the set, and by class as ``class_AP``, …, with those of every resample.
 
     More than ``MOST_UNITS`` images are dealt round robin into as many groups, as ``counts.gather`` does.
@@ -52,13 +54,18 @@ def estimate_average_precision(matches: DetectionMatches, resampling: Resampling
     values = {name: np.array(np.nan if value is None else value) for name, value in found.figures.items()}
     for name, row in found.per_class.items():
         values[f"class_{name}"] = np.array([np.nan if value is None else value for value in row], np.float64)
-    samples = resample_average_precision(matches, resampling)
+    samples = resample_average_precision(matches, resampling, groups)
     return Estimates(values, {name: _centred(sample, values[name]) for name, sample in samples.items()})
 
 
-def resample_average_precision(matches: DetectionMatches, resampling: Resampling) -> NamedFigures:
-    """The figures of every resample by name, (B,), and by class as ``class_AP``, …, (B, C), as they come out."""
-    units = min(matches.images, MOST_UNITS)
+def resample_average_precision(
+    matches: DetectionMatches, resampling: Resampling, groups: np.ndarray | None = None
+) -> NamedFigures:
+    """The figures of every resample by name, (B,), and by class as ``class_AP``, …, (B, C), as they come out.
+
+    ``groups``: images that are drawn together, as ``counts.gather`` takes them.
+    """
+    unit, units = units_of(matches.images, groups)
     # A weight is at most the number of units, 16384; in float64 they would take four times the memory.
     drawn = np.zeros((units, resampling.resamples), np.uint16)
     done = 0
@@ -71,12 +78,12 @@ def resample_average_precision(matches: DetectionMatches, resampling: Resampling
     for number, found in enumerate(ranked_classes(matches)):
         own = matches.truth_category == number
         objects = np.zeros((units, _A))
-        np.add.at(objects, matches.truth_image[own] % MOST_UNITS, matches.objects[own])
+        np.add.at(objects, unit[matches.truth_image[own]], matches.objects[own])
         step = max(1, _CHUNK // max(1, found.image.size))
         for begin in range(0, resampling.resamples, step):
             part = slice(begin, begin + step)
             totals = objects.T @ drawn[:, part].astype(np.float64)
-            each = drawn[found.image % MOST_UNITS, part].astype(np.float32)
+            each = drawn[unit[found.image], part].astype(np.float32)
             precision[number, ..., part], recall[number, ..., part] = _weighted(each, found, totals)
     samples: dict[str, np.ndarray] = {}
     first = (np.moveaxis(array, -1, 0) for array in (precision, recall))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.coco_api import box_ious, mask_ious
+from segjobs.manifest.coco_api import Box, box_ious, mask_ious
 from segjobs.manifest.segments import Segment
 from segjobs.metrics.names import MatchKind
 
@@ -73,23 +73,20 @@ BITS = (np.int64(1) << np.arange(len(AREAS) * IOU_THRESHOLDS.size)).reshape(len(
 def match_image(truth: Sequence[Segment], predicted: Sequence[Segment], *, kind: MatchKind) -> MatchesRow:
     """The segments of one image on both sides → what they add, one value of ``MATCHES_TYPE``.
 
-    Both sides' ``category_id`` are the truth's. A truth's ``area`` decides its area range; a detection's is
-    its ``area`` for masks and width times height for boxes. Crowd regions match any number of detections,
-    which are then ignored. Raises ManifestError where a mask is malformed or of another size than the first,
-    or a score is not finite.
+    Both sides' ``category_id`` are the truth's. What a segment states of its area and box counts before its mask's:
+    a truth's area decides its area range; a detection's is its mask's, but for boxes that it states the box's. Crowd
+    regions match any number of detections, which are then ignored. Raises ManifestError where a mask is malformed or
+    of another size than the first, or a score is not finite.
     """
     truth = sorted(truth, key=lambda segment: segment.category_id)
     scores, predicted = _ranked(predicted)
     true_class = np.array([segment.category_id for segment in truth], np.int64)
     predicted_class = np.array([segment.category_id for segment in predicted], np.int64)
     crowd = np.array([segment.iscrowd for segment in truth], bool)
-    ignored = crowd | _outside(np.array([segment.area for segment in truth], float))
+    ignored = crowd | _outside(np.array([_true_area(segment) for segment in truth], float))
     overlaps = _overlaps(truth, predicted, kind)
     matched, excused = _greedy(np.where(predicted_class[:, None] == true_class, overlaps, -1.0), crowd, ignored)
-    if kind == "mask":
-        areas = np.array([segment.area for segment in predicted], float)
-    else:
-        areas = np.array([segment.bbox[2] * segment.bbox[3] for segment in predicted])
+    areas = np.array([_found_area(segment, kind) for segment in predicted], float)
     excused |= ~matched & _outside(areas).T[:, :, None]
     columns = [(bits * BITS).sum(axis=(1, 2)).tolist() for bits in (matched, excused)]
     return {
@@ -123,6 +120,21 @@ def _ranked(predicted: Sequence[Segment]) -> tuple[list[float], list[Segment]]:
     return scores, ranked
 
 
+def _true_area(segment: Segment) -> float:
+    return segment.area if segment.stated_area is None else segment.stated_area
+
+
+def _found_area(segment: Segment, kind: MatchKind) -> float:
+    """As pycocotools' ``loadRes`` has it, of masks without boxes and of boxes without masks."""
+    if kind == "mask" or segment.stated_bbox is None:
+        return segment.area
+    return segment.stated_bbox[2] * segment.stated_bbox[3]
+
+
+def _box(segment: Segment) -> Box:
+    return segment.bbox if segment.stated_bbox is None else segment.stated_bbox
+
+
 def _outside(areas: np.ndarray) -> np.ndarray:
     """Areas (N,) in pixels → bool (A, N): outside the area range."""
     return (areas < _RANGES[:, :1]) | (areas > _RANGES[:, 1:])
@@ -142,7 +154,7 @@ def _overlaps(truth: Sequence[Segment], predicted: Sequence[Segment], kind: Matc
         if kind == "mask":
             ious = mask_ious([one.segmentation for one in found], [one.segmentation for one in real], crowd)
         else:
-            ious = box_ious([one.bbox for one in found], [one.bbox for one in real], crowd)
+            ious = box_ious([_box(one) for one in found], [_box(one) for one in real], crowd)
         overlaps[np.ix_(d, g)] = ious
     return overlaps
 

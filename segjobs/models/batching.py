@@ -12,6 +12,7 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.models.base import Prediction, RawOutput, Segmenter
+from segjobs.models.check_prediction import of_the_model
 
 _OF_THREAD = threading.local()
 _OVERTAKES = -1  # a stream's priority: its kernels go before those of the network's, on the default stream
@@ -56,19 +57,26 @@ def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
 
 
 def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[RawOutput | ItemError]:
-    """``segmenter.forward``, halving the batch each time the device runs out of memory.
+    """``segmenter.forward``, halving the batch each time the device runs out of memory, or the model raises an error.
 
-    Returns one raw output per tensor, in order; in place of one that does not fit even alone, ItemError GPU_OOM.
+    Returns one raw output per tensor, in order; for one that fails even alone, ItemError GPU_OOM or MODEL_ERROR.
     """
     try:
-        return list(segmenter.forward(batch))
+        with of_the_model():
+            outputs = list(segmenter.forward(batch))
+            if len(outputs) != len(batch):
+                raise ItemError("MODEL_ERROR", f"forward gave {len(outputs)} outputs for {len(batch)} image(s)")
+            return outputs
     except torch.OutOfMemoryError as error:
         message = ". ".join(str(error).splitlines()[0].split(". ")[:2])  # and on with advice about torch's allocator
+        height, width = batch[0].shape[-2:]
+        alone = ItemError("GPU_OOM", f"{width}x{height} pixels do not fit on the device alone: {message}")
+    except ItemError as error:
+        alone = ItemError(error.code, error.message)
     # Outside the handler: the exception's traceback would keep the failed batch's memory alive.
     torch.cuda.empty_cache()
     if len(batch) == 1:
-        height, width = batch[0].shape[-2:]
-        return [ItemError("GPU_OOM", f"{width}x{height} pixels do not fit on the device alone: {message}")]
+        return [alone]
     half = len(batch) // 2
     return forward_in_halves(segmenter, batch[:half]) + forward_in_halves(segmenter, batch[half:])
 

@@ -9,16 +9,19 @@ Semantic, in this order:
     6. classes, score_threshold, top_k: which segments stay; pixels of the others are unlabelled
 Instance, in this order: score_threshold, classes, mask_threshold, fill_holes, min_area_px, empty masks dropped, top_k.
 
-Boxes are those of the masks. The image's confidence is the mean over all pixels of the winning class's probability
+Boxes are those of the masks; a box head's own is kept beside them (``Segment.stated_bbox``).
+The image's confidence is the mean over all pixels of the winning class's probability
 (after step 1), or the mean score of the instances that stay.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from segjobs.config import PostprocessConfig
+from segjobs.manifest.coco_api import Box
 from segjobs.manifest.rle import encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
@@ -81,9 +84,17 @@ def _instance_segments(
         left, top = prediction.corners_xy[index].tolist()
         if np.count_nonzero(mask) >= max(config.min_area_px, 1):
             encoded = encode_crop(mask, (left, top), prediction.size_hw)
-            segments.append(Segment.from_region(category, encoded, prediction.size_hw, score=score))
+            segment = Segment.from_region(category, encoded, prediction.size_hw, score=score)
+            segments.append(replace(segment, stated_bbox=_box_xywh(prediction.boxes_xyxy[index])))
             scores.append(score)
     return segments, sum(scores) / len(scores) if scores else None
+
+
+def _box_xywh(box_xyxy: np.ndarray) -> Box:
+    """float32 (4,) x, y, x, y → x, y, w, h, the sides rounded to float32 as torchvision's own evaluation has them."""
+    left, top = box_xyxy[:2]
+    width, height = box_xyxy[2:] - box_xyxy[:2]
+    return float(left), float(top), float(width), float(height)
 
 
 def _threshold(ids: np.ndarray, confidence: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

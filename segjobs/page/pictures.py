@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segjobs.errors import ItemError, ManifestError
+from segjobs.evaluation.classes import candidates
 from segjobs.manifest.rle import decode, encode_label_map
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment, check_known, stack
 from segjobs.page.overlay import label_picture, overlay
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
-from segjobs.text import spelling
 
 RIGHT, WRONG, MISSING, EXTRA, UNLABELLED = range(5)
 KINDS = ("right", "wrong class", "missing", "extra", "not scored")
@@ -98,30 +98,33 @@ def open_picture(data: bytes, *, name: str) -> Image.Image:
 
 def common_categories(
     truth: Sequence[Category], predicted: Sequence[Category], *, rename: Mapping[str, str | None] | None = None
-) -> tuple[tuple[Category, ...], dict[int, int]]:
+) -> tuple[tuple[Category, ...], dict[int, int | None]]:
     """The classes of both in one table, the truth's first, and predicted id → id in that table.
 
-    A class is the same where its name is, up to case, spaces, hyphens and underscores, after
-    ``rename`` (predicted name → the truth's).
+    What is the same class is the evaluation's to say (``candidates``); None is a class that counts as not predicted.
     """
-    ids = {spelling(category.name): category.id for category in truth}
-    ids.update({category.name: category.id for category in truth})
-    table, mapping = list(truth), {}
+    table: list[Category] = list(truth)
+    mapping: dict[int, int | None] = {}
     free = 1 + max((category.id for category in truth), default=-1)
-    for category in predicted:
-        name = (rename or {}).get(category.name) or category.name
-        known = ids.get(name, ids.get(spelling(name)))
-        if known is None:
-            known, free = free, free + 1
-            table.append(replace(category, id=known))
-        mapping[category.id] = known
+    for category, (name, found) in zip(predicted, candidates(predicted, truth, rename or {}).values(), strict=True):
+        if name is None:
+            mapping[category.id] = None
+        elif found:
+            mapping[category.id] = truth[found[0]].id
+        else:
+            mapping[category.id], free = free, free + 1
+            table.append(replace(category, id=free - 1))
     return tuple(table), mapping
 
 
-def with_ids(segments: Sequence[Segment], mapping: Mapping[int, int]) -> list[Segment]:
-    """The segments with their category ids replaced. Raises ManifestError for an id without one."""
+def with_ids(segments: Sequence[Segment], mapping: Mapping[int, int | None]) -> list[Segment]:
+    """The segments with their category ids replaced, without those of no class.
+
+    Raises ManifestError for an id that the mapping does not have.
+    """
     check_known(segments, mapping)
-    return [replace(segment, category_id=mapping[segment.category_id]) for segment in segments]
+    known = [(segment, mapping[segment.category_id]) for segment in segments]
+    return [replace(segment, category_id=category_id) for segment, category_id in known if category_id is not None]
 
 
 # Difference ------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ def context_of(page: Page) -> _Values:
         "title": page.title,
         "eyebrow": wording.EYEBROWS["manifest" if report is None else "agreement" if report.agreement else "truth"],
         "confidence": _confidence(report),
-        "notes": page.notes,
+        "notes": (*page.notes, *(report.notes if report else ())),
+        "reference": "baseline" if report and report.agreement else "truth",
         "report": report,
         "sides": [_side(side) for side in page.sides],
         "colors": {
@@ -115,7 +116,7 @@ def _of_report(report: Report) -> _Values:
         "histograms": [one for one in histograms if one],
         "comparison": _comparison(report.comparison) if report.comparison else None,
         "drift": (report.drift or ())[:MOST_CLASSES],
-        "classes": _classes(semantic.per_class),
+        "classes": _classes(semantic.per_class, agreement=report.agreement),
         "heat": _heat(heat) if heat else None,
         "confusions": top_confusions(semantic.confusion, names) if semantic.confusion else [],
         "instance": _instance(report.instance) if report.instance else None,
@@ -149,7 +150,9 @@ def _tiles(report: Report) -> _Columns:
     for key, figure in shown:
         if figure.value is not None:
             label, what = wording.score(key)
-            tiles.append({"label": label, "figure": figure, "what": what, "hero": not tiles})
+            # How far two models agree is no score: it is not shown as large as one.
+            label = f"agreement, {label}" if report.agreement else label
+            tiles.append({"label": label, "figure": figure, "what": what, "hero": not tiles and not report.agreement})
     return tiles
 
 
@@ -222,9 +225,9 @@ def _comparison(comparison: Comparison) -> _Values:
     }
 
 
-def _classes(rows: Sequence[ClassScores]) -> _Values | None:
+def _classes(rows: Sequence[ClassScores], *, agreement: bool) -> _Values | None:
     """The per-class table: only columns that hold something."""
-    columns = _filled(rows, wording.CLASS_COLUMNS)
+    columns = _filled(rows, wording.class_columns(agreement=agreement))
     if not rows or not columns:
         return None
     caption = (
@@ -299,7 +302,7 @@ def _slices(slices: Sequence[Slice]) -> _Values:
 def _statuses(report: Report) -> _Columns:
     return [
         {"words": words, "images": report.images[status], "examples": report.examples.get(status, ())}
-        for status, words in wording.STATUSES.items()
+        for status, words in wording.statuses(agreement=report.agreement).items()
         if report.images[status]
     ]
 

@@ -31,6 +31,15 @@ CLASS_COLUMNS = (
     ("predicted_px", "predicted px", "count"),
     ("images", "images", "count"),
 )
+
+
+def class_columns(*, agreement: bool) -> tuple[tuple[str, str, str], ...]:
+    """``CLASS_COLUMNS``; without truth the baseline's pixels are called so."""
+    return tuple(
+        (key, words.replace("truth", "baseline") if agreement else words, kind) for key, words, kind in CLASS_COLUMNS
+    )
+
+
 OBJECT_COLUMNS = (
     *((name, DETECTIONS[name].name, kind) for name, kind in _OBJECT_SCORES),
     ("objects", "objects", "count"),
@@ -50,6 +59,12 @@ STATUSES: dict[Status, str] = {
     "no_truth": "the truth failed",
     "extra": "no truth for this image",
 }
+
+
+def statuses(*, agreement: bool) -> dict[Status, str]:
+    """``STATUSES``; without truth the baseline is called so."""
+    return {key: words.replace("truth", "baseline") if agreement else words for key, words in STATUSES.items()}
+
 
 # (key, with scores) → title, caption
 GROUPS = {

@@ -7,12 +7,19 @@ a label's or mask's uri → read_file     → its bytes
 
 import errno
 import hashlib
+from typing import Protocol
 
 from segjobs.errors import ItemError
 from segjobs.storage import FileInfo, Storage
 
 
-def read_item(storage: Storage, planned: FileInfo) -> bytes:
+class Reads(Protocol):
+    """A ``Storage``, or the ``Blame`` that asks it twice before it blames a file."""
+
+    def read_item(self, uri: str) -> tuple[bytes, FileInfo]: ...
+
+
+def read_item(storage: Reads, planned: FileInfo) -> bytes:
     """The bytes of a planned file, checked against its fingerprint.
 
     Raises ItemError: NOT_FOUND where it is gone, CHANGED where size, time or etag are not the
@@ -47,7 +54,7 @@ def read_original(storage: Storage, uri: str, *, sha256: str | None) -> bytes:
     return data
 
 
-def read_file(storage: Storage, uri: str, *, what: str | None = None) -> bytes:
+def read_file(storage: Reads, uri: str, *, what: str | None = None) -> bytes:
     """The bytes of a file. ``what``: see ``item_error``. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE, UNREADABLE."""
     try:
         return storage.read_item(uri)[0]

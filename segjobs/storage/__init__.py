@@ -20,9 +20,21 @@ from typing import Protocol
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError
 from segjobs.storage.local import LocalFiles
+from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse
 from segjobs.storage.uris import FileInfo, is_remote, join, local_path, local_uri, scheme_of
 
-__all__ = ["FileInfo", "Storage", "Store", "is_remote", "join", "local_path", "local_uri"]
+__all__ = [
+    "NO_FILE",
+    "FileInfo",
+    "OnTrouble",
+    "Storage",
+    "Store",
+    "is_remote",
+    "join",
+    "local_path",
+    "local_uri",
+    "refuse",
+]
 
 
 class Store(Protocol):
@@ -44,14 +56,24 @@ class Store(Protocol):
         """
         ...
 
+    def check_around(self, uri: str) -> None:
+        """Of a file that ``read_item`` does not find: raise StorageError where its disk or bucket is gone."""
+        ...
+
     def get_file(self, uri: str, path: Path) -> None:
         """Download to a local ``path`` without holding the file in memory."""
         ...
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
+    def is_folder(self, uri: str) -> bool:
+        """Whether a folder is there. A bucket has none: what is written as one (``…/``) is taken for one."""
+        ...
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
         """Every file below a folder or prefix, as it is found; ``path`` is relative to ``root``.
 
-        Names that begin with a dot are skipped, links are followed, loops of links are entered once.
+        Names that begin with a dot are skipped, links are followed, loops of links are entered once. ``levels``: of
+        folders below ``root`` that are entered, where that saves something. ``on_trouble``: what becomes of a file or
+        folder of the local disk that cannot be looked at; StorageError as a rule.
         Raises StorageError where ``root`` is no folder (an empty prefix of a bucket yields nothing).
         """
         ...
@@ -130,11 +152,17 @@ class Storage:
     def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
         return self._of(uri).read_item(uri)
 
+    def check_around(self, uri: str) -> None:
+        self._of(uri).check_around(uri)
+
     def get_file(self, uri: str, path: Path) -> None:
         self._of(uri).get_file(uri, path)
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
-        return self._of(root).walk(root)
+    def is_folder(self, uri: str) -> bool:
+        return self._of(uri).is_folder(uri)
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
+        return self._of(root).walk(root, on_trouble=on_trouble, levels=levels)
 
     def list_names(self, folder: str) -> set[str]:
         return self._of(folder).list_names(folder)

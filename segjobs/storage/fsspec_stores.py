@@ -24,6 +24,7 @@ from fsspec.asyn import sync
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError, StorageError
+from segjobs.storage.local_walk import OnTrouble, refuse
 from segjobs.storage.retry import Failed, Fault, FaultKind, with_retries
 from segjobs.storage.uris import FileInfo, microseconds
 
@@ -69,10 +70,16 @@ class Buckets:
             raise FileNotFoundError(errno.ENOENT, "no such object", uri)
         return data, found
 
+    def check_around(self, uri: str) -> None:
+        self._check_bucket(uri)
+
     def get_file(self, uri: str, path: Path) -> None:
         self._ask(uri, "get_file", uri, str(path))
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
+    def is_folder(self, uri: str) -> bool:
+        return uri.endswith("/")
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
         base = root.rstrip("/")
         folders = [base]
         while folders:
@@ -161,13 +168,19 @@ class Web:
         found = {name: headers.get(name) for name in ("ETag", "Last-Modified")}
         return data, _file_info(uri, {**found, "size": headers.get("Content-Length")})
 
+    def check_around(self, uri: str) -> None:
+        """Nothing: each file may be another host's."""
+
     def get_file(self, uri: str, path: Path) -> None:
         try:
             _try(self._config, partial(_call, self._files, "get_file", uri, str(path)))
         except Failed as failed:
             raise _error_of_store(failed, uri) from failed
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
+    def is_folder(self, uri: str) -> bool:
+        return uri.endswith("/")
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
         raise ConfigError(f"{root}: no such file, and the web has no folders to list; give a list of URIs (.txt, .csv)")
 
     def list_names(self, folder: str) -> set[str]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segjobs.errors import StorageError
-from segjobs.storage.uris import FileInfo, is_utf8, local_path, local_uri
+from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse, walk_folder
+from segjobs.storage.uris import FileInfo, local_path
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # What no file is to blame for: too many open, no memory, a network disk that is gone.
@@ -23,18 +24,10 @@ class LocalFiles:
         self._max_item_bytes = max_item_bytes
 
     def info(self, uri: str) -> FileInfo | None:
-        path = local_path(uri)
-        try:
-            status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
+        status = _status(uri)
+        if status is None or not stat.S_ISREG(status.st_mode):
             return None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # what no file can be called, or a loop of links
-                return None
-            raise StorageError(f"{uri}: cannot be looked up: {error.strerror or error}") from error
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return FileInfo(uri, path.name, status.st_size, status.st_mtime_ns // 1000, "")
+        return FileInfo(uri, local_path(uri).name, status.st_size, status.st_mtime_ns // 1000, "")
 
     def read(self, uri: str) -> bytes:
         try:
@@ -63,18 +56,33 @@ class LocalFiles:
             raise
         return data, FileInfo(uri, path.name, len(data), status.st_mtime_ns // 1000, "")
 
+    def check_around(self, uri: str) -> None:
+        folder = next(path for path in local_path(uri).absolute().parents if self.is_folder(str(path)))
+        try:
+            empty = not os.listdir(folder)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+        if empty:
+            raise StorageError(
+                f"{uri}: is gone, and {folder} is empty: mount its disk, or delete that folder if its files are no more"
+            )
+
     def get_file(self, uri: str, path: Path) -> None:
         shutil.copyfile(local_path(uri), path)
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
-        folder = local_path(root).absolute()
-        if not folder.is_dir():
+    def is_folder(self, uri: str) -> bool:
+        status = _status(uri)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
+        if not self.is_folder(root):
             raise StorageError(f"{root}: no such folder")
-        yield from _walk(str(folder), "", ())
+        yield from walk_folder(str(local_path(root).absolute()), on_trouble, levels)
 
     def list_names(self, folder: str) -> set[str]:
-        path = local_path(folder)
-        return {entry.name for entry in os.scandir(path) if entry.is_file()} if path.is_dir() else set()
+        if not self.is_folder(folder):
+            return set()
+        return {file.path for file in self.walk(folder, levels=0)}
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """A temporary file beside it, fsync, hard link, fsync of the folder."""
@@ -97,11 +105,14 @@ class LocalFiles:
             raise StorageError(f"{uri}: cannot be deleted: {error.strerror or error}") from error
 
 
-def _relative_text(path: str) -> str:
-    """A relative path as UTF-8 text: bytes that are not UTF-8 become %XX."""
-    if is_utf8(path):
-        return path
-    return "".join(c if is_utf8(c) else "".join(f"%{b:02X}" for b in os.fsencode(c)) for c in path)
+def _status(uri: str) -> os.stat_result | None:
+    """What stands under a name; None where there is nothing. Raises StorageError where that cannot be told."""
+    try:
+        return os.stat(local_path(uri))
+    except OSError as error:
+        if error.errno in (*NO_FILE, errno.ENAMETOOLONG):  # what no file can be called
+            return None
+        raise StorageError(f"{uri}: cannot be looked up: {error.strerror or error}") from error
 
 
 def _cannot_write(uri: str, error: OSError) -> StorageError:
@@ -155,26 +166,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _walk(root: str, inside: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[FileInfo]:
-    folder = f"{root}/{inside}" if inside else root
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in ancestors:
-        return
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        path = f"{inside}/{entry.name}" if inside else entry.name
-        try:
-            status = entry.stat()
-        except OSError:  # a dangling link or a loop of links names no file
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            yield from _walk(root, path, (*ancestors, identity))
-        elif stat.S_ISREG(status.st_mode):
-            uri = local_uri(f"{root}/{path}")
-            yield FileInfo(uri, _relative_text(path), status.st_size, status.st_mtime_ns // 1000, "")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
+from segjobs.storage.local_walk import OnTrouble, refuse
 from segjobs.storage.s3_client import S3, S3Reply
 from segjobs.storage.uris import FileInfo, microseconds
 
@@ -38,10 +39,16 @@ class S3Files:
         data, head = self._s3.get(*_split(uri), item=True)
         return data, _file_info(uri, len(data), head)
 
+    def check_around(self, uri: str) -> None:
+        """Nothing more to ask: ``read_item`` has asked for the bucket."""
+
     def get_file(self, uri: str, path: Path) -> None:
         self._s3.download(*_split(uri), path)
 
-    def walk(self, root: str) -> Iterator[FileInfo]:
+    def is_folder(self, uri: str) -> bool:
+        return uri.endswith("/")
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
         bucket, key = _split(root)
         prefix = key.rstrip("/") + "/" if key else ""
         token = None

@@ -4,11 +4,13 @@
        ├─▶ 5xx, throttling, reset, time-out, body cut short ─▶ again after a random wait, up to ``storage.attempts``
        ├─▶ credentials have expired ─▶ a new session, once, and again
        ├─▶ denied, no bucket, wrong endpoint or region ─▶ StorageError at once
+       ├─▶ denied, of a key that a listing of it does not show ─▶ no such key
        └─▶ no such key, condition not met ─▶ for the caller
 
 What is left when the attempts or ``storage.deadline_s`` are over is the store's fault (StorageError) unless the
-request was for one image and the store answers other requests: then it is an OSError of that image, TimeoutError
-where it was too slow. Throttling is never an image's fault.
+request was for one image and the store answers for its bucket: then it is an OSError of that image, TimeoutError
+where it was too slow, and the caller asks for other images (``segjobs/sources/blame.py``). Throttling is never an
+image's fault.
 
 botocore's own retries are off (``total_max_attempts=1``): they end before a body is read, and all threads share a
 quota of about a hundred repetitions, which 32 requests in flight use up in the first seconds of an outage. s3fs,
@@ -158,7 +160,7 @@ class S3:
 
     def head(self, bucket: str, key: str) -> S3Reply:
         """Size, time and etag of an object. Raises FileNotFoundError, StorageError."""
-        return self._try(_Request(bucket, key, lambda client: client.head_object(Bucket=bucket, Key=key)))
+        return self._try(_Request(bucket, key, lambda client: client.head_object(Bucket=bucket, Key=key), reads=True))
 
     def get(self, bucket: str, key: str, *, item: bool = False) -> tuple[bytes, S3Reply]:
         """The bytes of an object and its header. Raises FileNotFoundError, StorageError.
@@ -175,7 +177,7 @@ class S3:
             _check_length(len(data), reply)
             return data, reply
 
-        return self._try(_Request(bucket, key, read, item=item))
+        return self._try(_Request(bucket, key, read, item=item, reads=True))
 
     def _check_item(self, size: int) -> None:
         most = self._config.max_item_bytes
@@ -285,14 +287,16 @@ class S3:
         match fault.kind:
             case "exists":
                 return FileExistsError(errno.EEXIST, fault.text, request.uri)
-            case "missing" if self._has_bucket(request.bucket):
+            case "missing" if self._has_bucket(request.bucket, anew=request.item):
                 return FileNotFoundError(errno.ENOENT, "no such object", request.uri)
             case "missing":
                 return StorageError(f"{request.uri}: no bucket {request.bucket!r} at {endpoint}")
             case "large":
                 return OSError(errno.EFBIG, fault.text, request.uri)
             case "item":
-                return OSError(errno.EIO, fault.text, request.uri)
+                return OSError(errno.ENODATA, fault.text, request.uri)
+            case "denied" if request.reads and self._lists_without(request):
+                return FileNotFoundError(errno.ENOENT, "no such object", request.uri)
             case "denied":
                 return StorageError(
                     f"{request.uri}: access denied ({fault.text}); check credentials and bucket policy (without "
@@ -312,7 +316,10 @@ class S3:
                 )
             case "refused":
                 return StorageError(f"{request.uri}: {endpoint} cannot be used so: {fault.text}; check storage.s3")
-        if request.item and self._answers(request.bucket):
+        probe = self._probe(request.bucket) if request.item else fault
+        if probe is not None and request.item and probe.kind == "missing":
+            return StorageError(f"{request.uri}: no bucket {request.bucket!r} at {endpoint}")
+        if request.item and (probe is None or probe.kind in ("denied", "expired")):
             kind = TimeoutError if fault.kind == "slow" else OSError
             return kind(errno.ETIMEDOUT if fault.kind == "slow" else errno.EIO, f"{fault.text} ({tried})", request.uri)
         return StorageError(f"{request.uri}: {endpoint} fails ({fault.text}) after {tried}; run the command again")
@@ -326,27 +333,47 @@ class S3:
             return fault_of(error)
         return None
 
-    def _has_bucket(self, bucket: str) -> bool:
-        if bucket not in self._buckets:
+    def _has_bucket(self, bucket: str, *, anew: bool) -> bool:
+        """``anew``: it was there, and may be gone."""
+        if anew or bucket not in self._buckets:
             fault = self._probe(bucket)
             if fault and fault.kind == "missing":
                 return False
             self._buckets.add(bucket)
         return True
 
-    def _answers(self, bucket: str) -> bool:
-        fault = self._probe(bucket)
-        return fault is None or fault.kind in ("denied", "missing", "expired")
+    def _lists_without(self, request: "_Request[Any]") -> bool:
+        """Whether the bucket may be listed there and lacks the object.
+
+        Who may list below a prefix only is told 403, and not 404, of what is not there. The name of such a prefix
+        itself, without its slash, is no object either where the prefix may be listed.
+        """
+        for prefix in (request.key, f"{request.key}/"):
+            listing = _Request(
+                request.bucket,
+                prefix,
+                lambda client, prefix=prefix: client.list_objects_v2(Bucket=request.bucket, Prefix=prefix, MaxKeys=1),
+            )
+            try:
+                page: Any = sync(self.filesystem.loop, self._once, listing, _PROBE_S)
+            except _FAULTS:
+                continue
+            return all(entry["Key"] != request.key for entry in page.get("Contents", ()))
+        return False
 
 
 @dataclass(frozen=True)
 class _Request(Generic[Reply]):
-    """``send`` takes the client and may be called several times. ``moved_bytes``: of its body, where that is large."""
+    """``send`` takes the client and may be called several times. ``moved_bytes``: of its body, where that is large.
+
+    ``reads``: an object. ``item``: one of many, whose failures may be its own.
+    """
 
     bucket: str
     key: str
     send: Callable[[Client], Awaitable[Reply]]
     item: bool = False
+    reads: bool = False
     moved_bytes: int = 0
 
     @property

@@ -50,6 +50,13 @@ def local_uri(path: str | Path) -> str:
     return text if is_utf8(text) else "file://" + quote(os.fsencode(text))
 
 
+def relative_text(path: str) -> str:
+    """A relative path as UTF-8 text: bytes that are not UTF-8 become %XX."""
+    if is_utf8(path):
+        return path
+    return "".join(c if is_utf8(c) else "".join(f"%{b:02X}" for b in os.fsencode(c)) for c in path)
+
+
 def join(uri: str, *parts: str) -> str:
     """``uri`` and further path parts, with single slashes between them."""
     return "/".join([uri.rstrip("/"), *parts])

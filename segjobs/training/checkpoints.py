@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 import torch
 
 from segjobs.errors import ManifestError
+from segjobs.manifest.seal import open_bytes, sealed_bytes
 from segjobs.storage import Storage, join
 
 FOLDER = "checkpoints"
@@ -87,12 +88,13 @@ class Checkpoints:
     def _put(self, name: str, content: Mapping[str, object]) -> None:
         data = io.BytesIO()
         torch.save(content, data)
-        self.storage.put_if_absent(join(self.uri, FOLDER, name), data.getvalue())
+        self.storage.put_if_absent(join(self.uri, FOLDER, name), sealed_bytes(data.getvalue()))
 
     def _read(self, name: str) -> Any:
         uri = join(self.uri, FOLDER, name)
+        data = open_bytes(self.storage.read(uri), uri, mend="delete it to go on from the one before")
         try:
-            return torch.load(io.BytesIO(self.storage.read(uri)), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
             raise ManifestError(f"{uri}: cannot be read ({error}); delete it to go on from the one before") from error
 

@@ -1,5 +1,6 @@
 """Configuration: every problem at once and in words, and values that survive being printed."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from segjobs.config import (
     digest,
     iter_fields,
     load_config,
+    make_config,
     nearest,
     to_yaml,
 )
@@ -92,7 +94,10 @@ storage: {s3: {endpoint: http://x}}
         (["compute.actors=[1]"], ["compute.actors: [1]: expected 'auto', a number such as 4, or a range"]),
         (["compute.actors=0"], ["compute.actors: 0: expected 'auto', a number such as 4, or a range"]),
         (["max_failed_fraction=nan"], ["max_failed_fraction: 'nan': expected less than or equal to 1"]),
-        (["input=photos"], ["input: 'photos': expected a section with the keys column, exclude, include, limit, uri"]),
+        (
+            ["input=photos"],
+            ["input: 'photos': expected a section with the keys column, exclude, include, limit, skip_unreadable, uri"],
+        ),
         (["input.uri.x=1"], ["input.uri: {'x': 1}: expected a valid string"]),
         (["input.exclude=[1]"], ["input.exclude.0: 1: expected a valid string"]),
         (["input.uri="], ["input.uri: None: expected a valid string"]),
@@ -199,7 +204,7 @@ def test_overrides_are_yaml_laid_over_the_file() -> None:
     assert config.model.options == {"encoder": "resnet34", "depth": 3, "deep": {"a": [1, {"b": None}]}}
     assert config.input.exclude == ["*.tif", "x=y"]
     assert (config.compute.actors, config.shard.images, config.max_failed_fraction) == ("2", 7, 0.001)
-    assert (config.input.uri, config.output.uri) == ("a=b", "a=b/run")
+    assert (config.input.uri, config.output.uri) == (f"{Path.cwd()}/a=b", f"{Path.cwd()}/a=b/run")
 
 
 def test_help_lists_every_key_with_type_default_and_meaning() -> None:
@@ -223,6 +228,51 @@ def test_help_lists_every_key_with_type_default_and_meaning() -> None:
         "  max_failed_fraction (float; default 0.01)",
     ):
         assert line in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("~/masks", "/home/me/masks"),
+        ("~/", "/home/me/"),
+        ("out/~x", "out/~x"),
+        ("./s3:/x", "./s3:/x"),
+        ("s3:x.jpg", "s3:x.jpg"),
+        ("file:///x", "file:///x"),
+        ("out/x#1", "out/x#1"),
+        ("'out/x #1'", "out/x #1"),
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("dbfs:/x", "dbfs://x"),
+        ("gs:/b/x", "gs://b/x"),
+        ("file:/x", "/x"),
+        ("~nobody-of-that-name/x", "write the whole path, or ./~nobody-of-that-name/x"),
+        ("out/x #1", "'#1' is a comment; quote the value: output.uri='\"out/x #1\"'"),
+        ("'out/x' #1", "'#1' is a comment"),
+    ],
+)
+@pytest.mark.parametrize("key", ["input.uri", "output.uri", "model.weights"])
+def test_a_uri_is_what_a_person_means_or_refused(
+    key: str, text: str, meaning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = [*(word for word in COMPLETE if not word.startswith(key)), f"{key}={text}"]
+    try:
+        config: Any = load_config(LabelConfig, None, given)
+    except ConfigError as error:
+        (problem,) = error.problems
+        assert meaning.replace("output.uri", key) in problem
+        return
+    section, _, name = key.partition(".")
+    assert getattr(getattr(config, section), name) == meaning
+
+
+def test_a_path_of_a_file_that_yaml_cuts_is_refused() -> None:
+    text = "input: {uri: in/x}  # a comment\noutput:\n  uri: out/night #1\nmodel: {name: unet} #todo\n"
+    Path("cut.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^cut\.yaml: 'out/night' is followed by '#1', a comment to YAML; quote the"):
+        load_config(LabelConfig, "cut.yaml", [])
+    Path("cut.yaml").write_text(text.replace(" #1", "  # 1"), encoding="utf-8")
+    assert load_config(LabelConfig, "cut.yaml", []).output.uri == "out/night"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_or_all() -> None:
@@ -253,7 +303,7 @@ _JSON = st.recursive(
 
 
 @given(
-    uri=_TEXT.filter(bool),
+    uri=_TEXT.filter(lambda text: text and not text.startswith("~") and ":/" not in text),
     patterns=st.lists(_TEXT, max_size=3),
     options=st.dictionaries(_TEXT, _JSON, max_size=3),
     limit=st.none() | st.integers(1, 10**9),
@@ -299,7 +349,7 @@ def test_any_mapping_gives_a_config_or_one_line_per_problem(raw: dict[str, Any])
 def test_lists_of_sections_are_checked_entry_by_entry() -> None:
     given = ["data.uri=a", "model.name=unet", "output.uri=b"]
     config = load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, weight: 0.5}, {uri: d}]"])
-    assert [(one.uri, one.weight) for one in config.data.mix] == [("c", 0.5), ("d", 1.0)]
+    assert [(one.uri, one.weight) for one in config.data.mix] == [(f"{Path.cwd()}/c", 0.5), (f"{Path.cwd()}/d", 1.0)]
     assert load_config(TrainConfig, None, [f"compute.workers={n}" for n in ("auto", 2)] + given).compute.workers == 2
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, wieght: 0.5}]"])
@@ -325,3 +375,23 @@ def test_losses_and_augmentation_that_make_no_sense(override: str, message: str)
         written = to_yaml(load_config(TrainConfig, None, [*complete, fitting]))
         Path("again.yaml").write_text(written)
         assert to_yaml(load_config(TrainConfig, "again.yaml", [])) == written
+
+
+def test_local_paths_mean_the_same_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"uri": "photos/*.jpg"}, {"uri": "./out/run 1"}, {"name": "unet", "weights": "models/unet1"}
+    settings = dict(zip(("input", "output", "model"), given, strict=True))
+    config = make_config(LabelConfig, "label()", None, settings)
+    assert config.input.uri == f"{tmp_path}/photos/*.jpg"
+    assert config.output.uri == f"{tmp_path}/out/run 1"
+    assert config.model.weights == f"{tmp_path}/models/unet1"
+    kept = {"input": {"uri": "s3://b/x"}, "output": {"uri": "/out"}, "model": {"name": "unet", "weights": "none"}}
+    config = make_config(LabelConfig, "label()", None, kept)
+    assert (config.input.uri, config.output.uri, config.model.weights) == ("s3://b/x", "/out", "none")
+    strange = tmp_path / os.fsdecode(b"caf\xe9")
+    strange.mkdir()
+    monkeypatch.chdir(strange)
+    assert make_config(LabelConfig, "label()", None, settings).output.uri == f"file://{tmp_path}/caf%E9/out/run%201"
+    strange.rmdir()
+    with pytest.raises(ConfigError, match=r"output\.uri: .*the current folder is gone; give a whole path"):
+        make_config(LabelConfig, "label()", None, settings)

@@ -30,7 +30,7 @@ def test_a_section_that_may_be_absent() -> None:
     settings = {"predictions": "run", "truth": "truth", "output": "scores", "gate": ["miou >= 0.5"]}
     config = make_config(EvaluateConfig, "evaluate()", None, settings)
     assert config.truth is not None
-    assert (config.truth.uri, config.baseline, config.gate) == ("truth", None, ["miou >= 0.5"])
+    assert (config.truth.uri, config.baseline, config.gate) == (f"{Path.cwd()}/truth", None, ["miou >= 0.5"])
     assert make_config(StorageConfig, "storage", {"s3": {"anonymous": True}}, {}).s3.anonymous
 
 

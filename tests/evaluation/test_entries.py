@@ -8,7 +8,8 @@ import pytest
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ConfigError, ManifestError
-from segjobs.evaluation.entries import Evaluation, inputs_uri, open_evaluation
+from segjobs.evaluation.entries import Evaluation, open_evaluation
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.storage import Storage
 from tests.made import manifest, scored
 

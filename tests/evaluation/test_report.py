@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from segjobs.errors import ConfigError, ExitCode
+from segjobs.errors import ConfigError, ExitCode, ItemError
 from segjobs.manifest.rle import decode
-from tests.made import evaluated, manifest
+from tests.made import evaluated, manifest, scored
 
 PICTURES = {name: ["ssss", "rrrr"] for name in "abcdefgh"}
 BETTER = {**PICTURES, "a": ["sssr", "rrrr"]}
@@ -81,3 +81,21 @@ def test_ignored_classes_are_not_scored(ray_session: None, tmp_path: Path) -> No
     assert report["semantic"]["headline"]["mean_iou"]["value"] == 3 / 4
     with pytest.raises(ConfigError, match="ignore_classes: 'rode' is no class of the truth; did you mean 'road'"):
         evaluated(tmp_path, truth, predicted, "wrong", ignore_classes=["rode"])
+
+
+def test_nothing_scored_is_no_zero(tmp_path: Path) -> None:
+    """Every prediction failed: no figure, and the reasons with their counts."""
+    truth = manifest(tmp_path / "truth", {name: ["sr"] for name in "abc"})
+    failed = {"a": ItemError("TRUNCATED", "ends early"), "b": ItemError("UNREADABLE", "x"), "c": ["s."]}
+    predicted = manifest(tmp_path / "predicted", {**failed, "c": ItemError("UNREADABLE", "y")})
+    report = scored(tmp_path, truth, predicted, gate=["miou >= 0"])
+    assert report.scored_images == 0 and [rule.passed for rule in report.gate] == [False]
+    assert {figure.value for figure in report.semantic.headline.values()} == {None}
+    assert [row.iou.value for row in report.semantic.per_class] == [None] * 4
+    assert [(one.code, one.images, one.image_id, one.message) for one in report.failures] == [
+        ("UNREADABLE", 2, "b", "x"),
+        ("TRUNCATED", 1, "a", "ends early"),
+    ]
+    assert report.notes[0].startswith("nothing was scored")
+    some = manifest(tmp_path / "some", failed)
+    assert scored(tmp_path, truth, some, "some").semantic.headline["mean_iou"].value == pytest.approx((1 / 3 + 0) / 2)

@@ -35,7 +35,7 @@ def test_the_bytes_are_plain_json_in_their_order(data: bytes) -> None:
     assert list(raw) == [
         "schema", "version", "task", "convention", "missing", "ignored", "truth", "predictions", "agreement", "images",
         "scored_images", "examples", "categories", "bootstrap", "semantic", "instance", "panoptic", "slices", "drift",
-        "comparison", "gate", "disputes", "identity",
+        "comparison", "gate", "disputes", "identity", "failures", "notes",
     ]  # fmt: skip
     sky = raw["semantic"]["per_class"][0]
     assert list(sky) == [

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segjobs.config import SlicesConfig
+from segjobs.config import EvaluateConfig, SlicesConfig, load_config
 from segjobs.errors import ConfigError
 from segjobs.evaluation.slices import open_slices
 from segjobs.storage import Storage
-from tests.made import TRUTH, evaluated, manifest
+from tests.made import TRUTH, evaluated, manifest, scored
 
 
 def test_figures_of_slices_by_hand(ray_session: None, tmp_path: Path) -> None:
@@ -39,6 +39,34 @@ def test_images_of_different_sizes_are_slices(ray_session: None, tmp_path: Path)
         ("image size", "small (to 0.3 MP)", 1),
     ]
     assert rows[0]["scores"]["mean_iou"] == {"value": 1.0, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("rule", ["folder", r"^(\w)/", "column:video"])
+def test_images_that_belong_together_are_drawn_together(tmp_path: Path, rule: str) -> None:
+    """Two videos, all right and half wrong: a resample has one, the other or both; the interval's ends are these."""
+    names = [f"{video}/{n}" for video in "ab" for n in range(4)]
+    truth = manifest(tmp_path / "truth", {name: ["ss"] for name in names}, cut=[3])
+    predicted = manifest(tmp_path / "predicted", {name: ["ss" if name[0] == "a" else "sr"] for name in names})
+    table = tmp_path / "images.csv"
+    table.write_text("image_id,video\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    settings = {"slices": {"uri": str(table), "columns": []}} if rule.startswith("column") else {}
+    report = scored(tmp_path, truth, predicted, bootstrap={"group": rule, "resamples": 100}, **settings)
+    figure = report.semantic.headline["mean_iou"]
+    # All: sky 12 of 16, road 0 of 4. Of b alone sky 4 of 8.
+    assert figure.model_dump() == {"value": 12 / 16 / 2, "low": 4 / 8 / 2, "high": 1.0}
+    alone = scored(tmp_path, truth, predicted, "alone", bootstrap={"resamples": 100}).semantic.headline["mean_iou"]
+    assert alone.value == figure.value and alone.low is not None and alone.low > 4 / 8 / 2
+    assert alone.high is not None and alone.high < 1
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [("(", "no regular expression"), ("column:video", "names a column of slices.uri, which is not given")],
+)
+def test_a_group_that_makes_no_sense(group: str, message: str) -> None:
+    words = ["predictions.uri=p", "truth.uri=t", "output.uri=o", f"bootstrap.group='{group}'"]
+    with pytest.raises(ConfigError, match=rf"bootstrap\.group: .*{message}"):
+        load_config(EvaluateConfig, None, words)
 
 
 def test_tables_and_groups_that_do_not_fit(tmp_path: Path) -> None:

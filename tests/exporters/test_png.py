@@ -13,7 +13,7 @@ from PIL import Image
 from segjobs.exporters.base import Loss, Setting
 from segjobs.exporters.png import EXPORTER, Values, values_of, write
 from segjobs.manifest.schema import Category
-from segjobs.sources.decode import decode_label_png
+from segjobs.sources.label_map import decode_label_png
 from tests.exporters.samples import CATEGORIES, DOG, LABEL_MAPS, SKY, labelled, segments_of_map, setting
 from tests.manifests import segment_of
 

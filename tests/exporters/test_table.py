@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,24 @@ def test_what_a_writer_gives(name: str) -> None:
             texts = written.records if series.column == "records" else (written.image,) if written.image else ()
             if series.numbered:
                 assert all(json.loads(f'{{"id":1,{text}') for text in texts)
+
+
+def test_coco_files_have_the_areas_and_boxes_that_are_stated() -> None:
+    (plain, *_) = segments_of_map(IDS)
+    stated = replace(plain, stated_bbox=(0.5, 0.0, 2.25, 3.0), stated_area=4.5)
+    instances = [
+        json.loads("{" + get_exporter("coco_instances").write(labelled([one]), setting("coco_instances")).records[0])
+        for one in (plain, stated)
+    ]
+    assert [(one["area"], one["bbox"]) for one in instances] == [
+        (plain.area, list(plain.bbox)),
+        (4.5, [0.5, 0, 2.25, 3]),
+    ]
+    written = get_exporter("coco_results").write(labelled([plain, stated]), setting("coco_results"))
+    assert all("bbox" not in json.loads(record) for record in written.records), "loadRes would take the box's area"
+    boxes = json.loads(f"[{written.image}]")
+    assert [one["bbox"] for one in boxes] == [list(plain.bbox), [0.5, 0, 2.25, 3]]
+    assert all("segmentation" not in one for one in boxes)
 
 
 def test_a_config_takes_the_names_of_the_table_alone() -> None:

@@ -99,7 +99,6 @@ def test_data_yaml_and_the_list_of_images() -> None:
     data, images = EXPORTER.documents(setting("yolo"))
     read = yaml.safe_load(data.text)
     assert read == {
-        "path": ".",
         "train": "images.txt",
         "val": "images.txt",
         "names": {0: "cat", 1: 'dog "é"', 2: "sky"},

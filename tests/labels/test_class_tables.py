@@ -71,13 +71,30 @@ def test_files_of_class_names(tmp_path: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: [0, 1, 2]", ["0", "1", "2"]),
+        ("names: {'1': b, '0': a}", ["a", "b"]),
+        ("names: [yes, no, 1.0, 2020-99-99]", ["yes", "no", "1.0", "2020-99-99"]),
+    ],
+)
+def test_names_are_texts_whatever_they_look_like(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    assert with_class_names(labels(class_file=str(tmp_path / "data.yaml")), Storage()).categories == names
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("names: 3", "expected 'names', a list of texts or a table of 0, 1, 2"),
         ("names: {1: a}", "expected 'names'"),
         ("- a", "expected 'names'"),
         ("names: [", "not readable"),
-        ("names: [1, 2]", "expected 'names'"),
+        ("names: [a, '']", "expected 'names'"),
+        ("names: [[a]]", "expected 'names'"),
+        ("names: {0: a, b: c}", "expected 'names'"),
+        ("names: &a [*a]", "not readable"),
+        ("[" * 5000, "nested too deeply"),
     ],
 )
 def test_files_that_name_no_classes(tmp_path: Path, text: str, message: str) -> None:

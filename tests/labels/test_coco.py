@@ -78,10 +78,27 @@ def test_orphans_and_annotations_without_mask_are_listed():
         ),
         (coco(images=[{"id": 1, "file_name": 3}]), r"images\[0\].file_name: 3, expected str"),
         (
-            coco(images=[{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]),
-            r"images\[1\].file_name: 'a' is images\[0\]'s too",
+            coco(images=[{"id": 1, "file_name": "a"}, {"id": "1", "file_name": "b"}]),
+            r"images\[1\].id: '1' is images\[0\]'s too",
+        ),
+        (
+            coco(images=[{"id": 1, "file_name": "a", "height": 1, "width": 2}, {"id": 2, "file_name": "a"}]),
+            "'a' is listed with two sizes",
+        ),
+        (
+            coco(
+                categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}],
+                annotations=[{"image_id": 0, "category_id": 1}, {"image_id": 0, "category_id": 2}],
+            ),
+            r"categories\[1\].name: 'a' is categories\[0\]'s too",
         ),
         (coco(annotations=[{"image_id": 0}]), r"annotations\[0\].category_id: None, expected int"),
+        (coco(images=[{"id": 1, "coco_url": 3}]), r"images\[0\].file_name: None, expected str"),
+        (
+            coco(annotations=[{"image_id": 0, "category_id": 7, "iscrowd": "0", "segmentation": [SQUARE]}]),
+            r"truth.json: annotations\[0\].iscrowd: '0', expected 0 or 1",
+        ),
+        (b"[" * 10**5, "nested too deeply"),
         (coco(annotations=["x"]), r"annotations\[0\].image_id: None, expected int or str"),
         (coco(annotations=[{}] * 4), "and 3 more"),
     ],
@@ -89,6 +106,31 @@ def test_orphans_and_annotations_without_mask_are_listed():
 def test_flaws_of_the_file_are_named(data, message):
     with pytest.raises(ManifestError, match=message):
         read_coco(data, name="truth.json")
+
+
+def test_ids_of_two_types_are_the_same_ids():
+    index = read_coco(coco(annotations=[annotation([SQUARE], image_id="0", iscrowd=None)]))
+    assert (len(index.images["a.jpg"].annotations), index.orphans) == (1, ())
+    assert not index.images["a.jpg"].annotations[0].iscrowd
+
+
+def test_an_image_without_name_has_that_of_its_url():
+    index = read_coco(coco(images=[{"id": 0, "coco_url": "http://images.cocodataset.org/val2017/7.jpg?x=1"}]))
+    assert list(index.images) == ["7.jpg"]
+
+
+def test_an_image_that_is_listed_twice_has_the_objects_of_both_entries():
+    entries = [{"id": number, "file_name": name} for number, name in enumerate(["a.jpg", "b.jpg", "a.jpg"])]
+    index = read_coco(coco(images=entries, annotations=[annotation([SQUARE], id=n, image_id=n) for n in range(3)]))
+    assert [one.id for one in index.images["a.jpg"].annotations] == [0, 2]
+    assert index.listed_twice == ("a.jpg",)
+
+
+def test_of_two_classes_of_one_name_the_unused_one_is_left_out():
+    names = [{"id": number, "name": name} for number, name in enumerate(["fish", "fish", "trap", "trap"])]
+    index = read_coco(coco(categories=names, annotations=[annotation([SQUARE], category_id=1)]))
+    assert [(one.id, one.name) for one in index.categories] == [(1, "fish"), (3, "trap")]
+    assert index.namesakes == ("fish (id 0)", "trap (id 2)")
 
 
 # Matching ------------------------------------------------------------------------------------------
@@ -109,6 +151,13 @@ def test_bare_names_decide_where_no_path_agrees(name, image_id):
     assert match_images(index_of(name), [image_id]).label_of == {image_id: name}
 
 
+def test_a_name_that_leads_out_of_the_root_is_met_by_its_last_part():
+    images = ["1.jpg", "2.jpg", "a/3.jpg", "b/3.jpg"]
+    matches = match_images(index_of("1.jpg", "..\\label\\2.jpg", "C:\\x\\3.jpg", "other/2.jpg"), images)
+    assert matches.label_of == {"1.jpg": "1.jpg", "2.jpg": "..\\label\\2.jpg"}
+    assert matches.unused == ("C:\\x\\3.jpg", "other/2.jpg"), "two images are called 3.jpg"
+
+
 def test_bare_names_that_are_not_unique_are_named():
     with pytest.raises(ConfigError, match=r"'x/1.jpg' and 'y/1.jpg' matches label '1.jpg'"):
         match_images(index_of("1.jpg"), ["x/1.jpg", "y/1.jpg"])
@@ -120,6 +169,7 @@ def test_bare_names_that_are_not_unique_are_named():
 def test_polygon_becomes_a_row_with_area_and_box_of_its_raster():
     (row,) = segments(annotation([SQUARE]))
     assert row == Segment(7, "fig", 1.0, (1.0, 1.0, 2.0, 2.0), 4, False, (4, 5), row.counts)
+    assert (row.stated_bbox, row.stated_area) == (None, 99.0), "what the JSON says of it"
     assert row.mask().astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
 
 

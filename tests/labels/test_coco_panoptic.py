@@ -55,6 +55,44 @@ def test_ids_are_read_from_all_three_channels() -> None:
     assert decode(sky.counts, (2, 3)).tolist() == [[True, True, False], [False, True, False]]
 
 
+def test_photographs_of_cityscapes_are_found_by_what_the_names_share(
+    tmp_path: Path, read_labels: Callable[..., Any]
+) -> None:
+    name = "aachen_000000_000019"
+    for folder in ("leftImg8bit/aachen", "panoptic"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (2, 1)).save(tmp_path / f"leftImg8bit/aachen/{name}_leftImg8bit.png")
+    Image.fromarray(colors_of([[7, 0]])).save(tmp_path / f"panoptic/{name}_gtFine_panoptic.png")
+    entry = {"image_id": "5", "file_name": f"{name}_gtFine_panoptic.png"}
+    data = panoptic(
+        images=[{"id": 5, "file_name": f"{name}_gtFine_leftImg8bit.png"}],
+        annotations=[{**entry, "segments_info": [{"id": 7, "category_id": 1, "iscrowd": 1}]}],
+    )
+    (tmp_path / "panoptic.json").write_bytes(data)
+    _, found = read_labels(tmp_path / "leftImg8bit", format="coco_panoptic", uri=str(tmp_path / "panoptic.json"))
+    (masks,) = found.values()
+    assert [(one.category, one.area, one.iscrowd) for one in masks.segments] == [("person", 1, True)]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"categories": [{"id": 1, "name": "a", "isthing": "0"}]},
+        {"categories": [{"id": "1", "name": "a"}]},
+        {"categories": [{"id": 2**31, "name": "a"}]},
+        {"categories": [{"id": 1, "name": "a", "color": [0, 0, 256]}]},
+        {"annotations": [{"image_id": 5, "file_name": "a", "segments_info": [{"id": "7", "category_id": 1}]}]},
+        {"annotations": [{"image_id": 5, "file_name": "a", "segments_info": [{"id": 7.5, "category_id": 1}]}]},
+        {"annotations": [
+            {"image_id": 5, "file_name": "a", "segments_info": [{"id": 7, "category_id": 1, "iscrowd": "0"}]}
+        ]},
+    ],
+)  # fmt: skip
+def test_texts_are_no_numbers(sections: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match=r"COCO panoptic JSON: .*expected"):
+        read_panoptic(panoptic(**sections))
+
+
 def test_ids_that_the_json_does_not_list() -> None:
     colors, entries = colors_of([[7, 8], [8, 7]]), [{"id": 7, "category_id": 1, "iscrowd": False}]
     with pytest.raises(UnknownId, match=r"segment ids 8 \(2 px\) of the PNG are not in segments_info"):
@@ -103,8 +141,8 @@ def test_the_file_keeps_colours_and_kinds() -> None:
         (b"{", "x.json: .*expected images, categories and annotations"),
         (b"[]", "x.json: .*expected images"),
         (panoptic(annotations=[{"image_id": 5}]), "no key 'file_name'"),
-        (panoptic(annotations=[{"image_id": 6, "file_name": "a", "segments_info": []}]), "image_id 6 is not among"),
-        (panoptic(annotations=[{"image_id": 5, "file_name": "a", "segments_info": []}] * 2), "image 5 stands there t"),
+        (panoptic(annotations=[{"image_id": 6, "file_name": "a", "segments_info": []}]), "image_id '6' is not among"),
+        (panoptic(annotations=[{"image_id": 5, "file_name": "a", "segments_info": []}] * 2), "image '5' stands"),
         (panoptic(categories=[{"id": 1, "name": "a"}] * 2), "category 1 stands there twice; category 'a' stands"),
         (panoptic(categories=[{"id": 1, "name": "a", "color": [1]}]), "expected three numbers"),
     ],

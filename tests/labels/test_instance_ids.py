@@ -63,6 +63,46 @@ def test_nuclei_of_16_bits(shared_data: Path, tmp_path: Path, read_labels: Calla
     assert np.array_equal(decode(rows[-1].counts, ids.shape), ids == values[-1])
 
 
+CITY = [[7, 23, 26001, 26001], [24000, 26, 26002, 26002], [29001, 0, 4, 26002]]
+
+
+def test_ids_of_cityscapes_say_their_class(tmp_path: Path, read_labels: Callable[..., Any]) -> None:
+    for folder, name, image in (
+        ("images/x", "a_leftImg8bit", Image.new("RGB", (4, 3))),
+        ("gt/x", "a_gtFine_instanceIds", Image.fromarray(np.array(CITY, np.uint16))),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        image.save(tmp_path / folder / f"{name}.png")
+    settings = {"format": "instance_ids", "uri": str(tmp_path / "gt"), "suffix": "_gtFine_instanceIds"}
+    for more in ({}, {"table": "cityscapes_ids"}):
+        labels, found = read_labels(tmp_path / "images", **settings, **more)
+        (masks,) = found.values()
+        assert [(row.category, row.category_id, row.area, row.iscrowd) for row in masks.segments] == [
+            ("car", 13, 1, True),  # 26: a group of cars
+            ("person", 11, 1, False),
+            ("car", 13, 2, False),
+            ("car", 13, 3, False),
+        ]
+        assert [category.name for category in labels.categories][:3] == ["person", "rider", "car"]
+
+
+def test_ids_of_any_divisor(tmp_path: Path, read_labels: Callable[..., Any]) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.jpg")
+    Image.fromarray(np.array([[1001, 2003, 10000], [1, 0, 2003]], np.uint16)).save(tmp_path / "a.png")
+    settings = {"format": "instance_ids", "uri": str(tmp_path), "divisor": 1000, "void_ids": [10000]}
+    _, found = read_labels(tmp_path / "a.jpg", **settings, categories=["car", "pedestrian"])
+    rows = found["a.jpg"].segments
+    assert [(row.category, row.area, row.iscrowd) for row in rows] == [
+        ("car", 1, True),
+        ("car", 1, False),
+        ("pedestrian", 2, False),
+    ]
+    _, found = read_labels(tmp_path / "a.jpg", **settings, categories=["car"])
+    assert isinstance(found["a.jpg"], ItemError) and "class ids 2 (1 annotations)" in found["a.jpg"].message
+    with pytest.raises(ConfigError, match="0 is background"):
+        read_labels(tmp_path / "a.jpg", **settings, categories=["car"], ids=[0])
+
+
 def test_one_class_only(tmp_path: Path, read_labels: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="2 names; an id map tells objects apart"):
         read_labels(tmp_path, format="instance_ids", uri=str(tmp_path), categories=["a", "b"])

@@ -48,7 +48,7 @@ def box(x0: int, y0: int, x1: int, y1: int) -> list[list[float]]:
 
 
 def as_labelme_draws(entry: Shape, size_hw: tuple[int, int], line_width_px: int) -> np.ndarray:
-    """labelme/utils/shape.py, shape_to_mask, on the whole image."""
+    """What labelme 7's shape_to_mask does, on the whole image."""
     image = Image.fromarray(np.zeros(size_hw, np.uint8))
     draw = ImageDraw.Draw(image)
     xy = [tuple(point) for point in entry.points.tolist()]
@@ -59,7 +59,7 @@ def as_labelme_draws(entry: Shape, size_hw: tuple[int, int], line_width_px: int)
     elif entry.kind == "rectangle":
         draw.rectangle([*np.min(xy, axis=0), *np.max(xy, axis=0)], outline=1, fill=1)
     elif entry.kind in ("line", "linestrip"):
-        draw.line(xy=xy, fill=1, width=line_width_px)
+        draw.line(xy=xy, fill=1, width=line_width_px, joint="curve" if entry.kind == "linestrip" else None)
     else:
         draw.polygon(xy=xy, outline=1, fill=1)
     return np.array(image, bool)
@@ -98,6 +98,11 @@ def test_a_circle_and_a_rectangle_have_their_areas() -> None:
     assert abs(circle.area - math.pi * 6.5**2) < 8, "a disc of radius 6 with its outline"
     assert list(circle.bbox) == [9.0, 4.0, 13.0, 13.0]
     assert (list(rectangle.bbox), rectangle.area) == ([4.0, 5.0, 6.0, 4.0], 24), "corners in any order"
+    corners = box(4, 5, 9, 8)
+    for order in ([0, 1, 2, 3], [2, 1, 0, 3], [0, 2, 1, 3]):
+        (four,) = read(shape([corners[place] for place in order], "rectangle", "dog")).segments
+        assert four == rectangle, "of four corners, as X-AnyLabeling writes it"
+    assert read(shape(corners, "rotation")).segments[0].area == 24
 
 
 def test_parts_of_a_group_are_one_object() -> None:
@@ -121,10 +126,13 @@ def test_a_bitmap_is_pasted_and_cut_at_the_frame() -> None:
     bitmap = io.BytesIO()
     Image.fromarray(np.array([[255, 0, 255], [0, 255, 0]], np.uint8)).save(bitmap, "PNG")
     text = base64.b64encode(bitmap.getvalue()).decode()
-    inside, cut = read(
-        shape([[4, 6], [6, 7]], "mask", mask=text), shape([[28, 19], [30, 20]], "mask", mask=text)
+    inside, cut, moved = read(
+        shape([[4, 6], [6, 7]], "mask", mask=text),
+        shape([[28, 19], [30, 20]], "mask", mask=text),
+        shape([[3.5, 5.6], [6, 7]], "mask", mask=text),
     ).segments
     assert np.argwhere(mask_of(inside)).tolist() == [[6, 4], [6, 6], [7, 5]]
+    assert np.array_equal(mask_of(moved), mask_of(inside)), "the corner is rounded, half to even"
     assert np.argwhere(mask_of(cut)).tolist() == [[19, 28]]
     with pytest.raises(ItemError, match=r"shapes\[0\]: a mask without a bitmap"):
         read(shape([[4, 6], [6, 7]], "mask", mask="!"))
@@ -165,6 +173,14 @@ def test_what_leaves_the_frame_is_cut_and_counted() -> None:
         (shape(box(0, 0, 1, 1), name="emu"), UnknownId, r"names emu \(1 annotations\) are not in the class table"),
         (shape([[0, 0], [1, 1]]), ItemError, r"shapes\[0\]: a polygon of 2 points"),
         (shape([[0, 0]], "circle"), ItemError, r"shapes\[0\]: a circle of 1 points"),
+        (shape([[0, 0]] * 3, "circle"), ItemError, "a circle of 3 points; expected 2"),
+        (shape([[0, 0]] * 3, "line"), ItemError, "a line of 3 points"),
+        (shape([[0, 0]] * 5, "oriented_rectangle"), ItemError, "oriented_rectangle of 5 points; expected 4"),
+        (shape(box(0, 0, 4, 4)[:3], "rectangle"), ItemError, "a rectangle of 3 points; expected two opposite corners"),
+        (shape([[0, 0], [4, 1], [4, 4], [0, 4]], "rectangle"), ItemError, "a rectangle of 4 points"),
+        (shape([[1e7, 0]] * 3), ItemError, "not finite, or beyond 1000000 px"),
+        (shape([["0", "0"]] * 3), ItemError, "expected pairs of numbers"),
+        (shape([[10**400, 0]] * 3), ItemError, "expected pairs of numbers"),
         (shape([[0, 0]], "spline"), ItemError, r"shapes\[0\]: shape_type 'spline'; known: polygon, "),
         (shape([[0, float("inf")]] * 3), ItemError, "not finite"),
         ({"label": "cat"}, ItemError, "not a labelme JSON: no key 'points'"),
@@ -182,7 +198,7 @@ def test_unknown_names_may_be_left_out() -> None:
     assert [row.category for row in masks.segments] == ["cat"]
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b'{"shapes": 3}'])
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"shapes": 3}', b"[" * 10**5, b"\xff"])
 def test_what_is_no_labelme_file(data: bytes) -> None:
     with pytest.raises(ItemError, match="not a labelme JSON"):
         shapes_of(data)

@@ -8,10 +8,12 @@ from PIL import Image
 
 from segjobs.config import LabelsConfig
 from segjobs.errors import ConfigError, ItemError
-from segjobs.labels.png import ClassTable, class_table, match_labels, segments_from_ids
+from segjobs.labels.base import LabelRequest
+from segjobs.labels.png import ClassTable, class_table, match_labels, png_labels, segments_from_ids
 from segjobs.manifest.rle import decode, paint
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
+from segjobs.storage import Storage
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
@@ -19,8 +21,8 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DAT
 TABLE = ClassTable((Category(0, "ground", (0, 0, 0)), Category(7, "cat", (128, 0, 0))), void_ids=(255,))
 
 
-def labels(**keys) -> LabelsConfig:
-    return LabelsConfig(format="png", uri="labels", **keys)
+def labels(uri: str = "labels", **keys) -> LabelsConfig:
+    return LabelsConfig(format="png", uri=uri, **keys)
 
 
 # Matching ------------------------------------------------------------------------------------------
@@ -47,6 +49,29 @@ def test_suffix_is_behind_the_images_stem_and_other_files_are_no_labels():
     )
     assert matches.label_of == {"aachen/aachen_0_leftImg8bit.png": "aachen/aachen_0_gtFine_labelIds.png"}
     assert matches.unused == ()
+
+
+def test_prefix_is_before_the_images_name():
+    matches = match_labels(["x/1.jpg", "x/2.jpg"], ["x/mask_1.png", "x/2.png"], prefix="mask_")
+    assert (matches.label_of, matches.unused) == ({"x/1.jpg": "x/mask_1.png"}, ())
+    with pytest.raises(ConfigError, match=r"labels\.prefix: none of 1 files, such as '2\.png', begins with 'mask_'"):
+        match_labels(["1.jpg"], ["2.png"], prefix="mask_")
+
+
+def test_a_pattern_names_what_images_and_labels_share():
+    matches = match_labels(["21_training.tif", "x.tif"], ["21_manual1.gif", "22_manual1.gif"], pattern=r"^(\d+)_")
+    assert matches.label_of == {"21_training.tif": "21_manual1.gif"}
+    assert (matches.unlabelled, matches.unused) == (("x.tif",), ("22_manual1.gif",))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif"])
+def test_label_maps_may_be_tiff_or_gif(suffix: str, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(tmp_path / f"a{suffix}")
+    request = LabelRequest(labels(uri=str(tmp_path), categories=["a", "b"]), Storage(), ["a.jpg"], 100)
+    found = png_labels(request)
+    assert [one.area for one in found.read(str(found.texts[0]), (1, 3)).segments] == [1, 2]
+    Image.fromarray(np.zeros((1, 3), np.uint8)).save(tmp_path / "a.png")
+    assert str(png_labels(request).texts[0]).endswith("a.png"), "where there are PNGs, these are the labels"
 
 
 def test_dots_in_a_stem_stay():
@@ -194,3 +219,14 @@ def test_camvid_matches_without_remainder():
     files = [file.relative_to(DATA / "camvid/labels").as_posix() for file in (DATA / "camvid/labels").rglob("*.png")]
     matches = match_labels(images, files)
     assert (len(matches.label_of), matches.unlabelled, matches.unused) == (len(images), (), ())
+
+
+def test_a_label_that_is_a_link_to_no_file_is_no_image_without_label(tmp_path, read_labels):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / name / "a.png")
+    (tmp_path / "images/b.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    (tmp_path / "labels/b.png").symlink_to(tmp_path / "unmounted/b.png")
+    _, found = read_labels(tmp_path / "images", format="png", uri=str(tmp_path / "labels"), categories=["sky"])
+    assert len(found["a.png"].segments) == 1
+    assert found["b.png"].code == "NOT_FOUND"

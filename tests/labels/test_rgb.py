@@ -13,7 +13,7 @@ from segjobs.errors import ConfigError
 from segjobs.labels.base import UnknownId
 from segjobs.labels.rgb import color_table, masks_of
 from segjobs.manifest.rle import paint
-from segjobs.sources.decode import decode_color_map
+from segjobs.sources.label_map import decode_color_map
 
 RED, BLUE, GREY, WHITE = (255, 0, 0), (0, 0, 255), (9, 9, 9), (255, 255, 255)
 

@@ -27,6 +27,23 @@ def test_shares_become_pixels() -> None:
     assert masks.findings == ()
 
 
+def test_a_class_may_be_written_as_a_decimal() -> None:
+    assert masks_of(SQUARE.replace("1 ", "1.000000 ", 1), (4, 5), CATEGORIES) == masks_of(SQUARE, (4, 5), CATEGORIES)
+
+
+def test_each_split_has_its_own_folder_of_labels(tmp_path: Path, read_labels: Callable[..., Any]) -> None:
+    for split in ("train", "valid"):
+        for folder in ("images", "labels"):
+            (tmp_path / split / folder).mkdir(parents=True)
+        Image.new("RGB", (5, 4)).save(tmp_path / split / "images/1.jpg")
+        (tmp_path / split / "labels/1.txt").write_text(SQUARE if split == "train" else "")
+    _, found = read_labels(tmp_path, format="yolo", uri=str(tmp_path), categories=["cat", "dog"])
+    assert {name: len(masks.segments) for name, masks in found.items()} == {
+        "train/images/1.jpg": 1,
+        "valid/images/1.jpg": 0,
+    }
+
+
 def test_an_empty_file_holds_no_object() -> None:
     assert masks_of("\n", (4, 5), CATEGORIES) == Masks([])
 
@@ -64,6 +81,8 @@ def test_what_is_no_area_is_left_out_and_counted() -> None:
     ("text", "kind", "message"),
     [
         ("2 0 0 1 0 1 1", UnknownId, r"classes 2 \(1 annotations\) are not in the class table"),
+        ("0.5 0 0 1 0 1 1", ItemError, "line 1: '0.5 0 0 1 0 1 1': expected a class number"),
+        ("inf 0 0 1 0 1 1", ItemError, "expected a class number"),
         ("cat 0 0 1 0 1 1", ItemError, "line 1: 'cat 0 0 1 0 1 1': expected a class number"),
         ("0 0 0 1 0 1 1 0.5", ItemError, "line 1: 7 coordinates; expected pairs"),
         ("0 0 0 1 0 1 nan", ItemError, "line 1: polygon"),

@@ -27,6 +27,7 @@ from segjobs.manifest.parts import (
 from segjobs.manifest.rows import Author, failed_row, ok_row, segments_of
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, Footer, make_categories
+from segjobs.manifest.seal import open_table
 from segjobs.manifest.segments import Segment
 from segjobs.storage import FileInfo, Storage
 from tests.manifests import info_of
@@ -58,7 +59,7 @@ def test_a_part_is_plain_parquet_with_the_schema_and_the_footer() -> None:
     assert read.schema.equals(MANIFEST_SCHEMA)
     assert Footer.from_bytes(read.schema.metadata[FOOTER_KEY]) == FOOTER
     first, second = read.to_pylist()
-    assert first["segments"] == [SEGMENT.to_row()]
+    assert first["segments"] == [{**SEGMENT.to_row(), "stated_bbox": None, "stated_area": None}]
     assert (first["width"], first["height"], first["status"], first["error"]) == (2, 1, "ok", None)
     assert first["source"]["mtime"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
     assert second["error"] == {"code": "NOT_FOUND", "message": "no such file"}
@@ -82,14 +83,18 @@ def test_the_first_writer_of_a_part_stays(store: Store) -> None:
 
 def test_a_receipt_tallies_and_checks_the_ids() -> None:
     data = part_bytes(table(), FOOTER)
-    receipt = receipt_of(3, data, ["a.jpg", "b.jpg"])
+    receipt = receipt_of("/d/part-00003.parquet", data, ["a.jpg", "b.jpg"], run_id="run")
     assert (receipt.ok, receipt.segments, receipt.failures) == (1, 1, {"NOT_FOUND": 1})
     assert receipt.examples == {"NOT_FOUND": ("b.jpg", "no such file")}
     assert (receipt.part.rows, receipt.part.first_id, receipt.part.last_id) == (2, "a.jpg", "b.jpg")
+    with pytest.raises(
+        ManifestError, match=r"part-00003\.parquet was written by run run, and this is run other: .*; choose"
+    ):
+        receipt_of("/d/part-00003.parquet", data, ["a.jpg", "b.jpg"], run_id="other")
     with pytest.raises(ManifestError, match="belongs to another run"):
-        receipt_of(3, data, ["a.jpg"])
+        receipt_of("/d/part-00003.parquet", data, ["a.jpg"], run_id="run")
     with pytest.raises(ManifestError, match="damaged"):
-        receipt_of(3, data[:-20], ["a.jpg", "b.jpg"])
+        receipt_of("/d/part-00003.parquet", data[:-20], ["a.jpg", "b.jpg"], run_id="run")
 
 
 def test_a_manifest_exists_when_run_json_does(store: Store) -> None:
@@ -100,7 +105,7 @@ def test_a_manifest_exists_when_run_json_does(store: Store) -> None:
     assert find_run(storage, uri) is None
     with pytest.raises(ManifestError, match="not finished"):
         open_run(storage, uri)
-    run = Run(uri, (receipt_of(0, data, ["a.jpg", "b.jpg"]).part,), INFO)
+    run = Run(uri, (receipt_of(part_uri(uri, 0), data, ["a.jpg", "b.jpg"], run_id="run").part,), INFO)
     assert write_run(storage, run)
     assert not write_run(storage, run)
     assert open_run(storage, uri) == run
@@ -111,7 +116,7 @@ def test_a_manifest_exists_when_run_json_does(store: Store) -> None:
 def test_a_damaged_part_is_refused(tmp_path) -> None:
     storage, uri = Storage(), str(tmp_path)
     data, _ = publish_part(storage, uri, 0, part_bytes(table(), FOOTER))
-    part = receipt_of(0, data, ["a.jpg", "b.jpg"]).part
+    part = receipt_of(part_uri(uri, 0), data, ["a.jpg", "b.jpg"], run_id="run").part
     run = Run(uri, (part,), INFO)
     (tmp_path / "parts" / part.name).write_bytes(data[:100] + b"x" + data[101:])
     with pytest.raises(ManifestError, match="sha256"):
@@ -119,7 +124,12 @@ def test_a_damaged_part_is_refused(tmp_path) -> None:
     (tmp_path / "parts" / part.name).unlink()
     with pytest.raises(ManifestError, match="not there"):
         read_part(storage, run, part)
-    for text, message in (("{", "damaged"), ("[]", "damaged"), ('{"parts": []}', "damaged: no key 'run_id'")):
+    for text, message in (
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("[]", "damaged"),
+        ('{"parts": []}', "damaged: no key 'run_id'"),
+    ):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ManifestError, match=message):
             find_run(storage, uri)
@@ -149,15 +159,21 @@ def test_a_run_of_release_0_1_is_read_as_it_was_written() -> None:
 
 
 def test_a_run_of_release_0_1_is_written_as_it_was(tmp_path: Path) -> None:
-    """The same bytes of run.json, and of the part as far as it is of one version of pyarrow: its rows and footer."""
+    """But for the seals: the same run.json, and the part as far as it is of one pyarrow, its rows and footer."""
     storage, old = Storage(), Path(__file__).parent / "finished_run"
     run = open_run(storage, str(old))
     assert write_run(storage, replace(run, uri=str(tmp_path)))
-    assert (tmp_path / "run.json").read_bytes() == (old / "run.json").read_bytes()
+    lines = (tmp_path / "run.json").read_text().splitlines()
+    seal = next(number for number, line in enumerate(lines) if "segjobs_seal" in line)
+    assert (
+        "\n".join([*lines[: seal - 1], lines[seal - 1].removesuffix(","), *lines[seal + 1 :]])
+        == (old / "run.json").read_text()
+    )
     table = read_part(storage, run, run.parts[0])
     rows = [
         row if row["status"] == "failed" else {**row, "segments": [segment.to_row() for segment in segments_of(row)]}
         for row in table.to_pylist()
     ]
-    again = pq.read_table(pa.BufferReader(part_bytes(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), footer_of(run))))
+    data = part_bytes(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), footer_of(run))
+    again = open_table(data, "part-00000.parquet", mend="")
     assert again.equals(table, check_metadata=True)

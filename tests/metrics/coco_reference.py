@@ -25,8 +25,6 @@ def reference(images: Images, category_ids: list[int], kind: MatchKind) -> tuple
             side += [{**one.to_row(), "image_id": number, "id": len(side) + k + 1} for k, one in enumerate(segments)]
     for detection in sides[1]:
         detection["iscrowd"] = 0
-        if kind == "box":
-            detection["area"] = detection["bbox"][2] * detection["bbox"][3]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = []
         for side in sides:

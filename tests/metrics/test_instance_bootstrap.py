@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segjobs.metrics import instance_bootstrap
+from segjobs.metrics import counts, instance_bootstrap
 from segjobs.metrics.average_precision import FIGURES, DetectionMatches, accumulate, join
 from segjobs.metrics.bootstrap import Resampling, interval, paired, weights, with_intervals
 from segjobs.metrics.instance_bootstrap import estimate_average_precision, resample_average_precision
@@ -67,11 +67,24 @@ def test_memory_bounds_change_nothing(monkeypatch):
 def test_many_images_are_dealt_into_groups(monkeypatch):
     matches = random_matches(6)
     groups = min(3, matches.images)
-    monkeypatch.setattr(instance_bootstrap, "MOST_UNITS", groups)
+    monkeypatch.setattr(counts, "MOST_UNITS", groups)
     dealt = replace(matches, image=matches.image % groups, truth_image=matches.truth_image % groups, images=groups)
     for name in ("AP", "class_AP50", "ARs"):
         samples = resample_average_precision(matches, Resampling(resamples=9))[name]
         assert np.array_equal(resample_average_precision(dealt, Resampling(resamples=9))[name], samples, equal_nan=True)
+
+
+def test_images_that_belong_together_are_drawn_together():
+    """A group is one image that holds all of its images' detections, but for the rank in an image (AR1, AR10)."""
+    matches = random_matches(8)
+    groups = np.arange(matches.images) // 2
+    joined = replace(
+        matches, image=groups[matches.image], truth_image=groups[matches.truth_image], images=int(groups.max()) + 1
+    )
+    samples = resample_average_precision(matches, Resampling(resamples=9), groups)
+    expected = resample_average_precision(joined, Resampling(resamples=9))
+    for name in ("AP", "class_AP50", "AR100"):
+        assert np.array_equal(samples[name], expected[name], equal_nan=True)
 
 
 def test_nothing_to_find_has_no_figures():

@@ -23,7 +23,7 @@ from segjobs.metrics.panoptic import panoptic_figures
 def test_what_is_computed_has_a_name() -> None:
     semantic = {*semantic_figures(np.ones((2, 3))), *boundary_figures(np.ones((2, 7)))}
     assert semantic == {*HEADLINE, *map(by_class, RATIOS)}
-    assert set(panoptic_figures(np.ones((2, 4)))) == {*QUALITY, *map(by_class, QUALITY)}
+    assert set(panoptic_figures(np.ones((2, 5)), np.ones(2, bool))) == {*QUALITY, *map(by_class, QUALITY)}
     assert set(DETECTIONS) == {f"{kind}_{name}" for kind in ("mask", "box") for name in FIGURES}
     assert list(CONVENTION_WORDS) == [*CONVENTIONS, "per_image"]
 

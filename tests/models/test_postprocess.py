@@ -138,6 +138,15 @@ def test_instance_segments():
     assert confidence == pytest.approx(0.625)
 
 
+def test_the_box_of_a_box_head_is_kept_beside_the_masks():
+    prediction = instances([RING], [(0, 0)], scores=[0.75], classes=[0])
+    prediction.boxes_xyxy[0] = [0.1, 0.5, 3.3, 4.5]
+    ((segment,), _) = to_segments(prediction, CATEGORIES, PostprocessConfig())
+    left, right = np.float32(0.1), np.float32(3.3)
+    assert (segment.bbox, segment.stated_area) == ((0.0, 0.0, 3.0, 3.0), None)
+    assert segment.stated_bbox == (float(left), 0.5, float(right - left), 4.0)
+
+
 def test_instance_steps():
     prediction = instances(
         [RING, [[0.6]], [[0.1]], [[0.7, 0.7]]],

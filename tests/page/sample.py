@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from segjobs.errors import ItemError
 from segjobs.evaluation.report_types import Report
-from segjobs.manifest.parts import Run, part_bytes, publish_part, receipt_of, write_run
+from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task, make_categories
@@ -94,7 +94,11 @@ def write_rows(
         data, _ = publish_part(
             storage, str(uri), number, part_bytes(pa.Table.from_pylist(some, schema=MANIFEST_SCHEMA), footer)
         )
-        parts.append(receipt_of(number, data, [row["image_id"] for row in some]).part)
+        parts.append(
+            receipt_of(
+                part_uri(str(uri), number), data, [row["image_id"] for row in some], run_id=some[0]["run_id"]
+            ).part
+        )
     ok = sum(row["status"] == "ok" for row in rows)
     counts = RunCounts(len(rows), ok, len(rows) - ok, 0)
     info = manifests.info_of(footer, counts, config={"input": {"uri": "photos"}})

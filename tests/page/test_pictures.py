@@ -138,10 +138,12 @@ def test_classes_of_two_tables() -> None:
     assert [(category.id, category.name) for category in table] == [(3, "traffic light"), (7, "Road"), (8, "boat")]
     assert mapping == {0: 7, 3: 8, 5: 3}
     renamed = common_categories(truth, predicted, rename={"boat": "traffic light", "ROAD": None})
-    assert renamed == (truth, {0: 7, 3: 3, 5: 3})
+    assert renamed == (truth, {0: None, 3: 3, 5: 3})
+    assert common_categories(truth, predicted, rename={"*": None}) == (truth, {0: 7, 3: None, 5: 3})
     assert common_categories((), predicted)[1] == {0: 0, 3: 1, 5: 2}
     road = segment_of(np.ones((1, 1), bool), predicted[0])
     assert with_ids([road], mapping) == [replace(road, category_id=7)]
+    assert with_ids([road], renamed[1]) == [], "renamed to nothing: not predicted, and not drawn"
     with pytest.raises(ManifestError, match=r"category ids \[4\] are not"):
         with_ids([replace(road, category_id=4)], mapping)
 

@@ -30,5 +30,11 @@ def test_columns_of_the_tables() -> None:
     assert [words for _, words, _ in wording.PANOPTIC_COLUMNS] == ["PQ", "SQ", "RQ"]
 
 
+def test_without_truth_the_baseline_is_called_so() -> None:
+    assert ("truth_px", "baseline px", "count") in wording.class_columns(agreement=True)
+    assert wording.class_columns(agreement=False) == wording.CLASS_COLUMNS
+    assert not any("truth" in words for words in wording.statuses(agreement=True).values())
+
+
 def test_every_state_of_an_image_but_good_has_words() -> None:
     assert ["ok", *wording.STATUSES] == list(STATUSES)

@@ -24,8 +24,9 @@ from segjobs.config import DecodeConfig, InputConfig, ShardConfig, StorageConfig
 from segjobs.errors import ItemError
 from segjobs.exporters.file_names import plain_name, unusual_names
 from segjobs.manifest.plan import make_plan
-from segjobs.sources.decode import decode_color_map, decode_image, decode_label_png, image_size
+from segjobs.sources.decode import decode_image, image_size
 from segjobs.sources.images import list_images
+from segjobs.sources.label_map import decode_color_map, decode_label_png
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 from tests.sources.test_decode import BOMB, BOMBS, COLOUR, GREY, SAMPLES, SMOOTH, WIDE_RGB, chunk, png, save, tiff

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from segjobs.errors import ItemError
-from segjobs.sources.decode import decode_image, decode_label_png, image_size
+from segjobs.sources.decode import decode_image, image_size
+from segjobs.sources.label_map import decode_label_png
 
 LIMIT = 10**6
 RNG = np.random.default_rng(7)

@@ -20,6 +20,7 @@ from segjobs.sources.images import list_images
 from segjobs.sources.read import read_item
 from segjobs.storage import Storage
 from tests.fake_bucket import FakeBucket
+from tests.in_process import label_in_process
 from tests.jobs.label.test_job import TOY, check_masks, picture, rows_of, save
 
 BUCKET = StorageConfig.model_validate({"schemes": ["gs"], "attempts": 3})
@@ -207,9 +208,7 @@ def test_a_list_with_credentials_is_refused(tmp_path: Path) -> None:
         list(list_images(Storage(WEB), InputConfig(uri=str(tmp_path / "list.txt"))))
 
 
-def test_images_of_the_web_are_labelled(ray_session: None, site: Site, tmp_path: Path) -> None:
-    from segjobs.jobs.label.job import label
-
+def test_images_of_the_web_are_labelled(site: Site, tmp_path: Path) -> None:
     images = [picture(number) for number in range(3)]
     for number, image in enumerate(images):
         save(tmp_path / "x.png", image)
@@ -219,7 +218,7 @@ def test_images_of_the_web_are_labelled(ray_session: None, site: Site, tmp_path:
     (tmp_path / "list.txt").write_text("\n".join(names))
     words = [f"input.uri={tmp_path}/list.txt", f"output.uri={tmp_path}/out", f"model.name={TOY}", "compute.actors=1"]
     config = load_config(LabelConfig, None, [*words, "storage.schemes=[http]", "max_failed_fraction=1"])
-    label(config)
+    label_in_process(config)
     rows = rows_of(tmp_path / "out")
     for row, image in zip(rows, images, strict=False):
         check_masks(row, image)

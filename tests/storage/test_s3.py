@@ -1,9 +1,11 @@
 """Faults of networks and stores between this project and a real S3 server: what is repeated, and what stops at once."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -17,7 +19,7 @@ from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
-from segjobs.storage.s3_client import fault_of
+from segjobs.storage.s3_client import S3, fault_of
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 
 
@@ -68,6 +70,70 @@ def test_faults_without_a_reply() -> None:
     assert fault_of(TimeoutError()).kind == "slow"
     assert fault_of(ResponseParserError("unclosed token")).kind == "unreachable"
     assert fault_of(ValueError("Invalid endpoint: x")).kind == "refused"
+
+
+class Role:
+    """A client whose role may list below ``photos/`` only: what is not there answers 403. ``bucket``: is there."""
+
+    def __init__(self, *keys: str, bucket: bool = True, listing: str = "photos/") -> None:
+        self.keys, self.bucket, self.listing = keys, bucket, listing
+
+    async def head_object(self, *, Bucket: str, Key: str) -> dict[str, object]:
+        if not self.bucket:
+            raise reply(404, "NoSuchBucket")
+        if Key not in self.keys or Key.startswith("secret"):
+            raise reply(403, "403")
+        return {"ContentLength": 1, "LastModified": datetime(2026, 1, 1, tzinfo=UTC), "ETag": "e"}
+
+    get_object = head_object
+
+    async def head_bucket(self, *, Bucket: str) -> None:
+        if not self.bucket:
+            raise reply(404, "404")
+        raise reply(403, "403")
+
+    async def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, object]:
+        if not Prefix.startswith(self.listing):
+            raise reply(403, "AccessDenied")
+        return {"Contents": [{"Key": key} for key in sorted(self.keys) if key.startswith(Prefix)][:MaxKeys]}
+
+
+@pytest.fixture
+def client_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], Storage]:
+    """A storage whose requests a client of the test answers."""
+
+    def storage(client: Any) -> Storage:
+        async def once(_: S3, request: Any, left_s: float) -> Any:
+            return await request.send(client)
+
+        monkeypatch.setattr(S3, "_once", once)
+        return Storage(quick("http://127.0.0.1:1"))
+
+    return storage
+
+
+def test_what_a_listing_does_not_show_is_not_there(client_of: Callable[[object], Storage]) -> None:
+    storage = client_of(Role("photos/a.jpg", "photos/b.jpg.txt"))
+    assert storage.exists("s3://b/photos/a.jpg")
+    for key in ("photos", "photos/b.jpg", "photos/plan.parquet"):
+        assert storage.info(f"s3://b/{key}") is None
+    for read in (storage.read, storage.read_item):
+        with pytest.raises(FileNotFoundError):
+            read("s3://b/photos/b.jpg")
+    for uri in ("s3://b/elsewhere/x", "s3://b/secret"):
+        with pytest.raises(StorageError, match="access denied"):
+            storage.info(uri)
+    with pytest.raises(StorageError, match="access denied"):  # it is there and may not be read
+        client_of(Role("secret/x", listing="")).info("s3://b/secret/x")
+
+
+def test_a_bucket_that_goes_away_in_mid_run_makes_no_image_bad(client_of: Callable[[object], Storage]) -> None:
+    role = Role("photos/a.jpg")
+    storage = client_of(role)
+    assert storage.exists("s3://b/photos/a.jpg")
+    role.bucket = False
+    with pytest.raises(StorageError, match="no bucket 'b'"):
+        storage.read_item("s3://b/photos/a.jpg")
 
 
 def quick(url: str, **settings: float) -> StorageConfig:

@@ -1,4 +1,4 @@
-# What segjobs/manifest/coco_api.py calls. It is compiled; the annotations that pyright brings for it know one form only.
+# What segjobs/manifest/coco_api.py calls. It is compiled; pyright's own annotations of it know one form only.
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 

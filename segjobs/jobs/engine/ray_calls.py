@@ -4,10 +4,11 @@ a handle of an actor, whose methods are Asked: handle.method.remote(…) → Obj
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar
 
 import pyarrow as pa
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
@@ -35,6 +36,32 @@ def total_resources() -> dict[str, float]:
 def own_address() -> str:
     """This node's."""
     return _untyped.util.get_node_ip_address()
+
+
+class Node(TypedDict):
+    """What is looked at of a node."""
+
+    NodeID: str
+    NodeManagerAddress: str
+
+
+def nodes_alive() -> list[Node]:
+    """Those of the cluster."""
+    return [node for node in _untyped.nodes() if node["Alive"]]
+
+
+def is_client() -> bool:
+    """Whether this process speaks to the cluster by Ray's client."""
+    return bool(_untyped.util.client.ray.is_connected())
+
+
+def ask_node(
+    node: Node, task: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+) -> "ray.ObjectRef[Answer]":
+    """Run a task on this node and no other, once; what it answers, some time."""
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+    return _untyped.remote(task).options(**options).remote(*args, **kwargs)
 
 
 def is_answered(answer: "ray.ObjectRef[Answer]", wait_s: float) -> bool:

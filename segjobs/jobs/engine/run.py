@@ -5,35 +5,22 @@ who is to work on them (``executor.py``). This module publishes the plan, skips 
 those of the others (``shards.py``) and closes the run. Starting it again after anything continues it.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypedDict
-
-import pyarrow as pa
+from typing import Protocol
 
 from segjobs import __version__
-from segjobs.errors import ManifestError, StorageError
+from segjobs.errors import StorageError
+from segjobs.jobs.engine.adopt import adopt_run, moved_line, publish_plan
 from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import STAGES, Job, Tally, publish, shards_of, verify
-from segjobs.jobs.engine.standing import differences, read_standing, unlike
-from segjobs.manifest.parts import (
-    PartInfo,
-    Receipt,
-    Run,
-    crash_at,
-    find_run,
-    list_parts,
-    write_run,
-)
-from segjobs.manifest.plan import Plan, read_plan, write_plan
+from segjobs.manifest.parts import PartInfo, Receipt, Run, list_parts, part_uri, write_run
 from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
-from segjobs.manifest.schema import FOOTER_KEY
-from segjobs.storage import Storage, is_remote, join
+from segjobs.storage import Storage
 
 
 @dataclass
@@ -67,15 +54,6 @@ class Summary:
             self.examples[code] = min(example, self.examples.get(code, example))
 
 
-class PlanFacts(TypedDict):
-    """What the footer of plan.parquet says of the run."""
-
-    run_id: str
-    verb: str
-    identity: dict[str, object]
-    version: str
-
-
 class TallySink(Protocol):
     """What a job makes of its shards' tallies: files beside run.json, published before it."""
 
@@ -86,29 +64,6 @@ class TallySink(Protocol):
     def publish(self) -> None:
         """All parts stand."""
         ...
-
-
-def adopt_run(storage: Storage, job: Job) -> tuple[Job, Run | None, set[int]]:
-    """Compare the job with what stands at its output, writing nothing.
-
-    Returns the job with the standing plan (whose shards may be cut otherwise), the finished run if
-    there is one, and the shards already published. Raises ConflictError where the output holds a run
-    of other inputs or settings, with what differs.
-    """
-    data = read_standing(storage, _plan_uri(job.uri))
-    if data is None:
-        return job, None, set()
-    try:
-        standing, metadata = read_plan(data)
-    except pa.ArrowException as error:
-        raise ManifestError(f"{_plan_uri(job.uri)} is damaged: {error}") from error
-    other: PlanFacts = json.loads(metadata[FOOTER_KEY])
-    if other["run_id"] != job.run_id:
-        found = f"{job.uri} holds another run ({other['run_id']})"
-        raise unlike(found, list(_differences(job, standing, other)), "run")
-    run = find_run(storage, job.uri)
-    job = replace(job, plan=standing)
-    return job, run, list_parts(storage, job.uri) & set(range(standing.num_shards))
 
 
 def run_job(
@@ -126,8 +81,13 @@ def run_job(
     SegjobsError that stopped a worker, or ConflictError where the output is another run's.
     """
     start = time.monotonic()
-    _publish_plan(storage, job)
-    job, run, done = adopt_run(storage, job)
+    adopted = adopt_run(storage, job)
+    if not adopted.planned:
+        publish_plan(storage, job)
+        adopted = adopt_run(storage, job)
+    if adopted.moved:
+        progress.note(f"{job.verb}: {moved_line(adopted)}")
+    job, run, done = adopted.job, adopted.run, adopted.done
     summary = Summary(job.uri, job.run_id)
     receipts: dict[int, Receipt] = {}
     times: Counter[str] = Counter()
@@ -170,6 +130,7 @@ def run_job(
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
     summary.start_seconds = {phase: round(seconds, 3) for phase, seconds in progress.take_seconds().items()}
+    _check_seen(storage, job, receipts)
     if tallies:
         tallies.publish()
     if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
@@ -183,48 +144,18 @@ def gather(executor: Executor, storage: Storage, job: Job, tallies: TallySink) -
         tallies.add(done_shard.number, done_shard.tally)
 
 
-def _plan_uri(uri: str) -> str:
-    return join(uri, "plan.parquet")
-
-
-def _publish_plan(storage: Storage, job: Job) -> None:
-    about: PlanFacts = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
-    data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
-    crash_at("plan:before")
-    new = storage.put_if_absent(_plan_uri(job.uri), data)
-    crash_at("plan:after")
-    if new and is_remote(job.uri) and storage.put_if_absent(_plan_uri(job.uri), data):
-        raise StorageError(
-            f"{job.uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's parts; "
-            "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
-        )
-
-
-def _differences(job: Job, standing: Plan, other: PlanFacts) -> Iterable[str]:
-    """What is not the same, component by component, with an example each."""
-    if other["verb"] != job.verb:
-        yield f"it was made by {other['verb']}, not {job.verb}"
-        return
-    if standing.digest != job.plan.digest:
-        yield "the input differs: " + _input_difference(standing.items, job.plan.items)
-    yield from differences(other["identity"], job.identity)
-
-
-def _input_difference(old: pa.Table, new: pa.Table) -> str:
-    columns = ("image_id", "uri", "size", "mtime", "etag")
-    before, after = (
-        {row[0]: row[1:] for row in zip(*(table[name].to_pylist() for name in columns), strict=True)}
-        for table in (old, new)
-    )
-    groups = {
-        "added": sorted(after.keys() - before.keys()),
-        "gone": sorted(before.keys() - after.keys()),
-        "changed": sorted(key for key in before.keys() & after.keys() if before[key] != after[key]),
-    }
-    return ", ".join(f"{len(names)} image(s) {word} (such as {names[0]!r})" for word, names in groups.items() if names)
-
-
 # --- the end -----------------------------------------------------------------------------------
+
+
+def _check_seen(storage: Storage, job: Job, receipts: Collection[int]) -> None:
+    """Raise StorageError where a part that a worker has published is not to be seen from the driver."""
+    unseen = sorted(set(receipts) - list_parts(storage, job.uri))
+    if unseen:
+        raise StorageError(
+            f"{part_uri(job.uri, unseen[0])}: a worker has published it, and it is not there for the driver, as "
+            f"{len(unseen)} of {len(receipts)} parts: the nodes have disks of their own. Take an output.uri that all "
+            "share (s3://bucket/prefix, or a disk mounted at one path everywhere) and run the command again"
+        )
 
 
 def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> bool:

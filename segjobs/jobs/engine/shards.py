@@ -11,9 +11,8 @@ A shard is one block from the plan to its part and carries the hash of its image
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +61,12 @@ class Job:
     @property
     def run_id(self) -> str:
         """The run key's first 16 digits: the same inputs give the same run."""
-        return digest(self.verb, {**self.identity, "input": self.plan.digest})[:16]
+        return run_key(self.verb, self.identity, self.plan)
+
+
+def run_key(verb: str, identity: Mapping[str, object], plan: Plan) -> str:
+    """The run_id of a verb with these settings on these items."""
+    return digest(verb, {**identity, "input": plan.digest})[:16]
 
 
 Shard = tuple[int, pa.Table]
@@ -98,7 +102,7 @@ def publish(
     Raises the SegjobsError that stopped a worker.
     """
     if shards:
-        write = partial(_write_part, storage=storage, uri=job.uri, footer=job.footer, tally=job.tally)
+        write = _writer(storage, job).write
         yield from map(_done, attempt.run(_blocks(shards), stages, write, waiting=job.waiting))
 
 
@@ -106,7 +110,7 @@ def verify(executor: Executor, storage: Storage, job: Job, shards: Iterable[Shar
     """Read the parts of these shards, that other attempts published. Raises ManifestError where one is damaged."""
     standing = list(shards)
     if standing:
-        yield from map(_done, executor.each(_blocks(standing), partial(_verify_part, storage=storage, uri=job.uri)))
+        yield from map(_done, executor.each(_blocks(standing), _writer(storage, job).verify))
 
 
 def _done(row: dict[str, Any]) -> Done:
@@ -136,44 +140,59 @@ def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
 # --- tasks -------------------------------------------------------------------------------------
 
 
-def _write_part(
-    rows: pa.Table,
-    *,
-    storage: Storage,
-    uri: str,
-    footer: Footer,
-    tally: Callable[[pa.Table], Tally] | None,
-) -> pa.Table:
-    """Writer stage: the rows of one shard → its published part → one receipt.
+@dataclass(frozen=True)
+class _Writer:
+    """What a task needs of a job to publish its parts, or to look at those that stand; pickles small."""
 
-    Of a shard that was left undone: the receipt of the part that another run has published, if any.
-    """
-    start = time.monotonic()
-    if "status" not in rows.column_names:
-        return _verify_part(rows, storage=storage, uri=uri)
-    numbers, keys = set(rows["shard"].to_pylist()), set(rows["shard_key"].to_pylist())
-    rows = rows.sort_by("image_id")
-    image_ids = rows["image_id"].to_pylist()
-    assert len(numbers) == 1 and keys == {shard_key(image_ids)}, f"shard {numbers} lost or gained images"  # noqa: S101
-    number = numbers.pop()
-    spent: dict[str, float] = {
-        stage: sum(rows[f"{stage}_ms"].to_pylist()) for stage in STAGES if f"{stage}_ms" in rows.column_names
-    }
-    kept = {TALLY_KEY: json.dumps(tally(rows), ensure_ascii=False).encode()} if tally else None
-    data, ours = publish_part(storage, uri, number, part_bytes(rows, footer, metadata=kept))
-    receipt = receipt_of(number, data, image_ids)
-    spent["write"] = 1000 * (time.monotonic() - start)
-    return _receipt_row(number, receipt, spent, data, ours=ours)
+    storage: Storage
+    uri: str
+    run_id: str
+    footer: Footer
+    tally: Callable[[pa.Table], Tally] | None
+
+    def write(self, rows: pa.Table) -> pa.Table:
+        """The rows of one shard → its published part → one receipt.
+
+        Of a shard that was left undone: the receipt of the part that another run has published, if any.
+        """
+        start = time.monotonic()
+        if "status" not in rows.column_names:
+            return self.verify(rows)
+        numbers, keys = set(rows["shard"].to_pylist()), set(rows["shard_key"].to_pylist())
+        rows = rows.sort_by("image_id")
+        image_ids = rows["image_id"].to_pylist()
+        assert len(numbers) == 1 and keys == {shard_key(image_ids)}, f"shard {numbers} lost or gained images"  # noqa: S101
+        number = numbers.pop()
+        rows = self._signed(rows)
+        spent: dict[str, float] = {
+            stage: sum(rows[f"{stage}_ms"].to_pylist()) for stage in STAGES if f"{stage}_ms" in rows.column_names
+        }
+        kept = {TALLY_KEY: json.dumps(self.tally(rows), ensure_ascii=False).encode()} if self.tally else None
+        data, ours = publish_part(self.storage, self.uri, number, part_bytes(rows, self.footer, metadata=kept))
+        receipt = self._receipt_of(number, data, image_ids)
+        spent["write"] = 1000 * (time.monotonic() - start)
+        return _receipt_row(number, receipt, spent, data, ours=ours)
+
+    def verify(self, items: pa.Table) -> pa.Table:
+        """A part that another attempt published → its receipt; none where there is no such part."""
+        number = items["shard"][0].as_py()
+        try:
+            data = self.storage.read(part_uri(self.uri, number))
+        except FileNotFoundError:
+            return _RECEIPT_SCHEMA.empty_table()
+        return _receipt_row(number, self._receipt_of(number, data, items["image_id"].to_pylist()), {}, data, ours=False)
+
+    def _signed(self, rows: pa.Table) -> pa.Table:
+        """Each row with this run's id: of a plan that another driver was first with, the stages know another one."""
+        place = rows.column_names.index("run_id")
+        return rows.set_column(place, "run_id", pa.array([self.run_id] * rows.num_rows))
+
+    def _receipt_of(self, number: int, data: bytes, image_ids: Sequence[str]) -> Receipt:
+        return receipt_of(part_uri(self.uri, number), data, image_ids, run_id=self.run_id)
 
 
-def _verify_part(items: pa.Table, *, storage: Storage, uri: str) -> pa.Table:
-    """A part that another attempt published → its receipt; none where there is no such part."""
-    number = items["shard"][0].as_py()
-    try:
-        data = storage.read(part_uri(uri, number))
-    except FileNotFoundError:
-        return _RECEIPT_SCHEMA.empty_table()
-    return _receipt_row(number, receipt_of(number, data, items["image_id"].to_pylist()), {}, data, ours=False)
+def _writer(storage: Storage, job: Job) -> _Writer:
+    return _Writer(storage, job.uri, job.run_id, job.footer, job.tally)
 
 
 _RECEIPT_SCHEMA = pa.schema(

@@ -8,9 +8,12 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 import json
 from collections.abc import Mapping, Sequence
 
-from segjobs.errors import ConflictError, ManifestError
+from segjobs.errors import ConflictError
+from segjobs.manifest.seal import open_json
 from segjobs.narrow import is_object
 from segjobs.storage import Storage
+
+_VALUE_CHARS = 120
 
 
 def read_standing(storage: Storage, uri: str) -> bytes | None:
@@ -24,15 +27,7 @@ def read_standing(storage: Storage, uri: str) -> bytes | None:
 def read_standing_json(storage: Storage, uri: str) -> dict[str, object] | None:
     """The JSON object at ``uri``; None where there is none. Raises ManifestError where it is damaged."""
     data = read_standing(storage, uri)
-    if data is None:
-        return None
-    try:
-        standing: object = json.loads(data)
-    except ValueError as error:
-        raise ManifestError(f"{uri} is damaged: {error}; choose a new output.uri") from error
-    if not is_object(standing):
-        raise ManifestError(f"{uri} is damaged: expected a JSON object; choose a new output.uri")
-    return standing
+    return None if data is None else open_json(data, uri, mend="choose a new output.uri")
 
 
 def differing(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -48,22 +43,41 @@ def differences(standing: Mapping[str, object], wanted: Mapping[str, object], *,
         if deep and is_object(old) and is_object(new):
             found += (f"{key}.{line}" for line in differences(old, new, deep=True))
         else:
-            found.append(f"{key} was {json.dumps(old, ensure_ascii=False)}, is {json.dumps(new, ensure_ascii=False)}")
+            found.append(f"{key} was {_shown(old)}, is {_shown(new)}")
     return found
 
 
-def unlike(found: str, lines: Sequence[str], new: str) -> ConflictError:
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 1]}…"
+
+
+def unlike(found: str, lines: Sequence[str], new: str, *, finished: bool) -> ConflictError:
     """``found`` (what stands where) is not of these inputs and settings: what differs, and how to begin a ``new``."""
-    return ConflictError(
-        f"{found}; {'; '.join(lines)}. Choose a new output.uri to start a new {new}, "
-        "or restore the old inputs and settings to finish this one"
-    )
+    ways = "" if finished else ", restore the old settings to finish this one, or delete its folder: it is not finished"
+    return ConflictError(f"{found}; {'; '.join(lines)}. Choose a new output.uri to start a new {new}{ways}")
 
 
-def check_names(found: str, standing: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    """Raise ConflictError, with the names of what differs: for values that say nothing to a person."""
-    if names := differing(standing, wanted):
-        raise ConflictError(f"{found} other {', '.join(names)}: choose a new output.uri")
+def check_names(
+    found: str, standing: Mapping[str, object], wanted: Mapping[str, object], *, way: str = "choose a new output.uri"
+) -> None:
+    """Raise ConflictError, with the names of what differs, down to what is no object, and the ``way`` out.
+
+    For values that say nothing to a person.
+    """
+    if names := _differing_names(standing, wanted):
+        raise ConflictError(f"{found} other {', '.join(names)}: {way}")
+
+
+def _differing_names(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    names: list[str] = []
+    for key in differing(standing, wanted):
+        old, new = standing.get(key), wanted.get(key)
+        if is_object(old) and is_object(new):
+            names += [f"{key}.{name}" for name in _differing_names(old, new)]
+        else:
+            names.append(key)
+    return names
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:

@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from segjobs.errors import ExitCode
+from segjobs.jobs.engine.adopt import Adopted, moved_line
 from segjobs.jobs.engine.run import Summary
-from segjobs.jobs.engine.shards import Job
 from segjobs.results import DryRun, RunResult
 from segjobs.storage import join
 
@@ -72,18 +72,19 @@ def _shorten(text: str) -> str:
     return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
 
 
-def dry_run_of(job: Job, model: str, where: str, done: set[int]) -> DryRun:
+def dry_run_of(adopted: Adopted, model: str, where: str) -> DryRun:
     """What the job would do."""
-    plan = job.plan
-    finished = sum(items.num_rows for number, items in plan.shards() if number in done)
+    job, plan = adopted.job, adopted.job.plan
+    finished = sum(items.num_rows for number, items in plan.shards() if number in adopted.done)
     table = {
         "output": job.uri,
         "run_id": job.run_id,
         "images": plan.items.num_rows,
         "bytes": plan.num_bytes,
         "shards": plan.num_shards,
-        "already done": f"{len(done)} shards, {finished} images",
+        "already done": f"{len(adopted.done)} shards, {finished} images",
         "model": model,
         "device": where,
+        **({"left out": moved_line(adopted)} if adopted.moved else {}),
     }
     return DryRun((table,))

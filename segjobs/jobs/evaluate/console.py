@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 from rich.table import Column, Table
 
-from segjobs.evaluation.report_types import Difference, Figure, Report
+from segjobs.evaluation.report_types import Difference, Failure, Figure, Report
 from segjobs.metrics.names import AVERAGE_PRECISION, DETECTIONS, HEADLINE, KINDS, QUALITY, RATIOS
 
 
 def tables(report: Report) -> Iterator[Table]:
     """The report's tables for a terminal, scores in percent."""
     numbers = [RATIOS[name].name for name in ("iou", "dice", "precision", "recall")]
-    table = Table("class", *(Column(name, justify="right") for name in (*numbers, "truth px")))
+    reference = "baseline px" if report.agreement else "truth px"
+    table = Table("class", *(Column(name, justify="right") for name in (*numbers, reference)))
     for row in report.semantic.per_class:
         others = (row.dice, row.precision, row.recall)
         table.add_row(
@@ -42,17 +43,29 @@ def tables(report: Report) -> Iterator[Table]:
 
 
 def headlines(report: Report) -> Iterator[str]:
-    """The figures of the whole set, a line for each kind."""
+    """The figures of the whole set, a line for each kind that has any."""
     headline = report.semantic.headline
-    yield ", ".join(f"{HEADLINE[name].name} {with_interval(figure)}" for name, figure in headline.items())
-    if report.instance:
+    start = "agreement of two models (no truth): " if report.agreement else ""
+    if any(figure.value is not None for figure in headline.values()):
+        yield start + ", ".join(f"{HEADLINE[name].name} {with_interval(figure)}" for name, figure in headline.items())
+    if report.instance and report.images["ok"]:
         for kind in KINDS:
             found = report.instance.of(kind)
-            yield f"{kind} " + ", ".join(f"{name} {with_interval(found[name])}" for name in ("AP", "AP50", "AP75"))
-    if report.panoptic:
-        yield ", ".join(f"{QUALITY[name].name} {with_interval(value)}" for name, value in report.panoptic.all.items())
+            yield f"{start}{kind} " + ", ".join(
+                f"{name} {with_interval(found[name])}" for name in ("AP", "AP50", "AP75")
+            )
+    if report.panoptic and report.images["ok"]:
+        yield start + ", ".join(
+            f"{QUALITY[name].name} {with_interval(value)}" for name, value in report.panoptic.all.items()
+        )
     if report.comparison:
         yield f"against the baseline: {HEADLINE['mean_iou'].name} {_change(report.comparison.metrics['mean_iou'])}"
+
+
+def status_words(one: Failure) -> str:
+    """Why images could not be scored: 'prediction failed, UNREADABLE: 3 images, such as …'."""
+    side = "prediction" if one.status == "failed" else "truth"
+    return f"{side} failed, {one.code}: {one.images} image(s), such as {one.image_id!r}: {one.message}"
 
 
 def _change(one: Difference) -> str:

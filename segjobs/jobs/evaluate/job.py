@@ -10,15 +10,20 @@ classes' areas and counts drift. What an evaluation is stands in ``segjobs/evalu
 from rich.console import Console
 
 from segjobs.config import EvaluateConfig
-from segjobs.evaluation.entries import Entry, Evaluation, inputs_uri, open_evaluation
+from segjobs.errors import ExitCode
+from segjobs.evaluation.entries import Entry, Evaluation, open_evaluation
 from segjobs.evaluation.output import output_files
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.report_types import Report
+from segjobs.evaluation.scored_parts import inputs_uri
+from segjobs.evaluation.scores import TAKES_PART
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
-from segjobs.jobs.evaluate.console import headlines, main_figures, tables
+from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
+from segjobs.manifest.seal import sealed_text
 from segjobs.results import EvaluateResult
 from segjobs.storage import Storage, join
 
@@ -35,6 +40,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     report = _standing_report(storage, evaluation)
     if report is None:
         connect(config.compute, progress)
+        reads = {"predictions.uri": config.predictions.uri, "truth.uri": config.truth.uri if config.truth else None}
+        check_shared(storage, config.output.uri, reads)
         for entry in evaluation.entries:
             _score(entry, progress)
         with progress.phase("adding up", "adding up"):
@@ -49,7 +56,20 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         images={str(status): count for status, count in report.images.items()},
         scores=main_figures(report),
         gate={verdict.rule: verdict.passed for verdict in report.gate},
+        exit_code=exit_code(report, config.max_failed_fraction),
     )
+
+
+def exit_code(report: Report, most: float) -> ExitCode:
+    """GATE_MISSED, or TOO_MANY_FAILED where nothing was scored or more predictions failed than the share ``most``.
+
+    The share is of the images that have truth.
+    """
+    if not all(verdict.passed for verdict in report.gate):
+        return ExitCode.GATE_MISSED
+    whole = sum(report.images[status] for status in TAKES_PART)
+    failed = not report.images["ok"] or report.images["failed"] > most * whole
+    return ExitCode.TOO_MANY_FAILED if failed else ExitCode.DONE
 
 
 def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
@@ -59,14 +79,14 @@ def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
     if data is None:
         return None
     report = Report.from_json(data, where=where)
-    check_names(f"{uri} holds a report with", report.identity.model_dump(), evaluation.identity.model_dump())
+    check_names(f"{uri} holds a report with", report.identity.by_key(), evaluation.identity.by_key())
     return report
 
 
 def _score(entry: Entry, progress: Progress) -> None:
     """Publish the entry's scores, or what is missing of them."""
     storage = entry.pairing.storage
-    _publish(storage, inputs_uri(entry.uri), entry.inputs.to_json())
+    _publish(storage, inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
     run = entry.pairing.truth.run
     assert run is not None  # noqa: S101
     progress.start(total=run.info.counts.images, done=0)
@@ -94,6 +114,8 @@ def _print(report: Report, uri: str) -> None:
         f"convention {report.convention!r}, missing={report.missing}; images: "
         + ", ".join(f"{count} {status}" for status, count in report.images.items() if count or status == "ok"),
         *(f"  {status}: {', '.join(map(repr, names))}" for status, names in report.examples.items()),
+        *(f"  {status_words(one)}" for one in report.failures),
+        *(f"note: {note}" for note in report.notes),
         *(f"gate: {verdict.rule}: {verdict.message}" for verdict in report.gate),
         f"report: {join(uri, 'report.json')}, per_class.parquet, per_image.parquet",
     ]

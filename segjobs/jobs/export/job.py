@@ -23,7 +23,6 @@ from functools import partial
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest
@@ -32,11 +31,14 @@ from segjobs.exporters.table import get_exporter
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
-from segjobs.jobs.export.plan import adopt, image_ids_of, make_plan, make_setting, make_spans, numbering
+from segjobs.jobs.export.plan import adopt, make_plan, make_setting, make_spans, numbering
 from segjobs.jobs.export.summary import ExportReport, ExportTally, dry_run_of, print_summary
-from segjobs.manifest.parts import footer_of, list_parts, open_run, part_uri
+from segjobs.manifest.parts import footer_of, image_ids_of, list_parts, open_run, part_uri
+from segjobs.manifest.schema import FOOTER_KEY, Footer
+from segjobs.manifest.seal import open_table, sealed_json
 from segjobs.results import DryRun, ExportResult
 from segjobs.storage import Storage, join
 
@@ -63,7 +65,9 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     for note in exporter.notes(setting):
         progress.note(f"export: {note}")
     plan = make_plan(config, run, setting, numbers)
-    report = cast("ExportReport | None", adopt(storage, config.output.uri, plan))
+    report = cast(
+        "ExportReport | None", adopt(storage, config.output.uri, plan, overwrite=config.overwrite and not dry_run)
+    )
     spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:
@@ -71,7 +75,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     if report is not None:
         progress.note(f"nothing to do: {join(config.output.uri, 'export.json')} is there")
     else:
-        storage.put_if_absent(join(config.output.uri, "plan.json"), _json(plan))
+        storage.put_if_absent(join(config.output.uri, "plan.json"), sealed_json(plan))
         adopt(storage, config.output.uri, plan)  # another command may have been first
         known = tuple(category.id for category in footer_of(run).categories)
         footer = replace(footer_of(run), config_digest=digest(plan))
@@ -89,6 +93,7 @@ def _run(
     if pending:
         progress.note(f"export: {total} images to {exporting.setting.config.format}")
         connect(exporting.setting.config.compute, progress)
+        check_shared(exporting.storage, exporting.uri, {"manifest.uri": exporting.run.uri})
     progress.start(total=total, done=total - sum(span.part.rows for span in pending))
     try:
         progress.begin()
@@ -117,7 +122,7 @@ def _run(
         "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
-    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), _json({**plan, **report}))
+    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), sealed_json({**plan, **report}))
     return report
 
 
@@ -136,10 +141,10 @@ def _parts(exporting: Exporting, spans: Sequence[Span]) -> Iterator[pa.Table]:
 
     def read(span: Span) -> pa.Table:
         uri = part_uri(exporting.uri, span.index)
-        try:
-            rows = pq.read_table(pa.BufferReader(exporting.storage.read(uri)))
-        except (OSError, pa.ArrowException) as error:
-            raise ManifestError(f"{uri} is damaged ({error}); move it away and run the command again") from error
+        rows = open_table(exporting.storage.read(uri), uri, mend="move it away and run the command again")
+        footer = (rows.schema.metadata or {}).get(FOOTER_KEY, b"{}")
+        if Footer.from_bytes(footer).config_digest != exporting.footer.config_digest:
+            raise ManifestError(f"{uri} is a part of another export; move it away and run the command again")
         ids = rows["image_id"]
         if (rows.num_rows, ids[0].as_py(), ids[-1].as_py()) != (span.part.rows, span.part.first_id, span.part.last_id):
             raise ManifestError(f"{uri} holds other images than {span.part.name} of the manifest; move it away")
@@ -148,7 +153,3 @@ def _parts(exporting: Exporting, spans: Sequence[Span]) -> Iterator[pa.Table]:
     with ThreadPoolExecutor(_AHEAD) as threads:
         for start in range(0, len(spans), _AHEAD):
             yield from threads.map(read, spans[start : start + _AHEAD])
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -2,21 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-
-import pyarrow as pa
+from typing import cast
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest, nearest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.exporters.base import Exporter, Setting
 from segjobs.exporters.file_names import same_stem, unusual_names
-from segjobs.jobs.engine.standing import differences, read_standing_json
+from segjobs.jobs.engine.standing import differences, differing, read_standing_json, unlike
+from segjobs.jobs.export.documents import PublishedFile
 from segjobs.jobs.export.parts import Span
-from segjobs.manifest.parts import Run, footer_of, list_parts
-from segjobs.manifest.plan import read_plan
+from segjobs.manifest.parts import Run, footer_of, list_parts, part_uri
+from segjobs.manifest.seal import damaged, open_table
 from segjobs.storage import Storage, join
+
+PLAN, REPORT = "plan.json", "export.json"
+_REPORT_KEYS = {"images", "segments", "failures", "examples", "losses", "files", "seconds"}
 
 
 def make_setting(config: ExportConfig, run: Run) -> Setting:
@@ -74,18 +77,6 @@ def numbering(
     return found, {category.id: classes[category.name] for category in setting.categories}
 
 
-def image_ids_of(storage: Storage, run: Run) -> list[str]:
-    """Every image_id of a manifest, in order, from its plan: one small file instead of every part."""
-    uri = join(run.uri, "plan.parquet")
-    try:
-        image_ids = read_plan(storage.read(uri))[0].items["image_id"].to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{uri}: cannot be read ({error}); it lists the manifest's images") from error
-    if len(image_ids) != sum(part.rows for part in run.parts):
-        raise ManifestError(f"{uri}: {len(image_ids)} images, run.json has {sum(part.rows for part in run.parts)}")
-    return image_ids
-
-
 def make_spans(run: Run, image_ids: Sequence[str], exporter: Exporter, numbers: dict[str, int] | None) -> list[Span]:
     """The tasks of an export, one per part of the manifest."""
     unusual = unusual_names(image_ids, suffix=exporter.suffix) if exporter.folder else {}
@@ -113,13 +104,46 @@ def _own_settings(config: ExportConfig) -> set[str]:
     return {config.format} & set(ExportConfig.model_fields)
 
 
-def adopt(storage: Storage, uri: str, plan: dict[str, object]) -> dict[str, object] | None:
-    """The report of the same export where it is finished, else None. Raises ConflictError for anything else there."""
-    standing = read_standing_json(storage, join(uri, "plan.json"))
+def adopt(storage: Storage, uri: str, plan: dict[str, object], *, overwrite: bool = False) -> dict[str, object] | None:
+    """The report of the same export where it is finished, else None.
+
+    Another one that is finished is taken away where ``overwrite``. Raises ConflictError for anything else there.
+    """
+    standing = read_standing_json(storage, join(uri, PLAN))
     if standing is None:
         if storage.exists(join(uri, "plan.parquet")) or list_parts(storage, uri):
             raise ConflictError(f"{uri} holds a manifest: choose another output.uri for its export")
         return None
-    if lines := differences(standing, plan):
-        raise ConflictError(f"{uri} holds another export: {'; '.join(lines)}. Choose a new output.uri")
-    return read_standing_json(storage, join(uri, "export.json"))
+    report = read_standing_json(storage, join(uri, REPORT))
+    if report is not None and (lacking := sorted(_REPORT_KEYS - report.keys())):
+        raise damaged(join(uri, REPORT), f"no key {lacking[0]!r}", mend="choose a new output.uri")
+    lost = [path for path in _paths_of(report) if not storage.exists(join(uri, path))] if report else []
+    if report is not None and overwrite and (lost or differing(standing, plan)):
+        remove(storage, uri, report)
+        return None
+    if lines := differences(standing, plan, deep=True):
+        ways = "" if report is None else "; overwrite=true replaces it"
+        raise unlike(f"{uri} holds another export", lines, f"one{ways}", finished=report is not None)
+    if lost:
+        raise ManifestError(
+            f"{join(uri, lost[0])}: {REPORT} names it, and it is not there; overwrite=true exports anew"
+        )
+    return report
+
+
+def remove(storage: Storage, uri: str, report: Mapping[str, object]) -> None:
+    """Take a finished export away: the files that it wrote, and no other. What tells that it stands goes last."""
+    for number in sorted(list_parts(storage, uri)):
+        where = part_uri(uri, number)
+        rows = open_table(storage.read(where), where, mend="choose a new output.uri", columns=["file"])
+        for path in rows["file"].to_pylist():
+            if path is not None:
+                storage.delete(join(uri, path))
+        storage.delete(where)
+    for path in (*_paths_of(report), REPORT, PLAN):
+        storage.delete(join(uri, path))
+
+
+def _paths_of(report: Mapping[str, object]) -> list[str]:
+    """The documents that a report names."""
+    return [file["path"] for file in cast("list[PublishedFile]", report["files"])]

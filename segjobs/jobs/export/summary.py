@@ -122,7 +122,7 @@ def print_summary(report: ExportReport, config: ExportConfig) -> ExportResult:
         lines.append(f"  nothing was written for these; all of them: {join(config.output.uri, 'failures.jsonl')}")
     if not allowed:
         lines.append(f"more than max_failed_fraction={config.max_failed_fraction:g} of the images failed")
-    lines += _loss_lines(report["losses"], config.format)
+    lines += _loss_lines(report["losses"], config.format, ok=images["ok"], failed=images["failed"])
     lines.append(f"export: {', '.join(join(config.output.uri, file['path']) for file in report['files'])}")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in lines:
@@ -146,8 +146,10 @@ def _by_kind(losses: Sequence[LossRow]) -> dict[LossKind, list[LossRow]]:
     return {kind: own for kind in LOSSES if (own := [loss for loss in losses if loss["kind"] == kind])}
 
 
-def _loss_lines(losses: Sequence[LossRow], name: str) -> list[str]:
+def _loss_lines(losses: Sequence[LossRow], name: str, *, ok: int, failed: int) -> list[str]:
     if not losses:
+        if failed:
+            return [f"{name} holds all of the other {ok} images" if ok else f"{name} holds no image: none is ok"]
         return [f"{name} holds all of it"]
     lines = [f"what {name} cannot hold (export.json has it for every class):"]
     for kind, found in _by_kind(losses).items():

@@ -19,6 +19,7 @@ from segjobs.jobs.engine.executor import Work, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.manifest.rows import planned_items
+from segjobs.sources.blame import Blame
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage
@@ -46,12 +47,12 @@ class Loaded:
     decode_ms: float = 0.0
 
 
-def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog) -> Loaded:
-    """Read and decode one image; what is wrong with it is its ``error``."""
+def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -> Loaded:
+    """Read and decode one image; what is wrong with it is its ``error``. ``blame``: its shard's."""
     loaded = Loaded(item)
     start = time.perf_counter()
     try:
-        data = read_item(decoding.storage, item)
+        data = read_item(blame, item)
         loaded.sha256 = hashlib.sha256(data).hexdigest()
         middle = time.perf_counter()
         loaded.read_ms = 1000 * (middle - start)
@@ -85,8 +86,10 @@ def decoding_tasks(decoding: Decoding, report: OnStuck) -> Worker:
 
 def _decoder(decoding: Decoding, report: OnStuck) -> Work:
     def decode(items: pa.Table) -> pa.Table:
+        planned = planned_items(items)
         with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
-            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog), planned_items(items)))
+            blame = Blame(decoding.storage, planned, holding=watchdog.holding)
+            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog, blame), planned))
 
     return decode
 

@@ -6,25 +6,29 @@ A shard stays one block all the way. ``decode.py`` is what happens to it in task
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from segjobs.config import LabelConfig, digest
-from segjobs.errors import ConfigError
+from segjobs.config import LabelConfig, digest, later
+from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
-from segjobs.jobs.engine.run import adopt_run, run_job, summary_of_finished
+from segjobs.jobs.engine.run import run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Settings
-from segjobs.manifest.plan import Plan, make_plan
+from segjobs.jobs.label.redo import Redo, open_redo, redoing
+from segjobs.manifest.plan import Plan, first_there
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
 from segjobs.results import DryRun, RunResult
-from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
@@ -48,29 +52,28 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
             lay = None
         with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
             card = resolving.result()
-    job, run, done = adopt_run(storage, _job(config, plan, card))
+    redo = open_redo(config.redo, storage, _identity(config, card))
+    adopted = adopt_run(storage, _job(config, plan, card, redo and redo[0]))
+    job = adopted.job
     if dry_run:
         assert lay is not None  # noqa: S101
-        return dry_run_of(job, card.label, str(lay), done)
-    if run is not None:
-        summary = summary_of_finished(job, run)
+        return dry_run_of(adopted, card.label, str(lay))
+    if adopted.run is not None:
+        summary = summary_of_finished(job, adopted.run)
     else:
+        if adopted.moved:
+            progress.note(f"label: {moved_line(adopted)}")
         lay = lay or layout(config.compute, connect(config.compute, progress))
         progress.note(f"label: {card.label} on {lay}")
+        check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
         settings = _settings(config, storage, job, card, lay)
+        if redo is not None:
+            settings = replace(settings, redo=redo[0])
+            progress.note(
+                f"label: {redo[1]} failed images of {config.redo.uri} are tried again; its other rows are taken"
+            )
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
-
-
-def plan_input(config: LabelConfig, storage: Storage, progress: Progress) -> Plan:
-    """List and plan ``config.input``. Raises ConfigError where nothing matches and that is an error."""
-    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
-        files = listing.counting(list_images(storage, config.input), "images")
-        plan = make_plan(files, config.shard, limit=config.input.limit)
-        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
-    if not plan.items.num_rows and config.fail_on_empty:
-        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
-    return plan
 
 
 def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
@@ -81,13 +84,19 @@ def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
     return card
 
 
-def _job(config: LabelConfig, plan: Plan, card: ModelCard) -> Job:
-    identity = {
+def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
+    """What of model and settings makes other masks."""
+    return {
         "model": card.label,
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
+        **later(config, "storage.max_item_bytes"),
     }
+
+
+def _job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = None) -> Job:
+    identity = {**_identity(config, card), **({"redo": redo.identity} if redo else {})}
     facts = ModelFacts(
         label=card.label,
         digest=card.digest,
@@ -148,8 +157,11 @@ def stages_of(settings: Settings, lay: Layout) -> list[Stage]:
         at_once=_SHARDS_PER_ACTOR,
         in_flight=_SHARDS_IN_FLIGHT,
     )
-    label_stage = Stage("labelling", partial(labelling, settings), labelling_actors)
-    if lay.decode == "actor":
+    make = partial(labelling, settings)
+    if settings.redo is not None:
+        make = partial(redoing, make, settings.redo)
+    label_stage = Stage("labelling", make, labelling_actors)
+    if lay.decode == "actor" or settings.redo is not None:  # a task would decode what has its row already
         return [label_stage]
     # One CPU against the actors' share: unequal resources keep Ray Data from fusing the two stages.
     return [Stage("decoding", partial(decoding_tasks, settings.decoding), Tasks(DECODE_CPUS)), label_stage]

@@ -28,10 +28,12 @@ from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
+from segjobs.sources.blame import Blame
 
 if TYPE_CHECKING:
     import torch
 
+    from segjobs.jobs.label.redo import Redo
     from segjobs.models.base import RawOutput, Segmenter
     from segjobs.models.batching import Computed
 
@@ -51,6 +53,7 @@ class Settings:
     precision: str
     device: str
     threads: int
+    redo: "Redo | None" = None
 
 
 def _build(settings: Settings) -> "Segmenter":
@@ -105,10 +108,14 @@ class Predictor:
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
+        from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
         from segjobs.models.postprocess import to_segments
 
         self._settings = settings
         self._to_segments = to_segments
+        self._checked = checked
+        self._checked_tensor = checked_tensor
+        self._of_the_model = of_the_model
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
@@ -144,11 +151,13 @@ class Predictor:
         """Every item in order, prepared by the decoding threads a bounded number ahead, from this call on."""
         planned = planned_items(items)
         packed = "pixels" in items.column_names
-        ahead = 2 * self._settings.batch_size + self._settings.decoding.threads
+        decoding = self._settings.decoding
+        ahead = 2 * self._settings.batch_size + decoding.threads
+        blame = Blame(decoding.storage, planned, holding=self._watchdog.holding)
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = unpack(items, number, item) if packed else load(item, self._settings.decoding, self._watchdog)
+            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, blame)
             with self._watchdog.holding([item.path]):
                 return self._prepare(loaded)
 
@@ -168,7 +177,8 @@ class Predictor:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
-                prepared.tensor = self._segmenter.preprocess(loaded.image)
+                with self._of_the_model():
+                    prepared.tensor = self._checked_tensor(self._segmenter.preprocess(loaded.image))
             except ItemError as error:
                 loaded.error = error
             loaded.image = None
@@ -246,7 +256,9 @@ class Predictor:
             if isinstance(output, ItemError):
                 raise output
             with self._watchdog.holding([loaded.item.path]), self._beside_the_network(self._segmenter):
-                prediction = self._segmenter.postprocess(output, one.size_hw)
+                with self._of_the_model():
+                    given = self._segmenter.postprocess(output, one.size_hw)
+                prediction = self._checked(given, self._settings.card, one.size_hw)
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )

@@ -18,15 +18,18 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from segjobs.config import PrepareConfig, digest
+from segjobs.config import PrepareConfig, digest, later
 from segjobs.errors import ConfigError, ItemError
+from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect
-from segjobs.jobs.engine.executor import OnRow, Stage, Tasks, Worker
+from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
+from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor
-from segjobs.jobs.engine.run import adopt_run, gather, run_job, summary_of_finished
+from segjobs.jobs.engine.run import gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.jobs.prepare.label_checks import (
@@ -40,45 +43,51 @@ from segjobs.jobs.prepare.label_checks import (
     print_checks,
     print_found,
     publish_splits,
+    read_checks,
     shard_tally,
 )
 from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
 from segjobs.labels.class_tables import with_class_names
+from segjobs.labels.frame import read_in_frame
+from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
 from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, make_plan, select
+from segjobs.manifest.plan import Plan, first_there, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
-from segjobs.sources.decode import image_size
-from segjobs.sources.images import list_images
+from segjobs.sources.blame import Blame
+from segjobs.sources.decode import Frame, image_frame
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
+_LATER = (
+    *("labels.frame", "labels.divisor", "labels.attribute", "labels.prefix", "labels.pattern", "labels.ignore"),
+    *("labels.crowds", "storage.max_item_bytes"),
+)
+"""Keys of an identity that joined it when runs had been made without them."""
 
 
-def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | DryRun:
+def prepare(
+    config: PrepareConfig, *, dry_run: bool = False, executor: Executor | None = None
+) -> PrepareResult | DryRun:
     """Run or continue the job that ``config`` describes; prints the summary of each manifest on standard error.
 
-    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done.
+    Raises a SegjobsError for what stops the whole job. ``dry_run`` only reports what would be done. ``executor``: who
+    works, by default a Ray that is joined or started when there is something to do.
     """
     check_splits(config.splits, config.group)
     progress = Progress("prepare")
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
-    with progress.phase("listing", f"listing and planning {config.input.uri}") as listing:
-        files = listing.counting(list_images(storage, config.input), "images")
-        plan = make_plan(files, config.shard, limit=config.input.limit)
-        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards"
-    if not plan.items.num_rows and config.fail_on_empty:
-        raise ConfigError(f"input.uri: {config.input.uri}: no image matches input.include (fail_on_empty is set)")
+    plan = plan_input(config, storage, progress)
     image_ids = plan.items["image_id"].to_pylist()
     request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
-        labels = get_adapter(config.labels.format)(request)
+        labels = without_ignored(get_adapter(config.labels.format)(request), request)
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
@@ -87,9 +96,25 @@ def prepare(config: PrepareConfig, *, dry_run: bool = False) -> PrepareResult | 
         planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
-    manifests = {run.split: _run(config, storage, run, labels, progress) for run in runs}
+
+    def connected(job: Job) -> Executor:
+        if executor is not None:
+            return executor
+        connect(config.compute, progress)
+        check_shared(storage, job.uri, {"input.uri": first_there(job.plan), "labels.uri": config.labels.uri})
+        return RayExecutor()
+
+    settings = ReadSettings(
+        labels.read,
+        class_map(labels.categories, config.classes, labels.task),
+        empty_where_missing=config.labels.missing == "empty",
+        max_pixels=config.decode.max_pixels,
+        frame=config.labels.frame,
+    )
+    work = _Work(settings, progress, connected)
+    manifests = {run.split: _run(config, storage, run, work) for run in runs}
     if config.splits:
-        _close_splits(config, storage, runs, leftovers)
+        _close_splits(config, storage, runs, leftovers, executor=connected)
     return PrepareResult(manifests)
 
 
@@ -120,6 +145,13 @@ def _manifests(
     if labels.listed is not None:
         listed = np.array([image_id in labels.listed for image_id in image_ids], bool)
         leftovers += leftover("not_listed", [image_ids[place] for place in np.flatnonzero(~listed).tolist()])
+    if config.labels.missing == "skip":
+        labelled = np.array([text is not None for text in labels.texts], bool)
+        skipped = [image_ids[place] for place in np.flatnonzero(listed & ~labelled).tolist()]
+        leftovers += leftover("images_without_label", skipped)
+        listed &= labelled
+        if image_ids and not listed.any():
+            raise ConfigError(f"labels.missing=skip: none of {len(image_ids)} images has a label")
     members = {"": listed}
     if config.splits:
         splits = _splits(config, storage, image_ids)
@@ -154,14 +186,16 @@ def _splits(config: PrepareConfig, storage: Storage, image_ids: Sequence[str]):
 
 def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     table = class_map(labels.categories, config.classes, labels.task)
+    labels_keys = config.labels.model_dump(exclude={"ignore_uri"})  # whose files are in the labels' digest
     identity = {
         "labels": {
-            **config.labels.model_dump(),
+            **{key: value for key, value in labels_keys.items() if f"labels.{key}" not in _LATER},
             **dict.fromkeys(("uri", "masks", "class_file")),
             "digest": labels.digest,
         },
         "classes": config.classes,
         "decode": config.decode.model_dump(),
+        **later(config, *_LATER),
     }
     categories = table.categories if table else labels.categories
     return Job(
@@ -178,32 +212,38 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
 
 
 def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
-    job, _, done = adopt_run(storage, run.job)
-    return dry_run_of(job, f"labels of format {config.labels.format}", "tasks on any CPU", done)
+    adopted = adopt_run(storage, run.job)
+    return dry_run_of(adopted, f"labels of format {config.labels.format}", "tasks on any CPU")
 
 
-def _run(config: PrepareConfig, storage: Storage, run: _Run, labels: Labels, progress: Progress) -> RunResult:
+@dataclass(frozen=True)
+class _Work:
+    """How the shards of a run are worked on. ``executor``: called where there is something to do."""
+
+    settings: "ReadSettings"
+    progress: Progress
+    executor: Callable[[Job], Executor]
+
+
+def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> RunResult:
     """One manifest, from its plan to its summary."""
-    job, finished, _ = adopt_run(storage, run.job)
-    if finished is not None:
-        summary = summary_of_finished(job, finished)
+    adopted = adopt_run(storage, run.job)
+    job = adopted.job
+    if adopted.run is not None:
+        summary = summary_of_finished(job, adopted.run)
     else:
+        if adopted.moved:
+            work.progress.note(f"prepare: {moved_line(adopted)}")
         if run.split:
-            progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
-        connect(config.compute, progress)
-        settings = ReadSettings(
-            labels.read,
-            class_map(labels.categories, config.classes, labels.task),
-            empty_where_missing=config.labels.missing == "empty",
-            max_pixels=config.decode.max_pixels,
-        )
-        read = partial(read_shard, storage=storage, settings=settings, author=Author(job.run_id))
+            work.progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
+        executor = work.executor(job)
+        read = partial(read_shard, storage=storage, settings=work.settings, author=Author(job.run_id))
         summary = run_job(
             storage,
             job,
             [Stage("reading", partial(reading, read, Author(job.run_id)), Tasks())],
-            progress,
-            executor=RayExecutor(),
+            work.progress,
+            executor=executor,
             tallies=_gathered(config, storage, job, run.leftovers),
         )
     print_found(storage, job.uri)
@@ -214,18 +254,24 @@ def _gathered(config: PrepareConfig, storage: Storage, job: Job, leftovers: Sequ
     return Gathered(Destination(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
 
 
-def _close_splits(config: PrepareConfig, storage: Storage, runs: Sequence[_Run], leftovers: Sequence[Leftover]) -> None:
+def _close_splits(
+    config: PrepareConfig,
+    storage: Storage,
+    runs: Sequence[_Run],
+    leftovers: Sequence[Leftover],
+    *,
+    executor: Callable[[Job], Executor],
+) -> None:
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        connect(config.compute)
         gathered = {}
         for run in runs:
-            job, _, _ = adopt_run(storage, run.job)
+            job = adopt_run(storage, run.job).job
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(RayExecutor(), storage, job, gathered[run.split])
+            gather(executor(job), storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
-    print_checks(json.loads(storage.read(uri))["checks"])
+    print_checks(read_checks(storage, config.output.uri))
 
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -239,6 +285,7 @@ class ReadSettings:
     classes: ClassMap | None
     empty_where_missing: bool
     max_pixels: int
+    frame: str = "shown"
 
 
 def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
@@ -267,29 +314,31 @@ def read_shard(
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
         try:
-            data = read_item(storage, item)
+            data = read_item(blame, item)
             sha256 = hashlib.sha256(data).hexdigest()
             times["read_ms"] = 1000 * (time.perf_counter() - start)
-            width, height = image_size(data, max_pixels=settings.max_pixels)
-            masks = _masks(item, label, (height, width), settings)
+            frame = image_frame(data, max_pixels=settings.max_pixels)
+            masks = _masks(item, label, frame, settings)
         except ItemError as error:
             findings = _json([finding_of(error, has_label=label is not None)])
             return {**failed_row(item, author, error, sha256=sha256), **times, FINDINGS.name: findings}
         times["decode_ms"] = 1000 * (time.perf_counter() - start) - times["read_ms"]
-        done = ok_row(item, author, sha256=sha256, size_hw=(height, width), segments=masks.segments)
+        done = ok_row(item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments)
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
+    planned = planned_items(items)
+    blame = Blame(storage, planned)
     with ThreadPoolExecutor(_THREADS) as threads:
-        rows = list(threads.map(shown, planned_items(items), items["label"].to_pylist()))
+        rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
 
 
-def _masks(item: FileInfo, label: str | None, size_hw: tuple[int, int], settings: ReadSettings) -> Masks:
+def _masks(item: FileInfo, label: str | None, frame: Frame, settings: ReadSettings) -> Masks:
     if label is None:
         if settings.empty_where_missing:
-            return Masks([])
+            return Masks([], (Finding("images_without_label", 1, "taken as empty: labels.missing=empty"),))
         raise ItemError("NOT_FOUND", f"{item.path}: no label belongs to this image")
-    masks = settings.read(label, size_hw)
+    masks = read_in_frame(settings.read, label, frame, settings.frame)
     return remap(masks, settings.classes) if settings.classes else masks
 
 

@@ -13,12 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from segjobs.jobs.engine.shards import Job, Tally
 from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items, segments_of
+from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json
 from segjobs.manifest.statistics import Counts, Statistics, add_counts, count_rows, statistics
 from segjobs.page.contact_sheet import Tile, sheet_png, tile_of
 from segjobs.sources.decode import decode_image
@@ -38,6 +38,7 @@ FINDINGS = pa.field("findings", pa.string())
 """Column of a row besides the manifest's: its findings as JSON, [check, count, detail] each."""
 CHECKS_FILE, STATISTICS_FILE, SHEET_FILE = "checks.json", "statistics.json", "contact_sheet.png"
 
+_MEND = "move it away; the manifest beside it is whole"
 _EXAMPLES = 5  # of each check
 _DETAIL_CHARS = 300
 _HASH_BYTES = 12  # of SHA-256: two images in a billion that agree by chance have odds of 1 : 10^11
@@ -196,7 +197,7 @@ def checks_of(leftovers: Iterable[Leftover]) -> dict[str, Check]:
 
 
 def _put(storage: Storage, uri: str, value: Mapping[str, object]) -> None:
-    storage.put_if_absent(uri, json.dumps(value, indent=1, ensure_ascii=False).encode())
+    storage.put_if_absent(uri, sealed_json(value))
 
 
 def _duplicates(job: Job, hashes: np.ndarray) -> list[Leftover]:
@@ -256,8 +257,8 @@ def _draw_sheet(place: Destination, image_ids: Sequence[str], total: int) -> byt
 def _tile(place: Destination, image_id: str) -> Tile | None:
     items = place.job.plan.items
     item = items.slice(pc.index(items["image_id"], image_id).as_py(), 1)
-    data = place.storage.read(part_uri(place.job.uri, item["shard"][0].as_py()))
-    part = pq.read_table(pa.BufferReader(data), columns=["image_id", "segments"])
+    where = part_uri(place.job.uri, item["shard"][0].as_py())
+    part = open_table(place.storage.read(where), where, mend=_MEND, columns=["image_id", "segments"])
     row = part.slice(pc.index(part["image_id"], image_id).as_py(), 1)
     try:
         image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
@@ -269,13 +270,23 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
 # --- what a person reads -----------------------------------------------------------------------
 
 
+def read_checks(storage: Storage, uri: str) -> dict[str, DescribedCheck]:
+    """The checks of a run, or over all splits, at ``uri``. Raises FileNotFoundError, or ManifestError: damaged."""
+    where = join(uri, CHECKS_FILE)
+    try:
+        return dict(cast("dict[str, DescribedCheck]", open_json(storage.read(where), where, mend=_MEND)["checks"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(where, f"no checks in it: {error!r}", mend=_MEND) from error
+
+
 def print_found(storage: Storage, uri: str) -> None:
     """The checks that found something and the statistics of a finished run, on standard error."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     say = partial(console.print, markup=False)
     try:
-        print_checks(json.loads(storage.read(join(uri, CHECKS_FILE)))["checks"])
-        totals: StoredStatistics = json.loads(storage.read(join(uri, STATISTICS_FILE)))
+        print_checks(read_checks(storage, uri))
+        where = join(uri, STATISTICS_FILE)
+        totals = cast("StoredStatistics", open_json(storage.read(where), where, mend=_MEND))
     except FileNotFoundError:
         return  # a run of an earlier version
     size = totals["size"]
@@ -285,7 +296,7 @@ def print_found(storage: Storage, uri: str) -> None:
             f"sizes: width {sides[0]}, height {sides[1]}; "
             f"{totals['images']['without_segments']} images without a segment"
         )
-    for line in _left_out(totals):
+    for line in _remarks(totals):
         say(line)
     Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110).print(_class_table(totals))
 
@@ -300,9 +311,15 @@ def print_checks(checks: Mapping[str, DescribedCheck]) -> None:
             console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}", markup=False)
 
 
-def _left_out(totals: StoredStatistics) -> Iterable[str]:
+def _remarks(totals: StoredStatistics) -> Iterable[str]:
     if totals["unlabelled_px"]:
         yield f"unlabelled: {totals['unlabelled_px'] / totals['pixels']:.1%} of the pixels"
+    crowds = sum(entry["crowds"] for entry in totals["classes"])
+    if crowds and crowds == totals["objects"]:
+        yield (
+            f"every object is a crowd region ({crowds}), which no score counts; if they are objects (CVAT marks all "
+            "that was drawn with its brush), labels.crowds=as_objects takes them as such"
+        )
     if totals["left_out"]:
         yield "left out: " + ", ".join(f"{count} {check}" for check, count in totals["left_out"].items())
 

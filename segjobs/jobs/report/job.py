@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from segjobs.config import ReportConfig, digest
+from segjobs.config import ReportConfig, digest, later
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
@@ -28,6 +29,8 @@ from segjobs.page.picks import Pick, Wanted, choose
 from segjobs.page.pictures import common_categories
 from segjobs.results import ReportResult
 from segjobs.storage import Storage, join
+
+_WAYS = "overwrite=true replaces it, or choose a new output.uri"
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,17 @@ def report(config: ReportConfig) -> ReportResult:
     storage = Storage(config.storage)
     sources = open_sources(config, storage)
     uri = join(config.output.uri, "report.html")
-    standing = _standing_page(storage, uri, sources.about)
-    if standing is not None:
+    standing = _standing_page(storage, uri)
+    if standing is not None and (standing.about == sources.about or not config.overwrite):
+        check_names(f"{uri} is the page of", standing.about, sources.about, way=_WAYS)
         progress.note(f"nothing to do: {uri} is there")
-        return _told(uri, len(standing))
+        return _told(uri, standing.size_bytes)
     connect(config.compute, progress)
+    check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
     page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
+    if standing is not None:
+        storage.delete(uri)
     publish_same(storage, uri, data, "was written by somebody else meanwhile")
     for note in page.notes:
         progress.note(f"report: {note}")
@@ -126,7 +133,8 @@ def _parts_digest(run: Run) -> str:
 
 
 def _settings(config: ReportConfig) -> dict[str, object]:
-    return config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    own = config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
+    return {**own, **later(config, "storage.max_item_bytes")}
 
 
 def _side(name: str, run: Run) -> ManifestSummary:
@@ -137,15 +145,22 @@ def _side_without_run(name: str, uri: str, scored: ScoredRun) -> ManifestSummary
     return ManifestSummary(name, uri, scored.model, {"run_id": scored.run_id}, scored.parts_digest)
 
 
-def _standing_page(storage: Storage, uri: str, about: Mapping[str, object]) -> bytes | None:
+@dataclass(frozen=True)
+class _StandingPage:
+    """A page of ours that is there: what it is made of."""
+
+    about: dict[str, object]
+    size_bytes: int
+
+
+def _standing_page(storage: Storage, uri: str) -> _StandingPage | None:
     data = read_standing(storage, uri)
     if data is None:
         return None
-    other = about_of(data.decode(errors="replace"))
-    if other is None:
+    about = about_of(data.decode(errors="replace"))
+    if about is None:
         raise ConflictError(f"{uri} is there and is no page of segjobs: choose a new output.uri")
-    check_names(f"{uri} is the page of", other, about)
-    return data
+    return _StandingPage(about, len(data))
 
 
 # --- the driver --------------------------------------------------------------------------------
@@ -203,7 +218,7 @@ def _title(sources: Sources) -> str:
     return side.model or side.uri
 
 
-def _categories(sources: Sources) -> tuple[tuple[Category, ...], dict[int, int], Task]:
+def _categories(sources: Sources) -> tuple[tuple[Category, ...], Mapping[int, int | None], Task]:
     """The classes of the page, predicted id → id among them, and the task."""
     predicted = footer_of(sources.predictions).categories if sources.predictions else ()
     if sources.report is None:

@@ -16,14 +16,15 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segjobs.errors import ItemError, ManifestError
+from segjobs.evaluation.scored_parts import MEND
 from segjobs.jobs.engine.executor import Rows, Work
 from segjobs.jobs.engine.ray_data import dataset_of, keep_order, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
 from segjobs.manifest.rows import ManifestRow, segments_of, sha256_of
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.seal import open_table
 from segjobs.manifest.segments import Segment
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
 from segjobs.page.contents import Card, ManifestTally
@@ -68,7 +69,7 @@ class Drawing:
     truth: Run | None
     predictions: Run | None
     categories: tuple[Category, ...]
-    mapping: Mapping[int, int]
+    mapping: Mapping[int, int | None]
     task: Task
     thumb_px: int
     max_pixels: int
@@ -103,9 +104,8 @@ def rank_scores(block: pa.Table, *, storage: Storage, wanted: Wanted) -> pa.Tabl
     """Task: the URI of a table of scores → its candidates (image_id, score)."""
     found: list[Pick] = []
     for uri in block["uri"].to_pylist():
-        file = pq.ParquetFile(pa.BufferReader(storage.read(uri)))
-        columns = ["image_id", "status", "mean_iou"]
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
+        table = open_table(storage.read(uri), uri, mend=MEND, columns=["image_id", "status", "mean_iou"])
+        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
             scored = _where(batch, "status", "ok")
             ids, scores = scored["image_id"].to_pylist(), scored["mean_iou"].to_pylist()
             found = _narrowed([*found, *candidates(ids, scores, wanted)], wanted)

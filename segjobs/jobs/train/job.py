@@ -7,7 +7,6 @@
 in between goes on from the last checkpoint; other inputs or settings are refused.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,21 +21,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from segjobs import __version__
-from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest
+from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest, later
 from segjobs.errors import ClusterError, ConfigError, ConflictError
 from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
+from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category, ModelCard
+from segjobs.manifest.seal import damaged, open_json, sealed_json
 from segjobs.models.weights import Weights
 from segjobs.narrow import is_object
 from segjobs.results import TrainResult
-from segjobs.storage import Storage, is_remote, join, local_path, local_uri
+from segjobs.storage import Storage, join
 from segjobs.training.examples import ExampleSource
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def train(config: TrainConfig) -> TrainResult:
     """
     progress = Progress("train")
     storage = Storage(config.storage)
-    config = _with_absolute_output(config)
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
         have = None
@@ -64,16 +64,9 @@ def train(config: TrainConfig) -> TrainResult:
         _check_identity(storage, config, _identity(config, start, None))
         progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")
     else:
+        check_shared(storage, config.output.uri, {source.key: source.run.uri for source in start.sources})
         _run(config, storage, start, divide(config.compute, have), progress)
     return _print(storage, config.output.uri)
-
-
-def _with_absolute_output(config: TrainConfig) -> TrainConfig:
-    """Workers of Ray Train have a working directory of their own."""
-    uri = config.output.uri
-    if not is_remote(uri):
-        uri = local_uri(local_path(uri).absolute())
-    return config.model_copy(update={"output": config.output.model_copy(update={"uri": uri})})
 
 
 # --- before the start ---------------------------------------------------------------------------
@@ -134,6 +127,7 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
         },
         **{key: dumped[key] for key in ("classes", "augment", "loss", "optimiser", "schedule", "seed")},
         "precision": config.compute.precision,
+        **later(config, "decode.max_pixels", "storage.max_item_bytes", "model.licence"),
     }
     if step_size is not None:
         identity["step_size"] = step_size
@@ -153,9 +147,11 @@ def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str
             f"{config.output.uri} holds a model that no training of this project made there; choose a new output.uri"
         )
     standing = plan.get("identity")
-    assert is_object(standing), "train wrote it"  # noqa: S101
+    if not is_object(standing):
+        raise damaged(join(config.output.uri, PLAN), "it has no identity", mend="choose a new output.uri")
     if lines := differences(standing, {**standing, **identity}, deep=True):
-        raise unlike(f"{config.output.uri} holds another training", lines, "one")
+        finished = storage.exists(join(config.output.uri, DESCRIPTION))
+        raise unlike(f"{config.output.uri} holds another training", lines, "one", finished=finished)
 
 
 @dataclass(frozen=True)
@@ -197,9 +193,7 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
     mailbox = open_mailbox()
     task = make_task(config, storage, start, division, (mailbox, progress))
     plan = {"identity": task.identity, "version": __version__}
-    if not storage.put_if_absent(
-        join(config.output.uri, PLAN), json.dumps(plan, indent=1, ensure_ascii=False).encode()
-    ):
+    if not storage.put_if_absent(join(config.output.uri, PLAN), sealed_json(plan)):
         _check_identity(storage, config, task.identity)
     gpus = {"GPU": division.gpus} if division.gpus else {}
     trainer = TorchTrainer(
@@ -325,8 +319,12 @@ def _why(index: Index) -> str:
 
 def _print(storage: Storage, uri: str) -> TrainResult:
     """The scores, on standard error."""
-    description = json.loads(storage.read(join(uri, DESCRIPTION)))
-    training, figures = description["training"], description["validation"]
+    where, mend = join(uri, DESCRIPTION), "move it away and run the command again"
+    description = open_json(storage.read(where), where, mend=mend)
+    try:
+        training, figures = description["training"], description["validation"]
+    except KeyError as error:
+        raise damaged(where, f"no key {error}", mend=mend) from error
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     lines = [
         f"{training['steps']} steps, {training['epochs']:g} epochs, {clock(training['seconds'])}; "

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from segjobs.config import BenchConfig, load_config
-from segjobs.errors import ConfigError
-from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bottleneck
+from segjobs.errors import ConfigError, ConflictError
+from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources
 from segjobs.sources.synthetic import write_photos
@@ -135,5 +135,5 @@ def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, st
         assert 100 < run["worker_uss"] <= run["worker_rss"] < 10_000
     assert "images/s" in err and "bottleneck" in err
 
-    code, _, err = run_flow("bench", *words, **ray_environment)
-    assert code == 2 and "bench.json is there already" in err
+    with pytest.raises(ConflictError, match=r"bench\.json is there already"):
+        bench(config_of(*words[2:]))

@@ -2,6 +2,8 @@
 
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
 from segjobs.jobs.engine.auth import check_access, check_token, keep_token
+from tests.ray_head import Head
 
 OPEN, ASKED = ComputeConfig(), ComputeConfig(allow_unauthenticated=True)
 
@@ -149,3 +152,37 @@ def test_what_else_is_wrong_with_an_address_is_left_to_ray() -> None:
     with socket.socket() as silent:  # it listens and never answers: no server of Ray
         silent.bind(("127.0.0.1", 0))
         check_token(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("sent", ["its own", "none", "another"])
+def test_a_head_that_asks_for_a_token(sent: str, ray_head: Head, tmp_path: Path) -> None:
+    (tmp_path / "another").write_text("b" * 64)
+    (tmp_path / "another").chmod(0o600)
+    environment = dict(ray_head.environment)
+    if sent == "none":
+        del environment["RAY_AUTH_MODE"]  # an address that is given leaves the token at home then
+    elif sent == "another":
+        environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "another")
+    script = (
+        "from segjobs.config import ComputeConfig\nfrom segjobs.jobs.engine.cluster import connect\n"
+        f"print(connect(ComputeConfig(address={ray_head.address!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    said = (done.stdout or done.stderr).splitlines()[-1].removeprefix("segjobs.errors.ClusterError: ")
+    assert (
+        said
+        == {
+            "its own": "Resources(cpus=2.0, gpus=1.0)",
+            "none": (
+                f"Ray at {ray_head.address!r} asks for a token, and this process sends none: set RAY_AUTH_MODE=token, "
+                f"with the cluster's token in {ray_head.environment['RAY_AUTH_TOKEN_PATH']} (chmod 600), or in a file "
+                "that RAY_AUTH_TOKEN_PATH names"
+            ),
+            "another": (
+                f"Ray at {ray_head.address!r} asks for another token than that of {tmp_path / 'another'}: "
+                "put there that of its head"
+            ),
+        }[sent]
+    )

@@ -3,14 +3,12 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
 from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
-from tests.ray_head import Head
 
 
 @pytest.mark.parametrize(
@@ -113,38 +111,4 @@ def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:
     assert done.stderr.splitlines()[-1] == (
         "segjobs.errors.ClusterError: Ray at '127.0.0.1:1' cannot be reached: [Errno 111] Connection refused; "
         "start it there or correct compute.address"
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("sent", ["its own", "none", "another"])
-def test_a_head_that_asks_for_a_token(sent: str, ray_head: Head, tmp_path: Path) -> None:
-    (tmp_path / "another").write_text("b" * 64)
-    (tmp_path / "another").chmod(0o600)
-    environment = dict(ray_head.environment)
-    if sent == "none":
-        del environment["RAY_AUTH_MODE"]  # an address that is given leaves the token at home then
-    elif sent == "another":
-        environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "another")
-    script = (
-        "from segjobs.config import ComputeConfig\nfrom segjobs.jobs.engine.cluster import connect\n"
-        f"print(connect(ComputeConfig(address={ray_head.address!r})))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    said = (done.stdout or done.stderr).splitlines()[-1].removeprefix("segjobs.errors.ClusterError: ")
-    assert (
-        said
-        == {
-            "its own": "Resources(cpus=2.0, gpus=1.0)",
-            "none": (
-                f"Ray at {ray_head.address!r} asks for a token, and this process sends none: set RAY_AUTH_MODE=token, "
-                f"with the cluster's token in {ray_head.environment['RAY_AUTH_TOKEN_PATH']} (chmod 600), or in a file "
-                "that RAY_AUTH_TOKEN_PATH names"
-            ),
-            "another": (
-                f"Ray at {ray_head.address!r} asks for another token than that of {tmp_path / 'another'}: "
-                "put there that of its head"
-            ),
-        }[sent]
     )

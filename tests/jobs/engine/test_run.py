@@ -10,9 +10,10 @@ import pytest
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ConflictError, ManifestError
+from segjobs.jobs.engine.adopt import adopt_run
 from segjobs.jobs.engine.executor import InProcess, Stage, Work
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.run import Summary, adopt_run, run_job
+from segjobs.jobs.engine.run import Summary, run_job
 from segjobs.jobs.engine.shards import Job
 from segjobs.manifest.plan import make_plan, read_plan
 from segjobs.manifest.schema import Footer, make_categories
@@ -122,8 +123,8 @@ def test_a_stopped_run_does_the_rest_by_the_standing_cut(tmp_path: Path) -> None
     (stopped / "parts" / ".part-00000.parquet.1234.tmp").write_bytes(b"half")
     before = files_below(stopped)
 
-    job, finished, done = adopt_run(STORAGE, job_of(stopped, listing(17), images=100))
-    assert (finished, done, job.plan.num_shards) == (None, {1, 5}, 6)
+    adopted = adopt_run(STORAGE, job_of(stopped, listing(17), images=100))
+    assert (adopted.run, adopted.done, adopted.job.plan.num_shards, adopted.moved) == (None, {1, 5}, 6, "")
     summary = run(job_of(stopped, listing(17), images=100), tmp_path / "log2")
     assert sorted(path.name for path in (tmp_path / "log2").iterdir()) == ["00", "06", "09", "12"]
     assert (summary.images, summary.failed, summary.already_done) == (17, 2, 5)
@@ -170,7 +171,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"identity": {"model": "toy@2", "decode": {"max_pixels": 5}}}, r'model was "toy@1", is "toy@2"\. Choose'),
     (
         {"identity": {"model": "toy@1", "decode": {"max_pixels": 6}, "new": 1}},
-        r'decode was \{"max_pixels": 5\}, is \{"max_pixels": 6\}; new was null, is 1\. Choose a new output\.uri',
+        r"decode\.max_pixels was 5, is 6; new was null, is 1\. Choose a new output\.uri to start a new run$",
     ),
     ({"verb": "prepare"}, r"it was made by label, not prepare\. Choose a new output\.uri to start a new run"),
 ]
@@ -200,7 +201,7 @@ def test_damage_is_told_from_progress(tmp_path: Path) -> None:
     part = out / "parts" / "part-00000.parquet"
     whole = part.read_bytes()
     part.write_bytes(whole[:-10])
-    with pytest.raises(ManifestError, match=r"part-00000\.parquet is damaged .*; move it away and run the command"):
+    with pytest.raises(ManifestError, match=r"part-00000\.parquet is damaged: .*; move it away and run the command"):
         run(job_of(out, listing(5)), tmp_path / "log")
     part.write_bytes((out / "parts" / "part-00001.parquet").read_bytes())
     with pytest.raises(ManifestError, match=r"part-00000\.parquet holds 2 images where the plan has 3"):

@@ -33,16 +33,23 @@ def test_what_differs_with_both_values() -> None:
         'new was null, is "ü"',
     ]
     assert differences({"a": None}, {"a": {"b": 1}}, deep=True) == ['a was null, is {"b": 1}']
+    (long,) = differences({"a": "x" * 1000}, {"a": 1})
+    assert long == f'a was "{"x" * 118}…, is 1'
 
 
 def test_what_stands_is_refused_in_one_line() -> None:
-    assert str(unlike("out holds another training", ["seed was 0, is 1", "loss was null, is 2"], "one")) == (
-        "out holds another training; seed was 0, is 1; loss was null, is 2. Choose a new output.uri to start a new "
-        "one, or restore the old inputs and settings to finish this one"
+    lines = ["seed was 0, is 1", "loss was null, is 2"]
+    said = (
+        "out holds another training; seed was 0, is 1; loss was null, is 2. Choose a new output.uri to start a new one"
+    )
+    assert str(unlike("out holds another training", lines, "one", finished=True)) == said
+    assert str(unlike("out holds another training", lines, "one", finished=False)) == (
+        f"{said}, restore the old settings to finish this one, or delete its folder: it is not finished"
     )
     check_names("out holds a report with", OLD, OLD)
     with pytest.raises(
-        ConflictError, match=r"^out holds a report with other gone, model, new: choose a new output\.uri$"
+        ConflictError,
+        match=r"^out holds a report with other gone, model\.options\.depth, new: choose a new output\.uri$",
     ):
         check_names("out holds a report with", OLD, NEW)
 

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from segjobs.config import EvaluateConfig, load_config
-from segjobs.errors import ConfigError, ConflictError, ItemError, ManifestError
-from segjobs.jobs.evaluate.job import evaluate
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ItemError, ManifestError
+from segjobs.jobs.evaluate.console import headlines, status_words, tables
+from segjobs.jobs.evaluate.job import evaluate, exit_code
 from segjobs.manifest.schema import Category
 from tests.conftest import REPOSITORY
-from tests.made import GONE, GREY, PREDICTED, Picture, class_values, classes_of, evaluated, manifest
+from tests.made import GONE, GREY, PREDICTED, Picture, class_values, classes_of, evaluated, manifest, scored
 
 TRUTH_PICTURES: dict[str, Picture] = {
     "a": ["ss.", "rrt"],
@@ -188,16 +189,27 @@ def test_a_second_run_does_nothing_and_other_inputs_conflict(
     assert files_of(tmp_path / "scores") == before
 
 
-def test_nothing_in_common_and_nothing_at_all(ray_session: None, tmp_path: Path) -> None:
-    truth = manifest(tmp_path / "truth", {"b": ["sr"], "c": ["t."]}, cut=[1])
-    nothing = manifest(tmp_path / "nothing", {})
-    others = manifest(tmp_path / "others", {"a": ["s"], "z": ["s"]}, cut=[1])
-    report = evaluated(tmp_path, truth, nothing, "one")
-    assert (report["images"]["missing"], class_values(report, "iou")) == (2, [0.0, 0.0, 0.0, None])
-    report = evaluated(tmp_path, truth, others, "two")
-    assert (report["images"]["missing"], report["images"]["extra"]) == (2, 2), "before the first and behind the last"
-    report = evaluated(tmp_path, nothing, others, "three")
-    assert (report["images"]["extra"], report["semantic"]["headline"]["mean_iou"]["value"]) == (2, None)
+def test_what_is_printed_where_nothing_was_scored_and_where_too_much_failed(tmp_path: Path) -> None:
+    truth = manifest(tmp_path / "truth", {name: ["sr"] for name in "abc"})
+    bad = ItemError("UNREADABLE", "no image")
+    report = scored(tmp_path, truth, manifest(tmp_path / "bad", dict.fromkeys("abc", bad)), "one")
+    assert list(headlines(report)) == [], "no figure, no headline"
+    assert [status_words(one) for one in report.failures] == [
+        "prediction failed, UNREADABLE: 3 image(s), such as 'a': no image"
+    ]
+    assert exit_code(report, 1.0) == ExitCode.TOO_MANY_FAILED
+    some = manifest(tmp_path / "some", {"a": bad, "b": ["sr"], "c": ["sr"]})
+    report = scored(tmp_path, truth, some, "two")
+    assert [exit_code(report, most) for most in (0.3, 0.34, 1.0)] == [ExitCode.TOO_MANY_FAILED, *[ExitCode.DONE] * 2]
+    gated = scored(tmp_path, truth, some, "three", gate=["miou >= 1"])
+    assert exit_code(gated, 0.3) == ExitCode.GATE_MISSED
+
+
+def test_agreement_of_two_models_wears_no_words_of_truth(tmp_path: Path) -> None:
+    old, new = (manifest(tmp_path / name, {"a": [row]}) for name, row in (("old", "ssrr"), ("new", "srrr")))
+    report = scored(tmp_path, None, new, baseline={"uri": old})
+    assert next(headlines(report)).startswith("agreement of two models (no truth): mIoU ")
+    assert [column.header for column in next(tables(report)).columns][-1] == "baseline px"
 
 
 def test_predictions_that_are_no_label_map_are_failures_and_such_truth_stops(ray_session: None, tmp_path: Path) -> None:
@@ -226,7 +238,7 @@ def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     spelled = manifest(tmp_path / "spelled", {"a": ["r"]}, [Category(0, "raod", GREY), Category(1, "treee", GREY)])
     with pytest.raises(ConfigError) as caught:
         evaluated(tmp_path, truth, spelled)
-    end = "(rename.{0}=NAME says which it is, =null that it is none)"
+    end = "(rename.{0}=NAME says which it is, =null that it is none; rename.*=null: all such)"
     assert caught.value.problems == (
         f"predictions: class 'raod' is not in the truth; did you mean 'road'? {end.format('raod')}",
         f"predictions: class 'treee' is not in the truth; did you mean 'tree'? {end.format('treee')}",

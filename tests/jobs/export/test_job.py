@@ -78,6 +78,7 @@ def test_failures_are_listed_and_nothing_is_done_twice(
         "exit_code": 3,
     }
     assert "TRUNCATED 1: 'c.jpg': it ends early" in err
+    assert "coco_instances holds all of the other 3 images" in err
     failures = [json.loads(line) for line in (small / "coco_instances/failures.jsonl").read_text().splitlines()]
     assert [(line["image_id"], line["code"]) for line in failures] == [
         ("b/broken.jpg", "LABEL_SHAPE"),
@@ -101,7 +102,19 @@ def test_failures_are_listed_and_nothing_is_done_twice(
     assert "nothing to do" in capsys.readouterr().err
     assert files_of(small / "coco_instances") == before
     assert export(config_of(small, "coco_instances", max_failed_fraction=0.4)).exit_code == ExitCode.DONE
-    with pytest.raises(ConflictError, match=r"holds another export: categories was null, is \[\"cat\"\]"):
+    with pytest.raises(ConflictError, match=r"holds another export; categories was null, is \[\"cat\"\]"):
+        export(config_of(small, "coco_instances", categories=["cat"]))
+    (small / "coco_instances/own.txt").write_text("not the export's")
+    only_cats = config_of(small, "coco_instances", categories=["cat"], overwrite=True)
+    assert export(only_cats).exit_code == ExitCode.TOO_MANY_FAILED
+    document = json.loads((small / "coco_instances/instances.json").read_text())
+    assert {a["category_id"] for a in document["annotations"]} == {3}
+    assert sorted(files_of(small / "coco_instances")) == sorted([*before, "own.txt"])
+    whole = files_of(small / "coco_instances")
+    assert export(only_cats).exit_code == ExitCode.TOO_MANY_FAILED
+    assert files_of(small / "coco_instances") == whole, "there is nothing to replace"
+    (small / "coco_instances/instances.json").unlink()
+    with pytest.raises(ManifestError, match=r"instances\.json: export\.json names it, and it is not there; overwrite"):
         export(config_of(small, "coco_instances", categories=["cat"]))
 
 
@@ -165,7 +178,10 @@ def test_results_take_the_ids_of_the_file_they_are_scored_against(ray_session: N
     settings = {"ids_from": str(small / "truth.json"), "max_failed_fraction": 1.0}
     assert export(config_of(small, "coco_results", **settings)).exit_code == ExitCode.DONE
     results = json.loads((small / "coco_results/results.json").read_text())
-    assert [(r["image_id"], r["category_id"], r["bbox"], r["score"]) for r in results] == [(900, 2, [0, 0, 2, 2], 0.75)]
+    assert [(r["image_id"], r["category_id"], r["score"]) for r in results] == [(900, 2, 0.75)]
+    assert "bbox" not in results[0], "pycocotools would take its area for the mask's"
+    boxes = json.loads((small / "coco_results/boxes.json").read_text())
+    assert boxes == [{"image_id": 900, "category_id": 2, "bbox": [0, 0, 2, 2], "score": 0.75}]
     report = report_of(small, "coco_results")
     assert report["failures"] == {"NOT_FOUND": 2, "TRUNCATED": 1}
     assert report["examples"]["NOT_FOUND"][0] == "a.jpg"
@@ -237,7 +253,7 @@ def test_coco_survives_as_instances(
             own = truth[entry["file_name"]]
             for annotation, segment in zip(theirs.imgToAnns[entry["id"]], own, strict=True):
                 assert np.array_equal(theirs.annToMask(annotation), coco_mask.decode(segment.segmentation))
-                assert (annotation["area"], annotation["iscrowd"]) == (segment.area, segment.iscrowd)
+                assert (annotation["area"], annotation["iscrowd"]) == (segment.stated_area, segment.iscrowd)
                 masks += 1
         assert masks == count
     # Detections that are the truth itself are perfect, whatever the crowds.

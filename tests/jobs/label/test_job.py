@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from segjobs.config import LabelConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.label.job import label
+from tests.in_process import label_in_process
 from tests.toy_model import NOT_FINITE, expected_ids
 
 TOY = "tests.toy_model:build"
@@ -155,14 +156,14 @@ def _segment_counts(output: Path) -> list[int]:
     return [len(row["segments"]) for row in rows_of(output)]
 
 
-@pytest.mark.parametrize(
-    "compute", [{"decode": "task", "batch_size": 5}, {"decode": "actor", "batch_size": 1}], ids=str
-)
-def test_neither_the_place_of_decoding_nor_the_batch_size_changes_a_byte(
-    labelled: Path, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, compute: dict[str, Any]
+def test_neither_ray_nor_the_place_of_decoding_nor_the_batch_size_changes_a_byte(
+    labelled: Path, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    assert label(config_of(drawn[0], tmp_path / "run", shard={"images": 6}, compute=compute)).exit_code == ExitCode.DONE
-    assert parts_of(tmp_path / "run") == parts_of(labelled)
+    in_tasks = config_of(drawn[0], tmp_path / "tasks", shard={"images": 6}, compute={"decode": "task"})
+    assert label(in_tasks).exit_code == ExitCode.DONE
+    one_by_one = config_of(drawn[0], tmp_path / "here", shard={"images": 6}, compute={"batch_size": 1})
+    assert label_in_process(one_by_one).exit_code == ExitCode.DONE
+    assert parts_of(tmp_path / "tasks") == parts_of(tmp_path / "here") == parts_of(labelled)
 
 
 def test_a_second_run_does_nothing_and_changes_nothing(
@@ -189,8 +190,8 @@ def test_other_inputs_or_settings_under_the_same_output_say_what_differs(
     before = files_below(labelled)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"model": {"options": {"seed": 1}}}, r'model was "toy@\w{12}", is "toy@\w{12}"\. Choose a new output\.uri'),
-        ({"postprocess": {"min_area_px": 3}}, r'postprocess was \{.*"min_area_px": 0.*\}, is .*"min_area_px": 3'),
-        ({"decode": {"max_pixels": 7}}, r'decode was \{"max_pixels": 100000000\}, is \{"max_pixels": 7\}'),
+        ({"postprocess": {"min_area_px": 3}}, r"postprocess\.min_area_px was 0, is 3\. Choose"),
+        ({"decode": {"max_pixels": 7}}, r"decode\.max_pixels was 100000000, is 7\. Choose"),
         ({"compute": {"precision": "bf16"}}, r'precision was "fp32", is "bf16"'),
         ({"input": {"limit": 19}}, r"the input differs: 1 image\(s\) gone \(such as 'ünï ∆ 漢\.png'\)"),
     ]
@@ -231,14 +232,14 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_postprocessing_reaches_the_manifest_and_the_input_can_be_chosen(
-    ray_session: None, drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+    drawn: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     root, images = drawn
     settings = {
         "postprocess": {"classes": ["bright", "dark"], "min_confidence": 0.5, "top_k": 1},
         "input": {"exclude": ["3.png", "more/4.*"], "limit": 5},
     }
-    assert label(config_of(f"{root}/more/*.png", tmp_path / "run", **settings)).exit_code == ExitCode.DONE
+    assert label_in_process(config_of(f"{root}/more/*.png", tmp_path / "run", **settings)).exit_code == ExitCode.DONE
     rows = rows_of(tmp_path / "run")
     assert [row["image_id"] for row in rows] == ["0.png", "1.png", "2.png", "4.png", "5.png"]
     for row in rows:
@@ -255,10 +256,12 @@ def test_postprocessing_reaches_the_manifest_and_the_input_can_be_chosen(
 def test_no_images(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("no image")
-    with pytest.raises(ConfigError, match=r"in: no image matches input\.include \(fail_on_empty is set\)"):
-        label(config_of(tmp_path / "in", tmp_path / "out", fail_on_empty=True))
+    with pytest.raises(
+        ConfigError, match=r"in: no image is found \(left out: 1 that fit no input\.include \(1 \*\.txt"
+    ):
+        label(config_of(tmp_path / "in", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    assert label(config_of(tmp_path / "in", tmp_path / "out")).images == 0
+    assert label(config_of(tmp_path / "in", tmp_path / "out", fail_on_empty=False)).images == 0
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["images"] == 0
 
 
@@ -309,9 +312,7 @@ def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_ten_kinds_of_broken_files_among_two_hundred(
-    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_kinds_of_broken_files_among_two_hundred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "in"
     images = {f"{n:03d}.png": save(root / f"{n:03d}.png", picture(n, (6, 8 + n % 3))) for n in range(190)}
     codes = dict(broken_files(root))
@@ -327,7 +328,7 @@ def test_ten_kinds_of_broken_files_among_two_hundred(
         decode={"max_pixels": 1_000_000},
         max_failed_fraction=0.05,
     )
-    result = label(config)
+    result = label_in_process(config)
     assert result.exit_code == ExitCode.DONE, "10 of 200 are within the budget of 5%"
     rows = rows_of(tmp_path / "out")
     assert [row["image_id"] for row in rows] == sorted([*images, *codes])
@@ -355,7 +356,7 @@ def test_ten_kinds_of_broken_files_among_two_hundred(
     changed.write_bytes(changed.read_bytes().removesuffix(b"more"))
     os.utime(changed, ns=planned)
     stricter = config.model_copy(update={"max_failed_fraction": 0.049})
-    assert label(stricter).exit_code == ExitCode.TOO_MANY_FAILED
+    assert label_in_process(stricter).exit_code == ExitCode.TOO_MANY_FAILED
     assert "more than max_failed_fraction=0.049 of the images failed" in capsys.readouterr().err
 
 

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardConfig
 from segjobs.errors import ItemError, WeightsError
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
+from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
@@ -22,9 +26,9 @@ from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
 from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 from tests.jobs.label.test_job import picture, save
-from tests.toy_model import NOT_FINITE, expected_ids
+from tests.toy_model import ANSWERS, NOT_FINITE, expected_ids
 
 STORAGE = Storage()
 MODEL = ModelConfig.model_validate({"name": "tests.toy_model:build"})
@@ -96,6 +100,28 @@ def test_what_fails_is_a_row_beside_the_others(tmp_path: Path, photos: dict[str,
         check_masks(rows[name], photos[name])
 
 
+def test_an_answer_that_can_be_no_mask_fails_its_image_alone(tmp_path: Path) -> None:
+    """Batches of two: the image beside the bad one has its masks."""
+    answers = ["raise", *ANSWERS]
+    photos = {f"{n:02d}.png": save(tmp_path / f"{n:02d}.png", picture(n, (9, 7))) for n in range(2 * len(answers))}
+    model = MODEL.model_copy(update={"options": {"poison": {2 * n: what for n, what in enumerate(answers)}}})
+    rows = Predictor(replace(SETTINGS, model=model), print).predict(items_of(tmp_path)).to_pylist()
+    for row in rows[1::2]:
+        check_masks(row, photos[row["image_id"]])
+    assert {row["error"]["code"] for row in rows[::2]} == {"MODEL_ERROR"}
+    told = {what: row["error"]["message"] for what, row in zip(answers, rows[::2], strict=True)}
+    assert told == {
+        "raise": "ValueError: the toy does not like 0",
+        "transposed": "ids is uint16 (7, 9), expected integers (9, 7) as the image has it",
+        "smaller": "ids is uint16 (8, 7), expected integers (9, 7) as the image has it",
+        "halves": "ids is float32 (9, 7), expected integers (9, 7) as the image has it",
+        "another class": told["another class"],
+        "no number": "confidence holds nan to nan, expected probabilities in [0, 1]",
+        "a list": "postprocess gave a list, expected a LabelMap of a semantic model",
+    }
+    assert told["another class"].endswith("and the model has 3 classes (0 to 2; 65535 for none)")
+
+
 def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
     (tmp_path / "0.png").write_bytes(b"no image")
     items = items_of(tmp_path)
@@ -104,6 +130,30 @@ def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photo
     given = predictor.predict(decoding_tasks(SETTINGS.decoding, print).work(items))
     columns = [name for name in read.column_names if name not in TIMES_SCHEMA.names]
     assert given.select(columns) == read.select(columns)
+
+
+def test_each_read_is_under_the_watchdog(
+    tmp_path: Path, photos: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, holding = threading.local(), Watchdog.holding
+
+    @contextmanager
+    def noted(self: Watchdog, names: Sequence[str]) -> Iterator[None]:
+        with holding(self, names):
+            held.names = list(names)
+            yield
+            held.names = []
+
+    class Watched(Storage):
+        def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
+            assert getattr(held, "names", []) == [Path(uri).name]
+            return super().read_item(uri)
+
+    monkeypatch.setattr(Watchdog, "holding", noted)
+    settings = replace(SETTINGS, decoding=replace(SETTINGS.decoding, storage=Watched()))
+    items = items_of(tmp_path)
+    for rows in (Predictor(settings, print).predict(items), decoding_tasks(settings.decoding, print).work(items)):
+        assert rows["sha256" if "sha256" in rows.column_names else "source"].null_count == 0
 
 
 def test_shards_of_several_threads_keep_to_themselves(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:

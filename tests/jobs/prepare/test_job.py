@@ -14,11 +14,12 @@ from pycocotools.coco import COCO
 
 from segjobs.config import PrepareConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
-from segjobs.jobs.prepare.job import prepare
+from segjobs.jobs.prepare.job import prepare as prepare_on_ray
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
 from segjobs.manifest.run_info import RunCounts
 from segjobs.storage import Storage
+from tests.in_process import prepare_in_process as prepare
 
 
 def config_of(tmp_path: Path, images: Path | str, labels: dict[str, Any], **settings: Any) -> PrepareConfig:
@@ -66,7 +67,7 @@ PNG_LABELS = {"format": "png", "categories": ["cat", "dog"], "ids": [1, 2]}
 def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels")}
     config = config_of(png_set, png_set / "images", labels, shard={"images": 2})
-    result = prepare(config)
+    result = prepare_on_ray(config)
     assert result.exit_code == ExitCode.TOO_MANY_FAILED
     rows = rows_of(png_set)
     assert {name: (row["status"], (row["error"] or {}).get("code")) for name, row in rows.items()} == {
@@ -108,7 +109,8 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     assert checks["size_mismatch"]["examples"] == [
         [
             "shape.jpg",
-            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels (turned: has the image an EXIF orientation?)",
+            "LABEL_SHAPE: the label has 2x3, the image 3x2 pixels "
+            "(turned: has the image an EXIF orientation? see labels.frame)",
         ]
     ]
     totals = json.loads((png_set / "truth/statistics.json").read_text())
@@ -128,7 +130,7 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
         prepare(config_of(png_set, png_set / "images", {**labels, "void_ids": [255, 0]}))
 
 
-def test_unknown_ids_may_be_void(ray_session: None, png_set: Path) -> None:
+def test_unknown_ids_may_be_void(png_set: Path) -> None:
     labels = {**PNG_LABELS, "uri": str(png_set / "labels"), "unknown": "void"}
     assert prepare(config_of(png_set, png_set / "images", labels, max_failed_fraction=0.4)).exit_code == ExitCode.DONE
     assert ids_of(rows_of(png_set)["value.jpg"], 255).tolist() == [[1, 1, 255], [1, 255, 255]]
@@ -145,7 +147,7 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
     cases: list[tuple[dict[str, Any], str]] = [
         ({"format": "png", "uri": labels}, r"labels\.categories: missing"),
         ({**PNG_LABELS, "ids": [1], "uri": labels}, r"labels\.ids: 1 ids for 2 labels\.categories"),
-        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png below it"),
+        ({**PNG_LABELS, "uri": str(images)}, r"labels\.uri: .*images: no \.png or \.tif .* below it"),
         ({**PNG_LABELS, "uri": labels, "suffix": "_gt"}, r"labels\.suffix: none of 5 files"),
         ({**PNG_LABELS, "uri": labels, "missing": "empty"}, r"labels\.missing: an image without label is empty only"),
         ({"format": "coco", "uri": str(tmp_path / "none.json")}, r"labels\.uri: .*none\.json: cannot be read: No such"),
@@ -154,11 +156,45 @@ def test_what_is_wrong_with_the_whole_is_said_at_once(png_set: Path, tmp_path: P
         with pytest.raises(ConfigError, match=message):
             prepare(config_of(png_set, images, settings))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"no image matches input\.include \(fail_on_empty is set\)"):
-        prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}, fail_on_empty=True))
+    with pytest.raises(ConfigError, match=r"no image is found \(no file is there\)"):
+        prepare(config_of(png_set, tmp_path / "empty", {**PNG_LABELS, "uri": labels}))
 
 
-def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def checks_in(folder: Path) -> dict[str, int]:
+    """The checks of a run that found something."""
+    checks = json.loads((folder / "checks.json").read_text())["checks"]
+    return {check: found["count"] for check, found in checks.items() if found["count"]}
+
+
+def test_an_image_that_is_taken_as_empty_is_counted(png_set: Path) -> None:
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "empty"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0))
+    assert all(row["status"] == "ok" and not row["segments"] for row in rows_of(png_set).values())
+    assert checks_in(png_set / "truth") == {"images_without_label": 4, "duplicate_images": 1}
+
+
+def test_images_without_label_may_be_left_out(png_set: Path) -> None:
+    """The few that were corrected, of all that were labelled; objects become classes again."""
+    square = {"image_id": 1, "category_id": 3, "segmentation": [[0, 0, 2, 0, 2, 1, 0, 1]]}
+    cover = {"image_id": 1, "category_id": 7, "segmentation": [[0, 0, 3, 0, 3, 1, 0, 1]]}
+    names = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    raw = {"images": [{"id": 1, "file_name": "b.jpg"}], "categories": names, "annotations": [square, cover]}
+    (png_set / "c.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(png_set / "c.json"), "missing": "skip", "task": "semantic"}
+    prepare(config_of(png_set, png_set / "images", labels, contact_sheet=0))
+    (row,) = rows_of(png_set).values()
+    assert (row["image_id"], ids_of(row, 255).tolist()) == ("b.jpg", [[3, 3, 7], [255, 255, 255]])
+    assert checks_in(png_set / "truth") == {"images_without_label": 4}
+    assert footer_of(open_run(Storage(), str(png_set / "truth"))).task == "semantic"
+    labels["uri"] = str(png_set / "d.json")
+    (png_set / "d.json").write_text(json.dumps({**raw, "images": []}))
+    with pytest.raises(ConfigError, match="none of 5 images has a label"):
+        prepare(config_of(png_set, png_set / "images", labels))
+
+
+def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "images").mkdir()
     for name, (width, height) in {"a": (6, 4), "b": (6, 4), "turned": (4, 6), "alone": (2, 2)}.items():
         Image.new("RGB", (width, height)).save(tmp_path / "images" / f"{name}.png")
@@ -205,7 +241,7 @@ def test_coco_instances(ray_session: None, tmp_path: Path, capsys: pytest.Captur
     ]
 
 
-def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path: Path) -> None:
+def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
         Image.new("RGB", (6, 4)).save(tmp_path / "images" / f"{name}.png")
@@ -222,7 +258,8 @@ def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path:
     }
     (tmp_path / "coco.json").write_text(json.dumps(raw))
     labels = {"format": "coco", "uri": str(tmp_path / "coco.json"), "unknown": "ignore", "missing": "empty"}
-    assert prepare(config_of(tmp_path, tmp_path / "images", labels)).exit_code == ExitCode.DONE
+    result = prepare(config_of(tmp_path, tmp_path / "images", labels))
+    assert result.exit_code == ExitCode.DONE
     rows = rows_of(tmp_path)
     assert [(segment["area"], segment["bbox"]) for segment in rows["a.png"]["segments"]] == [
         (6, [1.0, 1.0, 3.0, 2.0]),
@@ -233,6 +270,7 @@ def test_unknown_and_missing_labels_may_be_left_out(ray_session: None, tmp_path:
     found = {check: (one["count"], one["examples"]) for check, one in checks.items() if one["count"]}
     del found["duplicate_images"]
     assert found == {
+        "images_without_label": (1, [["b.png", "taken as empty: labels.missing=empty"]]),
         "unknown_ids": (1, [["a.png", "category ids 6 (1 annotations): left out"]]),
         "empty_masks": (1, [["a.png", "annotation 4"]]),
         "outside_frame": (1, [["a.png", "annotation 3"]]),
@@ -257,7 +295,7 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_and_classes(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     settings = {
         "splits": {"train": 0.5, "val": 0.5},
@@ -297,7 +335,7 @@ def test_splits_and_classes(ray_session: None, clips: Path, capsys: pytest.Captu
     assert err.count("nothing to do") == 2 and "check in_two_splits: 1" in err
 
 
-def test_splits_by_lists(ray_session: None, clips: Path) -> None:
+def test_splits_by_lists(clips: Path) -> None:
     (clips / "train.txt").write_text("clip0/0\nclip0/1.png\n")
     (clips / "val.txt").write_text("clip1/0\nclip0/1\nnone/0\n")
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
@@ -314,7 +352,7 @@ def test_splits_by_lists(ray_session: None, clips: Path) -> None:
         prepare(config_of(clips, clips / "images", labels, splits={"a": "train"}))
 
 
-def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) -> None:
+def test_a_run_that_is_continued_tells_the_same(clips: Path) -> None:
     labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
     config = config_of(clips, clips / "images", labels, shard={"images": 6})
     assert prepare(config).exit_code == ExitCode.DONE
@@ -331,7 +369,7 @@ def test_a_run_that_is_continued_tells_the_same(ray_session: None, clips: Path) 
 CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
-def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_camvid(shared_data: Path, tmp_path: Path) -> None:
     labels = {"format": "png", "uri": str(shared_data / "camvid/labels/val"), "categories": CAMVID, "void_ids": [11]}
     config = config_of(tmp_path, shared_data / "camvid/images/val", labels, shard={"images": 40})
     assert prepare(config).exit_code == ExitCode.DONE
@@ -347,7 +385,7 @@ def test_camvid(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
     ("images", "labels", "count"),
     [("coco_mini/train2017", "coco_mini/instances_train2017.json", 80), ("nuts_coco", "nuts_coco/trainval.json", 18)],
 )
-def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
+def test_real_coco(shared_data: Path, tmp_path: Path, images: str, labels: str, count: int) -> None:
     settings = {"format": "coco", "uri": str(shared_data / labels)}
     assert prepare(config_of(tmp_path, shared_data / images, settings)).exit_code == ExitCode.DONE
     rows = {Path(name).name: row for name, row in rows_of(tmp_path).items()}
@@ -367,7 +405,7 @@ def test_real_coco(ray_session: None, shared_data: Path, tmp_path: Path, images:
     assert checked >= math.ceil(count / 2)
 
 
-def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_panoptic_segments_never_overlap(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "panoptic_sample"
     labels = {"format": "coco_panoptic", "uri": str(folder / "panoptic_examples.json")}
     classes = {"person": "rider", "horse": "horse", "tree-merged": "plants", "grass-merged": "plants", "*": None}
@@ -390,7 +428,7 @@ def test_panoptic_segments_never_overlap(ray_session: None, shared_data: Path, t
               (row["height"], row["width"]))  # fmt: skip  # raises where two overlap
 
 
-def test_voc_splits_of_its_own(ray_session: None, shared_data: Path, tmp_path: Path) -> None:
+def test_voc_splits_of_its_own(shared_data: Path, tmp_path: Path) -> None:
     real = shared_data / "labelme_examples/semantic_segmentation/data_dataset_voc"
     for name in ("JPEGImages", "SegmentationClass"):
         (tmp_path / name).symlink_to(real / name)

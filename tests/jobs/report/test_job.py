@@ -125,10 +125,14 @@ def test_an_evaluation_gives_a_page(
     assert out == ""
     assert f"nothing to do: {tmp_path}/report.html is there" in err
     assert (tmp_path / "report.html").stat().st_mtime_ns == before
-    with pytest.raises(ConflictError, match=r"is the page of other images: choose a new output\.uri"):
-        report(configured(tmp_path, evaluation, "images.worst=1"))
+    with pytest.raises(
+        ConflictError, match=r"is the page of other images\.worst: overwrite=true replaces it, or choose"
+    ):
+        report(configured(tmp_path, evaluation, *wanted, "images.worst=1"))
     elsewhere = made(tmp_path / "elsewhere", evaluation, *wanted)
     assert elsewhere == page, "the same inputs give the same page"
+    report(configured(tmp_path / "elsewhere", evaluation, *wanted, "images.worst=1", "overwrite=true"))
+    assert cards((tmp_path / "elsewhere/report.html").read_text())["worst"] == ["09.png"]
 
 
 def test_a_run_alone_gives_a_page(ray_session: None, scored: Path, tmp_path: Path) -> None:

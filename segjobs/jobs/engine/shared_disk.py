@@ -1,0 +1,66 @@
+"""Local paths on a cluster of several nodes: what a job reads and writes in; nothing out, or what a node does not see.
+
+A local path means a disk of whoever opens it. A token is written at the output, and each node is asked, by a task of
+its own, whether it is there, and what is read too. A node that joins later is not asked; ``run.py`` looks for every
+part from the driver before it closes a run.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+
+import ray
+from ray.exceptions import RayError
+
+from segjobs.errors import ClusterError
+from segjobs.jobs.engine.ray_calls import Node, ask_node, is_client, nodes_alive
+from segjobs.storage import Storage, is_remote, join, local_path
+
+
+def check_shared(storage: Storage, output: str, reads: Mapping[str, str | None]) -> None:
+    """Raise ClusterError where a node of the cluster does not see the local ``output``, or a local path of ``reads``.
+
+    ``reads``: the config's key → a path that this process sees; what it does not see is not asked for.
+    """
+    nodes = nodes_alive()
+    alone = len(nodes) == 1 and not is_client()  # a client's disk is no node's
+    paths = {key: uri for key, uri in reads.items() if uri and not is_remote(uri) and local_path(uri).exists()}
+    if alone or (is_remote(output) and not paths):
+        return
+    token = join(output, f".seen-by-every-node-{uuid.uuid4().hex}")
+    if not is_remote(output):
+        storage.put_if_absent(token, b"")
+        paths["output.uri"] = token
+    try:
+        told = ask(nodes, list(paths.values()))
+    finally:
+        if not is_remote(output):
+            storage.delete(token)
+    refuse({**paths, "output.uri": output} if not is_remote(output) else paths, told)
+
+
+def refuse(paths: Mapping[str, str], told: Mapping[str, Sequence[bool]]) -> None:
+    """Raise ClusterError where a node does not see one of the paths. ``told``: by its address, for each path."""
+    for node, seen in told.items():
+        for (key, uri), there in zip(paths.items(), seen, strict=True):
+            if not there:
+                raise ClusterError(
+                    f"{key}: {uri} is a path of the driver's disk, and node {node} does not see the same there; take a "
+                    "place that all nodes share: s3://bucket/prefix, or a disk that is mounted at one path on each"
+                )
+
+
+def see(uris: Sequence[str]) -> list[bool]:
+    """Task: whether each of these local paths is there."""
+    return [local_path(uri).exists() for uri in uris]
+
+
+def ask(nodes: Sequence[Node], uris: list[str]) -> dict[str, list[bool]]:
+    """A node's address → what it sees. A node that is lost meanwhile is left out."""
+    asked = {node["NodeManagerAddress"]: ask_node(node, see, uris) for node in nodes}
+    told: dict[str, list[bool]] = {}
+    for address, answer in asked.items():
+        try:
+            told[address] = ray.get(answer)
+        except RayError:
+            continue
+    return told

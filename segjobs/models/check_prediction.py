@@ -1,0 +1,114 @@
+"""What a model, a user's own above all, gives for one image: checked before it becomes a row.
+
+an error that the model raises, or a prediction that can be no mask of the image → ItemError MODEL_ERROR, of that image
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from segjobs.errors import ItemError
+from segjobs.manifest.schema import ModelCard
+from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
+_FAULTS += (TypeError, ValueError)
+_OF_THE_DEVICE = re.compile(r"\b(CUDA|cuDNN|CUBLAS|NCCL|HIP)\b", re.IGNORECASE)
+_SLACK = 1e-3  # of a probability: interpolation rounds
+_MESSAGE_CHARS = 300
+
+
+@contextmanager
+def of_the_model() -> Iterator[None]:
+    """What the model raises inside, with its own words, is the fault of the image: ItemError MODEL_ERROR.
+
+    What an ItemError is already stays it; that memory or the device ends is no image's fault.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except _FAULTS as error:
+        words = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and _OF_THE_DEVICE.search(words):
+            raise
+        raise ItemError("MODEL_ERROR", f"{type(error).__name__}: {words}"[:_MESSAGE_CHARS]) from error
+
+
+def checked_tensor(value: object) -> torch.Tensor:
+    """What preprocess gave, a tensor (C, h, w). Raises ItemError MODEL_ERROR."""
+    if not isinstance(value, torch.Tensor) or value.ndim != 3:
+        given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
+        raise _wrong(f"preprocess gave {given}, expected a tensor (3, h, w)")
+    return value
+
+
+def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Prediction:
+    """The prediction for an image of ``size_hw``, in the types that ``LabelMap`` and ``Instances`` promise.
+
+    Raises ItemError MODEL_ERROR where it is of another size, of unknown classes, or not of numbers that it can be of.
+    """
+    if card.task == "instance" and isinstance(prediction, Instances):
+        return _checked_instances(prediction, len(card.categories), size_hw)
+    if card.task == "semantic" and isinstance(prediction, LabelMap):
+        return _checked_map(prediction, len(card.categories), size_hw)
+    expected = "Instances" if card.task == "instance" else "a LabelMap"
+    raise _wrong(f"postprocess gave a {type(prediction).__name__}, expected {expected} of a {card.task} model")
+
+
+def _checked_map(prediction: LabelMap, classes: int, size_hw: tuple[int, int]) -> LabelMap:
+    ids = _array("ids", prediction.ids, size_hw, kinds="iu")
+    unknown = ids[((ids < 0) | (ids >= classes)) & (ids != VOID)]
+    if unknown.size:
+        raise _wrong(
+            f"ids holds {unknown[0]}, and the model has {classes} classes (0 to {classes - 1}; {VOID} for none)"
+        )
+    confidence = _array("confidence", prediction.confidence, size_hw, kinds="f")
+    _check_probabilities("confidence", confidence)
+    return LabelMap(ids.astype(np.uint16, copy=False), confidence.astype(np.float32, copy=False))
+
+
+def _checked_instances(prediction: Instances, classes: int, size_hw: tuple[int, int]) -> Instances:
+    if tuple(prediction.size_hw) != size_hw:
+        raise _wrong(f"size_hw is {tuple(prediction.size_hw)}, the image's is {size_hw}")
+    count = len(prediction.crops)
+    indices = _array("classes", prediction.classes, (count,), kinds="iu")
+    if count and not (indices.min() >= 0 and indices.max() < classes):
+        raise _wrong(f"classes holds {indices.min()} to {indices.max()}, and the model has {classes}")
+    scores = _array("scores", prediction.scores, (count,), kinds="f")
+    _check_probabilities("scores", scores)
+    corners = _array("corners_xy", prediction.corners_xy, (count, 2), kinds="iu")
+    for number, (crop, (left, top)) in enumerate(zip(prediction.crops, corners.tolist(), strict=True)):
+        name = f"crops[{number}]"
+        if not isinstance(crop, np.ndarray) or crop.ndim != 2 or crop.dtype.kind != "f":
+            raise _wrong(f"{name} is {_described(crop)}, expected floats (h, w)")
+        height, width = crop.shape
+        if left < 0 or top < 0 or left + width > size_hw[1] or top + height > size_hw[0]:
+            raise _wrong(f"{name}, {width}x{height} pixels at {left}, {top}, is not inside the image")
+        _check_probabilities(name, crop)
+    return prediction
+
+
+def _array(name: str, value: object, shape: tuple[int, ...], *, kinds: str) -> np.ndarray:
+    """``value`` as it is. Raises where it is no array of ``shape``, of one of numpy's ``kinds`` of numbers."""
+    if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind not in kinds:
+        numbers = "floats" if kinds == "f" else "integers"
+        raise _wrong(f"{name} is {_described(value)}, expected {numbers} {shape} as the image has it")
+    return value
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _check_probabilities(name: str, values: np.ndarray) -> None:
+    """NaN is in no range."""
+    if values.size and not (values.min() >= -_SLACK and values.max() <= 1 + _SLACK):
+        raise _wrong(f"{name} holds {values.min():g} to {values.max():g}, expected probabilities in [0, 1]")
+
+
+def _wrong(text: str) -> ItemError:
+    return ItemError("MODEL_ERROR", text)
