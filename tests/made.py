@@ -1,6 +1,5 @@
 """Manifests made by hand: rows of letters in, a finished run on disk out; and evaluations of two of them."""
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, rece
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Footer, Task
-from segjobs.manifest.seal import sealed_text
+from segjobs.manifest.seal import open_json, sealed_text
 from segjobs.storage import FileInfo, Storage
 from tests.manifests import info_of, segments_of
 
@@ -116,7 +115,7 @@ def evaluated(
 ) -> dict[str, Any]:
     """The report of the evaluation below ``folder / name``. ``settings``: the config's other sections."""
     assert evaluate(_config(folder / name, truth, predicted, settings)).exit_code == ends
-    return json.loads((folder / name / "report.json").read_text())
+    return open_json((folder / name / "report.json").read_bytes(), "report.json", mend="")
 
 
 def scored(folder: Path, truth: str | None, predicted: str, name: str = "scores", **settings: Any) -> Report:

@@ -8,6 +8,7 @@ import pytest
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ExitCode
+from segjobs.jobs.engine.adopt import Adopted
 from segjobs.jobs.engine.run import Summary
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
@@ -106,7 +107,7 @@ def test_a_dry_run_says_what_would_be_done() -> None:
     files = [FileInfo(f"/d/{n}", f"{n}", 10, 0, "") for n in range(5)]
     plan = make_plan(files, ShardConfig(images=2))
     job = Job("label", "out", plan, {}, Footer("semantic", (), "digest"), {})
-    assert dry_run_of(job, "toy@1", "1 actor(s)", {0, 2}).text().splitlines() == [
+    assert dry_run_of(Adopted(job, None, frozenset({0, 2})), "toy@1", "1 actor(s)").text().splitlines() == [
         "output:       out",
         f"run_id:       {job.run_id}",
         "images:       5",
