@@ -1,5 +1,6 @@
 """Manifests made by hand: rows of letters in, a finished run on disk out; and evaluations of two of them."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
