@@ -6,7 +6,7 @@ What is kept are counts, from which every score, convention, slice and interval 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -33,7 +33,12 @@ class PredictedOk(WithSegments):
     height: int
     width: int
     confidence: float | None
-    number: NotRequired[int | None]
+
+
+class PredictedForeign(PredictedOk):
+    """Of another tool's masks too: the image's place among that tool's, by which it ranks equal scores."""
+
+    number: int | None
 
 
 class PredictedFailed(TypedDict):
@@ -43,7 +48,7 @@ class PredictedFailed(TypedDict):
     error: ErrorRow
 
 
-Predicted = PredictedOk | PredictedFailed
+Predicted = PredictedOk | PredictedForeign | PredictedFailed
 
 
 class ConfusionCell(TypedDict):
