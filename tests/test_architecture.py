@@ -59,6 +59,7 @@ _BY_CONFIG = "keys, checked by test_config.py and test_catalogue.py"
 TESTED_ELSEWHERE = {
     "__init__.py": "test_api.py",
     "__main__.py": "test_cli.py",
+    "models/__init__.py": "test_lean_torch.py",
     **{
         f"config/{name}.py": _BY_CONFIG
         for name in (

@@ -159,9 +159,11 @@ def _plain(storage: Storage, uri: str) -> str:
 
 
 def _check_once(uri: str, written: Sequence[str], uris: Sequence[str]) -> None:
-    """Raise ConfigError where two lines are one file."""
+    """Raise ConfigError where a line names no file, or two lines one."""
     seen: dict[str, str] = {}
     for line, one in zip(written, uris, strict=True):
+        if not _parts(one):
+            raise ConfigError(f"{uri}: lists {line!r}, which names no file")
         key = one if is_remote(one) else local_uri(local_path(one))
         if key in seen:
             also = f" (as {seen[key]!r} too)" if seen[key] != line else ""

@@ -100,9 +100,11 @@ def pages(data: bytes) -> int:
 
 
 def layout(data: bytes) -> str | None:
-    """What the first page stores, "5 bands of 8 bits, unsigned whole numbers, …"; None where that is damaged."""
+    """What the first page stores, "5 bands of 8 bits, …"; None where that is damaged or empty."""
     first = next(directories(data), None)
     if first is None or not first.complete or not {WIDTH, HEIGHT, PHOTOMETRIC} <= first.tags.keys():
+        return None
+    if 0 in (first.first(WIDTH, 0), first.first(HEIGHT, 0)):
         return None
     bands, kind = first.first(SAMPLES), first.first(SAMPLE_FORMAT)
     return (

@@ -263,7 +263,8 @@ def test_a_uri_is_what_a_person_means_or_refused(
         assert meaning.replace("output.uri", key) in problem
         return
     section, _, name = key.partition(".")
-    assert getattr(getattr(config, section), name) == meaning
+    whole = meaning if "://" in meaning else str(Path.cwd() / meaning) + "/" * meaning.endswith("/")
+    assert getattr(getattr(config, section), name) == whole
 
 
 def test_a_path_of_a_file_that_yaml_cuts_is_refused() -> None:
@@ -272,7 +273,7 @@ def test_a_path_of_a_file_that_yaml_cuts_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^cut\.yaml: 'out/night' is followed by '#1', a comment to YAML; quote the"):
         load_config(LabelConfig, "cut.yaml", [])
     Path("cut.yaml").write_text(text.replace(" #1", "  # 1"), encoding="utf-8")
-    assert load_config(LabelConfig, "cut.yaml", []).output.uri == "out/night"
+    assert load_config(LabelConfig, "cut.yaml", []).output.uri == str(Path.cwd() / "out/night")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_or_all() -> None:
