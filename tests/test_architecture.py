@@ -94,7 +94,6 @@ TESTED_ELSEWHERE = {
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("documents", "parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
     "jobs/report/tasks.py": _BY_VERB,
-    "models/__init__.py": "test_lean_torch.py",
     "jobs/train/task.py": "a dataclass",
     "jobs/train/worker.py": _BY_VERB,
     "labels/base.py": _BY_FORMATS,
