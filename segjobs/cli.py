@@ -16,14 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import FrameType
 
-import argcomplete
-from argcomplete.shell_integration import shellcode
 from pydantic import BaseModel
 
 from segjobs import __version__
 from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
-from segjobs.config import describe_keys, load_config, nearest, to_yaml
+from segjobs.config import describe_keys, nearest
 from segjobs.config.examples import example, example_names
 from segjobs.errors import ExitCode, SegjobsError
 from segjobs.redact import redact
@@ -114,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command ``segjobs``, with ``argv`` or the process's arguments; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what could follow
+        import argcomplete
+
         argcomplete.autocomplete(_parser(complete=True))
     if words and words[0] in VERBS:
         return run_verb(words[0], words[1:], program=f"segjobs {words[0]}")
@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "init":
         sys.stdout.write(example(arguments.name))
     elif arguments.command == "completion":
+        from argcomplete.shell_integration import shellcode
+
         sys.stdout.write(shellcode(["segjobs"], shell=arguments.shell))
     else:
         parser.print_help(sys.stderr)
@@ -144,9 +146,9 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        config = load_config(verb.config, arguments.config, arguments.overrides)
+        config = configs.load_config(verb.config, arguments.config, arguments.overrides)
         if arguments.print_config:
-            sys.stdout.write(to_yaml(config))
+            sys.stdout.write(configs.to_yaml(config))
             return ExitCode.DONE
         with kept_for_the_result():
             with _importing(name):

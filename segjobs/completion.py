@@ -4,7 +4,7 @@ the word so far ─→ input.uri=, input.limit=, …    compute.decode=a ─→ 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -19,7 +19,7 @@ class Completer:
     def __init__(self, kind: type[BaseModel]) -> None:
         self._kind = kind
 
-    def __call__(self, prefix: str, **_: Any) -> dict[str, str]:
+    def __call__(self, prefix: str, **_: object) -> dict[str, str]:
         """The words that start with ``prefix`` → what the key means."""
         words: dict[str, str] = {}
         for name, field in iter_fields(self._kind):
@@ -31,7 +31,7 @@ class Completer:
         return {word: meaning for word, meaning in words.items() if word.startswith(prefix)}
 
 
-def _values(annotation: Any) -> Iterator[str]:
+def _values(annotation: object) -> Iterator[str]:
     """The values that a key takes, where they are few: of a choice, true and false, and null."""
     if annotation is bool:
         yield from ("true", "false")

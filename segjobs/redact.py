@@ -7,7 +7,6 @@ shown or stored, since other libraries' error messages may repeat them.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 HIDDEN = "***"
 
@@ -42,7 +41,7 @@ def is_secret_name(name: str) -> bool:
     return bool(_NAMES.search(name))
 
 
-def secrets_in(value: Any, key: str = "", *, names_below: str = "") -> Iterator[str]:
+def secrets_in(value: object, key: str = "", *, names_below: str = "") -> Iterator[str]:
     """The dotted keys of a config's values that are secrets by their form, or by their name below ``names_below``."""
     if isinstance(value, Mapping):
         for name, one in value.items():

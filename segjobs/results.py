@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from segjobs.errors import ExitCode
 
@@ -186,7 +186,7 @@ class DemoResult:
 class BenchResult:
     """The bench's figures, as JSON holds them."""
 
-    figures: Mapping[str, Any]
+    figures: Mapping[str, object]
     exit_code: ExitCode = ExitCode.DONE
 
     def text(self) -> str:
@@ -207,5 +207,5 @@ class DryRun:
         )
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: Mapping[str, object]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"

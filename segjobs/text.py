@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -16,7 +15,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}"
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """SHA-256 (hex) of JSON-able values, independent of the order of dict keys."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

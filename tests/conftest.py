@@ -40,6 +40,7 @@ os.environ |= {"RAY_worker_niceness": "0"}
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+_MEASURED = ("manifest", "metrics", "evaluation", "storage")  # as [tool.coverage.run] has it
 _PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -72,7 +73,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end."""
+    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end.
+
+    Coverage, which makes a test a third slower, is that of the rooms by their own tests.
+    """
+    for item in items:
+        if item.path.relative_to(REPOSITORY / "tests").parts[0] not in _MEASURED:
+            item.add_marker("no_cover")
 
     def allowed_s(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")

@@ -307,7 +307,6 @@ SMALL = {
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools' decode
 def test_the_tour_from_its_first_line_to_its_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command as it stands, but for its size and the folder that ``out/`` is in."""
 

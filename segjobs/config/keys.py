@@ -1,11 +1,9 @@
-"""The keys of a config: what ``--help`` lists, and a config as YAML."""
+"""The keys of a config: what ``--help`` lists."""
 
 import json
-import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
-from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -18,12 +16,12 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return next(filter(None, map(_as_section, (field.annotation, *get_args(field.annotation)))), None)
 
 
-def section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: object) -> type[BaseModel] | None:
     """The section of which a list consists."""
     return next(filter(None, map(_as_section, get_args(annotation))), None)
 
 
-def _as_section(annotation: Any) -> type[BaseModel] | None:
+def _as_section(annotation: object) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
@@ -47,7 +45,7 @@ def describe_keys(kind: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     if annotation is None or annotation is type(None):
         return "null"
     origin = get_origin(annotation)
@@ -60,17 +58,3 @@ def _type_name(annotation: Any) -> str:
     if origin is not None:
         return " | ".join(_type_name(arg) for arg in get_args(annotation))
     return getattr(annotation, "__name__", str(annotation))
-
-
-def to_yaml(config: BaseModel) -> str:
-    """The resolved config as YAML that ``--config`` reads again."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump())))
-
-
-def _escape(value: Any) -> Any:
-    """Texts that hold ``${`` as OmegaConf reads them literally: a backslash before it, and before each backslash there."""
-    if isinstance(value, dict):
-        return {key: _escape(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_escape(one) for one in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""A YAML file and ``key=value`` overrides in, one checked config out; all problems are reported at once.
+"""A YAML file and ``key=value`` overrides in, one checked config out, and back; all problems are reported at once.
 
 command line: FILE, key=value … ─→ load_config ─┐
 Python: file or dict, keywords ──→ make_config ─┴→ layers ─→ merged, resolved, checked
@@ -211,3 +211,20 @@ def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
         field = section.model_fields.get(name) if section else None
         section = (section_of(field) or section_in(field.annotation)) if field else None
     return sorted(section.model_fields) if section else []
+
+
+# --- and back ------------------------------------------------------------------------------------
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved config as YAML that ``--config`` reads again."""
+    return OmegaConf.to_yaml(OmegaConf.create({key: _escape(one) for key, one in config.model_dump().items()}))
+
+
+def _escape(value: object) -> object:
+    """Texts that hold ``${`` as OmegaConf reads them literally: a backslash before it, and before each backslash there."""
+    if isinstance(value, dict):
+        return {key: _escape(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_escape(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -28,7 +28,7 @@ def _check_resize(text: str | None) -> str | None:
     return text
 
 
-def _check_pool(value: Any) -> str:
+def _check_pool(value: object) -> str:
     text = str(value)
     if not _POOL.fullmatch(text):
         raise ValueError("expected 'auto', a number such as 4, or a range such as '1-8'")
@@ -65,7 +65,13 @@ FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed ima
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        strict=False,
+        defer_build=True,  # a class is built when it first checks something: `--help` lists keys only
+    )
 
 
 class JobConfig(Section):

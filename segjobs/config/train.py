@@ -1,7 +1,7 @@
 """``flows/train.py``."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -18,16 +18,17 @@ from segjobs.config.sections import (
 from segjobs.config.uris import Uri
 
 
-def _check_crop(value: Any) -> Any:
+def _check_crop(value: object) -> object:
     if value is None:
         return None
-    sides = str(value).split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    if not all(str(side).isdecimal() and int(side) > 0 for side in sides) or len(sides) not in (1, 2):
+    given = value.split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    sides = [str(side) for side in given]
+    if not all(side.isdecimal() and int(side) > 0 for side in sides) or len(sides) not in (1, 2):
         raise ValueError("expected pixels: 512, 360x480 or [360, 480] (height x width), or null")
     return int(sides[0]), int(sides[-1])
 
 
-def _check_class_weights(value: Any) -> Any:
+def _check_class_weights(value: object) -> object:
     if value is None or value == "balanced":
         return value
     numbers = list(value.values()) if isinstance(value, dict) else [None]

@@ -9,7 +9,7 @@ Names are those of ``metrics/names.py``; COCO's numbers are ``mask_AP``, ``box_A
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from segjobs.evaluation.scores import (
 )
 from segjobs.metrics.average_precision import DetectionMatches
 from segjobs.metrics.bootstrap import (
+    Entries,
     Estimates,
     Resampling,
     divide,
@@ -65,10 +66,12 @@ def differences_of(ours: Estimates, baseline: Estimates, *, confidence: float) -
     return _table(paired(ours, baseline, confidence=confidence), Difference)
 
 
-def _table(found: Mapping[str, Any], kind: type[_Entry]) -> FigureTable[_Entry]:
+def _table(found: Entries, kind: type[_Entry]) -> FigureTable[_Entry]:
     of_set = {name: kind.model_validate(entry) for name, entry in found.items() if isinstance(entry, dict)}
     by_class = {
-        name: [kind.model_validate(one) for one in entries] for name, entries in found.items() if name not in of_set
+        name: [kind.model_validate(one) for one in entries]
+        for name, entries in found.items()
+        if isinstance(entries, list)
     }
     return FigureTable(of_set, by_class)
 

@@ -5,7 +5,7 @@ scores/ of each entry → Scores → census, Aggregates → FigureTable → repo
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,7 @@ from segjobs.evaluation.report_types import (
     Semantic,
     TwoCounts,
 )
+from segjobs.evaluation.score_image import DisputeRow
 from segjobs.evaluation.scores import Census, Scores, column_of, flatten, keep, take_census
 from segjobs.manifest.schema import Category
 from segjobs.metrics import gate
@@ -157,7 +158,9 @@ def semantic(
     partition = sums.matrix is not None
     conventions: dict[str, Convention] = {}
     if sums.matrix is not None:
-        conventions = {name: Convention(**score(sums.matrix).to_json()) for name, score in CONVENTIONS.items()}
+        conventions = {
+            name: Convention.model_validate(score(sums.matrix).to_json()) for name, score in CONVENTIONS.items()
+        }
     conventions["per_image"] = Convention(mean_iou=sums.tally.mean)
     names = [name for name in HEADLINE if partition or name not in OF_PIXELS]
     ratios = {name: table.by_class[by_class(name)] for name in RATIOS if by_class(name) in table.by_class}
@@ -183,7 +186,7 @@ def semantic(
     )
 
 
-def _head(category: Category) -> dict[str, Any]:
+def _head(category: Category) -> dict[str, int | str]:
     return {"category_id": category.id, "category": category.name}
 
 
@@ -193,7 +196,7 @@ def _calibration(images: pa.Table) -> Calibration | None:
         return None
     confidence, correct, labelled = (np.asarray(known[name]) for name in ("confidence", "correct_px", "labelled_px"))
     found = calibrate(confidence, correct, labelled, bins=_BINS)
-    return None if found is None else Calibration(**found)
+    return None if found is None else Calibration.model_validate(found)
 
 
 def _histogram(scores: Iterable[float | None]) -> Histogram:
@@ -325,19 +328,33 @@ def _by_key(
 # --- labels to check ---------------------------------------------------------------------------
 
 
+class _Image(TypedDict):
+    image_id: str
+    uri: str
+    width: int
+    height: int
+
+
+class _DisputedImage(_Image, DisputeRow):
+    """A dispute with the image that it is on."""
+
+
 def disputes(scores: Scores, limit: int) -> list[Dispute]:
     """Disputed truth, the classes in turn and of each the largest and surest first, at most ``limit`` in all."""
     names = {category.id: category.name for category in scores.categories}
     ignored = {scores.categories[index].id for index in scores.ignored}
-    best: dict[int | None, list[tuple[float, dict[str, Any]]]] = {}
+    best: dict[int | None, list[tuple[float, _DisputedImage]]] = {}
     for table in scores.tables("image_id", "uri", "width", "height", "disputes"):
         rows, entries = flatten(table["disputes"])
-        heads = table.select(["image_id", "uri", "width", "height"]).to_pylist()
-        for row, entry in zip(rows.tolist(), entries.to_pylist(), strict=True):
+        heads: list[_Image] = table.select(["image_id", "uri", "width", "height"]).to_pylist()
+        places: list[int] = rows.tolist()
+        cells: list[DisputeRow] = entries.to_pylist()
+        for row, entry in zip(places, cells, strict=True):
             if {entry["category_id"], entry["other_id"]} & ignored:
                 continue
             found = best.setdefault(entry["category_id"], [])
-            found.append((-entry["pixels"] * entry["score"], {**heads[row], **entry}))
+            one: _DisputedImage = {**heads[row], **entry}
+            found.append((-entry["pixels"] * entry["score"], one))
         for found in best.values():
             found.sort(key=lambda pair: (pair[0], pair[1]["image_id"], pair[1]["other_id"]))
             del found[limit:]
@@ -346,7 +363,7 @@ def disputes(scores: Scores, limit: int) -> list[Dispute]:
     return [_named(one, names) for one in picked]
 
 
-def _named(one: Mapping[str, Any], names: Mapping[int, str]) -> Dispute:
+def _named(one: _DisputedImage, names: Mapping[int, str]) -> Dispute:
     return Dispute(
         image_id=one["image_id"],
         uri=one["uri"],

@@ -6,15 +6,15 @@ Only the rows of the range are held. What is published are counts, from which ev
 interval follows without another look at a mask.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 
 from segjobs.evaluation.pairing import SCORES_SCHEMA, Pairing, Range
-from segjobs.evaluation.score_image import foreign_row, score_image
+from segjobs.evaluation.score_image import Predicted, foreign_row, score_image
 from segjobs.evaluation.scored_parts import OF_KEY, part_of, scored_digest
 from segjobs.manifest.parts import PartInfo, Run, part_uri, read_part
+from segjobs.manifest.rows import ManifestRow
 from segjobs.manifest.seal import sealed_table
 from segjobs.storage import Storage
 
@@ -36,11 +36,13 @@ def publish_range(number: int, span: Range, pairing: Pairing, uri: str) -> tuple
     return ok, len(statuses) - ok - extra
 
 
-def score_rows(span: Range, pairing: Pairing) -> list[dict[str, Any]]:
+def score_rows(span: Range, pairing: Pairing) -> list[Mapping[str, object]]:
     """The rows of one range, of every image that either side has."""
     truth = dict(_rows_in(pairing.storage, pairing.truth.run, span.truth, span))
     if span.foreign is None:
-        predicted = dict(_rows_in(pairing.storage, pairing.predictions.run, span.predictions, span))
+        predicted: dict[str, Predicted] = dict(
+            _rows_in(pairing.storage, pairing.predictions.run, span.predictions, span)
+        )
     else:
         predicted = {
             image_id: foreign_row(text, truth.get(image_id), pairing) for image_id, text in span.foreign.items()
@@ -50,7 +52,7 @@ def score_rows(span: Range, pairing: Pairing) -> list[dict[str, Any]]:
 
 def _rows_in(
     storage: Storage, run: Run | None, parts: Iterable[PartInfo], span: Range
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, ManifestRow]]:
     assert run is not None  # noqa: S101
     for part in parts:
         for row in read_part(storage, run, part, columns=_COLUMNS).to_pylist():

@@ -10,7 +10,6 @@ holds one part; ``gather`` bounds what it keeps. Detections are the exception: 4
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -136,9 +135,9 @@ def _add_failures(found: Census, table: pa.Table) -> None:
             found.failures.setdefault((status, code), Failed(0, image_id, words)).images += 1
 
 
-def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, Any]:
+def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
     """A column of lists of structs → the row of each entry, int64, and the entries."""
-    lists: Any = column.combine_chunks()
+    lists: pa.ListArray = column.combine_chunks()
     rows = lists.value_parent_indices().to_numpy(zero_copy_only=False).astype(np.int64)
     return rows, lists.flatten()
 
@@ -173,7 +172,7 @@ def _confusion(scores: Scores, table: pa.Table) -> tuple[np.ndarray, np.ndarray]
     return image, np.stack([*sides, np.asarray(cells.field("pixels"), np.int64)], axis=1)
 
 
-def _blocks(scores: Scores, column: str, values_of: Callable[[Any], np.ndarray]) -> Iterator[ClassCounts]:
+def _blocks(scores: Scores, column: str, values_of: Callable[[pa.StructArray], np.ndarray]) -> Iterator[ClassCounts]:
     """A column of lists of structs with ``category_id``; ``values_of``: its entries → int64 (K, F)."""
     for table in scores.tables(column):
         image, entries = flatten(table[column])
@@ -184,7 +183,7 @@ def _blocks(scores: Scores, column: str, values_of: Callable[[Any], np.ndarray])
         )
 
 
-def _fields(entries: Any, names: Sequence[str]) -> np.ndarray:
+def _fields(entries: pa.StructArray, names: Sequence[str]) -> np.ndarray:
     return np.stack([np.asarray(entries.field(name), np.int64) for name in names], axis=1)
 
 

@@ -9,7 +9,7 @@ of each image and joins the lines of all images, in the manifest's order, into t
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Setting:
     categories: tuple[Category, ...]
     ids: dict[int, int]
     config: ExportConfig
-    about: dict[str, Any]
+    about: dict[str, str]
     by_model: bool = False
 
     @property
@@ -132,7 +132,7 @@ class Exporter:
     notes: Callable[[Setting], list[str]] = lambda setting: []
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """One line of JSON, in UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 

@@ -9,7 +9,6 @@ where a model made the labels; pycocotools ignores it, other tools show it.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
 from segjobs.manifest.segments import Segment
@@ -21,13 +20,13 @@ def write(image: Labelled, setting: Setting) -> Written:
     return Written(len(image.segments), image=to_json(image_entry(image)), records=records)
 
 
-def image_entry(image: Labelled) -> dict[str, Any]:
+def image_entry(image: Labelled) -> dict[str, object]:
     """COCO's entry of an image."""
     height, width = image.size_hw
     return {"id": image.number, "file_name": image.image_id, "width": width, "height": height}
 
 
-def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str, Any]:
+def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str, object]:
     """COCO's annotation of a segment, without its id."""
     entry = {
         "image_id": image.number,
@@ -50,7 +49,7 @@ def whole(values: Iterable[float]) -> list[float]:
     return [int(value) if value == int(value) else value for value in values]
 
 
-def _without_id(entry: dict[str, Any]) -> str:
+def _without_id(entry: dict[str, object]) -> str:
     return to_json(entry)[1:]  # the id goes before the first key, when it is known
 
 
@@ -67,11 +66,11 @@ def document(path: str, setting: Setting, *, things: bool = False) -> Document:
     )
 
 
-def category_entries(setting: Setting, *, things: bool = False) -> list[dict[str, Any]]:
+def category_entries(setting: Setting, *, things: bool = False) -> list[dict[str, object]]:
     """COCO's list of categories, in the manifest's order, with their colours."""
-    entries = []
+    entries: list[dict[str, object]] = []
     for category in setting.categories:
-        entry = {
+        entry: dict[str, object] = {
             "id": setting.ids[category.id],
             "name": category.name,
             "supercategory": "",

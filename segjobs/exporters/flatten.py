@@ -9,7 +9,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from segjobs.errors import ItemError, ManifestError, MaskSizeError
 from segjobs.exporters.base import Labelled, Loss, LossKind, Setting
 from segjobs.manifest.rle import Region, encode_label_map
-from segjobs.manifest.rows import segments_of
+from segjobs.manifest.rows import OkRow, segments_of
 from segjobs.manifest.segments import Segment, check_known, stack
 
 Segments = tuple[Segment, ...]
@@ -27,7 +26,7 @@ NOTHING = -1
 _LABELS_AT_ONCE = 65_000  # of encode_label_map, which takes 16 bits
 
 
-def checked_segments(row: dict[str, Any], known: Sequence[int]) -> Segments:
+def checked_segments(row: OkRow, known: Sequence[int]) -> Segments:
     """The segments of an ok row. Raises ItemError LABEL_SHAPE or LABEL_VALUE where one of them makes no sense.
 
     ``known``: the category ids of the manifest.
@@ -47,7 +46,7 @@ def checked_segments(row: dict[str, Any], known: Sequence[int]) -> Segments:
     return tuple(segment for segment in segments if segment.area)
 
 
-def exported_segments(row: dict[str, Any], known: Sequence[int], setting: Setting) -> tuple[Segments, Losses]:
+def exported_segments(row: OkRow, known: Sequence[int], setting: Setting) -> tuple[Segments, Losses]:
     """The segments of an ok row that an export writes: checked, of its classes, cut into components where asked.
 
     Beside them what the choice of classes leaves out. Raises ItemError as ``checked_segments``.

@@ -7,7 +7,6 @@
 the image_id follows, percent-encoded. Without it a task holds the manifest's uri.
 """
 
-from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -26,7 +25,7 @@ def write(image: Labelled, setting: Setting) -> Written:
     if height * width > _MOST_PIXELS:
         raise ItemError("TOO_LARGE", f"{width}x{height}: Label Studio's masks have {_MOST_PIXELS} pixels at most")
     results = [_result(segment, place, image, setting) for place, segment in enumerate(image.segments)]
-    labels: dict[str, Any] = {"result": results}
+    labels: dict[str, object] = {"result": results}
     if setting.by_model:
         labels |= {"model_version": image.model, "score": exact(image.confidence)}
     prefix = setting.config.label_studio.image_prefix
@@ -38,7 +37,7 @@ def write(image: Labelled, setting: Setting) -> Written:
     return Written(len(results), records=(to_json(task),))
 
 
-def _result(segment: Segment, place: int, image: Labelled, setting: Setting) -> dict[str, Any]:
+def _result(segment: Segment, place: int, image: Labelled, setting: Setting) -> dict[str, object]:
     height, width = image.size_hw
     result = {
         "id": f"{image.number}-{place}",

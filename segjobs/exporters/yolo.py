@@ -14,7 +14,6 @@ Crowd regions are left out, as Ultralytics' own converter does. An image without
 """
 
 import posixpath
-from typing import Any
 
 import cv2
 import numpy as np
@@ -63,10 +62,12 @@ def _line(ring: np.ndarray, size_hw: tuple[int, int]) -> tuple[str, np.ndarray]:
     return " ".join(words), (read * scale.astype(np.float32)).astype(np.int32)
 
 
-def _drawn(points: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int], shape: Any) -> np.ndarray:
+def _drawn(
+    points: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int], shape: tuple[int, ...]
+) -> np.ndarray:
     """What cv2.fillPoly makes of a ring, bool, in a window that is one pixel wider than ``shape`` on every side."""
     (left, top), (height, width) = corner_xy, shape
-    window: Any = np.zeros((height + 2, width + 2), np.uint8)
+    window = np.zeros((height + 2, width + 2), np.uint8)
     cv2.fillPoly(window, [points - np.array(corner_xy, np.int32) + 1], 1)
     inside = np.zeros(window.shape, bool)  # the image ends where the window may not
     inside[max(0, 1 - top) : size_hw[0] - top + 1, max(0, 1 - left) : size_hw[1] - left + 1] = True

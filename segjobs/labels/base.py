@@ -11,7 +11,7 @@ so that no task holds more than its own.
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from segjobs.config import LabelsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError
@@ -130,7 +130,7 @@ class Files:
     leftovers: tuple[Leftover, ...] = ()
 
 
-def leftover(check: str, names: Sequence[Any]) -> tuple[Leftover, ...]:
+def leftover(check: str, names: Sequence[object]) -> tuple[Leftover, ...]:
     """The leftovers of one check; none where there are no names."""
     return (Leftover(check, len(names), tuple(str(name) for name in names[:5])),) if names else ()
 

@@ -8,7 +8,7 @@ pixel values + ClassTable → masks_from_indices → one segment per class prese
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import yaml
@@ -21,6 +21,8 @@ from segjobs.manifest.schema import VOC_NAMES, Category, make_categories, palett
 from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
 from segjobs.text import first_few
+
+Value = TypeVar("Value")
 
 LARGEST_ID = 65535  # of a 16-bit PNG
 UNKNOWN = VOID - 1
@@ -226,6 +228,6 @@ def masks_from_indices(
     return Masks([Segment.from_region(table.categories[one.index], one, size_hw) for one in regions], findings)
 
 
-def repeated(values: Sequence[Any]) -> list[Any]:
+def repeated(values: Sequence[Value]) -> list[Value]:
     """The values that stand in a list before, each time they do."""
     return [value for position, value in enumerate(values) if values.index(value) < position]

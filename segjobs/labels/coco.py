@@ -31,7 +31,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from segjobs.errors import ItemError, ManifestError, MaskSizeError
@@ -55,6 +55,7 @@ from segjobs.manifest.coco_api import Box
 from segjobs.manifest.rle import encode_polygons, encoded, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
+from segjobs.narrow import is_list, is_object
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
@@ -66,12 +67,12 @@ class CocoAnnotation:
     """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON, whose
     ``bbox`` and ``area`` are null where it has none."""
 
-    id: Any
+    id: object
     category_id: int
     iscrowd: bool
-    segmentation: Any
-    bbox: Any = None
-    area: Any = None
+    segmentation: object
+    bbox: object = None
+    area: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,8 @@ class CocoIndex:
 
     categories: tuple[Category, ...]
     images: dict[str, CocoImage]
-    orphans: tuple[Any, ...] = ()
-    without_mask: tuple[Any, ...] = ()
+    orphans: tuple[object, ...] = ()
+    without_mask: tuple[object, ...] = ()
     listed_twice: tuple[str, ...] = ()
     namesakes: tuple[str, ...] = ()
 
@@ -232,7 +233,9 @@ def masks_of(
     known = {category.id: category for category in categories}
     keys = [annotation.category_id for annotation in image.annotations]
     resolved, findings = resolve(keys, known, policy or Policy(), what="category ids")
-    segments, empty, cut = [], [], []
+    segments: list[Segment] = []
+    empty: list[object] = []
+    cut: list[object] = []
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
             continue
@@ -241,7 +244,7 @@ def masks_of(
             segments.append(segment)
         if not segment.area:
             empty.append(annotation.id)
-        if isinstance(annotation.segmentation, list) and any(outside(p, size_hw) for p in annotation.segmentation):
+        if is_list(annotation.segmentation) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
     crowds = [annotation.id for annotation in image.annotations if annotation.iscrowd]
     for check, ids in (("empty_masks", empty), ("outside_frame", cut), ("crowds", crowds)):
@@ -293,40 +296,43 @@ def segment_of(annotation: CocoAnnotation, category: Category, size_hw: tuple[in
         raise ItemError("LABEL_VALUE", f"annotation {annotation.id}: {error}") from None
 
 
-def _counts(shape: Any, size_hw: tuple[int, int]) -> str:
+def _counts(shape: object, size_hw: tuple[int, int]) -> str:
     """The counts string of a mask in any of COCO's three notations."""
-    if isinstance(shape, list):
+    if is_list(shape):
         return encode_polygons([part for part in shape if not _is_degenerate(part)], size_hw)
-    if not isinstance(shape, dict) or not isinstance(shape.get("counts"), list | str):
+    counts = shape.get("counts") if is_object(shape) else None
+    if not is_object(shape) or not (isinstance(counts, str) or is_list(counts)):
         raise ManifestError("expected a list of polygons, or size and counts")
     size = shape.get("size")
     if size != list(size_hw):
         raise MaskSizeError(f"mask of size {size}, expected [h, w] = {list(size_hw)}, as the image has")
-    counts = shape["counts"]
     return counts if isinstance(counts, str) else from_uncompressed(counts)
 
 
-def _stated_box(value: Any) -> Box | None:
+def _stated_box(value: object) -> Box | None:
     if value is None or value == []:
         return None
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+    numbers = [float(one) for one in value if _is_number(one)] if is_list(value) else []
+    if not is_list(value) or len(value) != 4 or len(numbers) != 4:
         raise ManifestError(f"bbox {value!r}: expected four numbers, x, y, w, h")
-    x, y, w, h = map(float, value)
+    x, y, w, h = numbers
     return x, y, w, h
 
 
-def _stated_area(value: Any) -> float | None:
-    if value is not None and not _is_number(value):
+def _stated_area(value: object) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
         raise ManifestError(f"area {value!r}: expected a number of pixels")
-    return None if value is None else float(value)
+    return float(value)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
-def _is_degenerate(part: Any) -> bool:
-    return isinstance(part, list) and len(part) in (0, 2, 4)
+def _is_degenerate(part: object) -> bool:
+    return is_list(part) and len(part) in (0, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -363,10 +369,10 @@ class _Section:
                 kept.append(entry)
         return _Section(self.key, kept), tuple(dropped)
 
-    def check(self, name: str, required: dict[str, Any], unique: Sequence[str]) -> None:
+    def check(self, name: str, required: dict[str, type | tuple[type, ...]], unique: Sequence[str]) -> None:
         """Raise ManifestError unless every entry has the required keys, of their types and unique."""
         problems = []
-        seen: dict[str, dict[Any, int]] = {key: {} for key in unique}
+        seen: dict[str, dict[object, int]] = {key: {} for key in unique}
         for position, entry in enumerate(self.entries):
             for key, kind in required.items():
                 value = entry.get(key) if isinstance(entry, dict) else None

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -49,12 +49,20 @@ _CITYSCAPES = re.compile(r"(_gtFine|_gtCoarse)?_leftImg8bit(?=\.\w+$)")
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
 
 
+class SegmentInfo(TypedDict):
+    """What is read of an entry of ``segments_info``."""
+
+    id: int
+    category_id: int
+    iscrowd: bool
+
+
 @dataclass(frozen=True)
 class PanopticImage:
     """One entry of ``annotations``: its PNG's name and its ``segments_info``."""
 
     file_name: str
-    segments: tuple[dict[str, Any], ...]
+    segments: tuple[SegmentInfo, ...]
 
 
 def coco_panoptic_labels(request: LabelRequest) -> Labels:
@@ -139,8 +147,9 @@ def _category(position: int, entry: Mapping[str, Any]) -> Category:
     return Category(number, str(entry["name"]), color, None if thing is None else flag(thing))
 
 
-def _segment(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: whole(entry[key]) for key in ("id", "category_id")} | {"iscrowd": flag(entry.get("iscrowd"))}
+def _segment(entry: Mapping[str, Any]) -> SegmentInfo:
+    number, category_id = whole(entry["id"]), whole(entry["category_id"])
+    return {"id": number, "category_id": category_id, "iscrowd": flag(entry.get("iscrowd"))}
 
 
 def _read(
@@ -160,7 +169,7 @@ def _read(
 
 def masks_of(
     colors: np.ndarray,
-    entries: Sequence[Mapping[str, Any]],
+    entries: Sequence[SegmentInfo],
     categories: Sequence[Category],
     policy: Policy | None = None,
 ) -> Masks:

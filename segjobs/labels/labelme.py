@@ -31,7 +31,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -76,7 +75,7 @@ class Shape:
 
     number: int
     name: str
-    group: Any
+    group: object
     kind: str
     points: np.ndarray
     bitmap: str | None = None
@@ -177,7 +176,7 @@ def shapes_of(data: bytes) -> tuple[list[Shape], tuple[int, int] | None]:
     return shapes, (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _points(value: Any) -> np.ndarray:
+def _points(value: object) -> np.ndarray:
     """float (N, 2). Raises ValueError or TypeError where it is no list of pairs of numbers."""
     points = np.array(value)
     if points.size and points.dtype.kind not in "iuf":

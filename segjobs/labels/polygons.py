@@ -3,17 +3,17 @@
 The rasteriser (``rle.encode_polygons``) draws what lies inside and cuts the rest off at the edge.
 """
 
-from typing import Any
-
 import numpy as np
+
+from segjobs.narrow import is_list
 
 TOLERANCE_PX = 1.0
 """Tools round and snap to the edge, so many a polygon reaches half a pixel or a whole one out of its image."""
 
 
-def outside(part: Any, size_hw: tuple[int, int]) -> bool:
+def outside(part: object, size_hw: tuple[int, int]) -> bool:
     """Whether a point lies more than ``TOLERANCE_PX`` out of the image; parts without an inside never do."""
-    if not isinstance(part, list) or len(part) < 6:
+    if not is_list(part) or len(part) < 6:
         return False
     points = np.asarray(part, np.float64)
     height, width = size_hw

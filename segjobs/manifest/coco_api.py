@@ -4,7 +4,7 @@ pycocotools checks neither that runs cover the size nor that sizes agree; ``segm
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as _mask
@@ -20,6 +20,9 @@ class Rle(TypedDict):
     counts: str
 
 
+_Side = list[Rle] | list[list[float]]
+
+
 def union(masks: Sequence[Rle]) -> Rle:
     """The pixels of any of the masks, one or more, of one size."""
     return _merged(masks, intersect=False)
@@ -32,13 +35,12 @@ def intersection(masks: Sequence[Rle]) -> Rle:
 
 def area(mask: Rle) -> int:
     """Pixels of the mask."""
-    code: Any = mask
-    return int(_mask.area(code))
+    return int(_mask.area(mask))
 
 
 def polygons(parts: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
     """The union of polygons (each x, y, x, y, … in pixels), rasterised on an image of ``size_hw`` pixels."""
-    shapes: Any = [list(map(float, part)) for part in parts]  # pycocotools' own annotations know one form only
+    shapes = [list(map(float, part)) for part in parts]
     return _text(_mask.merge(_mask.frPyObjects(shapes, *size_hw)))
 
 
@@ -52,16 +54,16 @@ def box_ious(found: Sequence[Box], truth: Sequence[Box], crowd: Sequence[bool]) 
     return _ious([list(box) for box in found], [list(box) for box in truth], crowd)
 
 
-def _ious(found: Any, truth: Any, crowd: Sequence[bool]) -> np.ndarray:
+def _ious(found: _Side, truth: _Side, crowd: Sequence[bool]) -> np.ndarray:
     if not found or not truth:
         return np.zeros((len(found), len(truth)))
     return np.asarray(_mask.iou(found, truth, [int(one) for one in crowd]), np.float64)
 
 
-def _merged(masks: Any, *, intersect: bool) -> Rle:
+def _merged(masks: Sequence[Rle], *, intersect: bool) -> Rle:
     return _text(_mask.merge(list(masks), intersect=intersect))
 
 
-def _text(mask: Any) -> Rle:
+def _text(mask: "_mask.EncodedRle") -> Rle:
     height, width = mask["size"]
     return {"size": [int(height), int(width)], "counts": mask["counts"].decode("ascii")}

@@ -27,7 +27,7 @@ from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, F
 from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json, sealed_table
 from segjobs.storage import Storage, join
 
-_PARQUET_OPTIONS: dict[str, Any] = {
+_PARQUET_OPTIONS = {
     "compression": "zstd",
     "compression_level": 3,
     "use_dictionary": ["status", "run_id", "model", "segments.list.element.category"],

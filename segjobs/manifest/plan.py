@@ -91,7 +91,7 @@ def _to_table(files: Iterable[FileInfo]) -> pa.Table:
     rows: list[tuple[str, str, int, int, str]] = []
 
     def flush() -> None:
-        columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+        columns: Iterable[Iterable[str | int]] = zip(*rows, strict=True) if rows else ((),) * len(schema)
         arrays = [pa.array(list(c), f.type) for c, f in zip(columns, schema, strict=True)]
         batches.append(pa.record_batch(arrays, schema=schema))
         rows.clear()
@@ -105,7 +105,8 @@ def _to_table(files: Iterable[FileInfo]) -> pa.Table:
 
 
 def _cut(table: pa.Table, shard: ShardConfig) -> pa.Table:
-    numbers, count, size, number = [], 0, 0, 0
+    numbers: list[int] = []
+    count = size = number = 0
     for item in table["size"].to_pylist():
         item = max(item, 0)
         if count and (count == shard.images or size + item > shard.bytes):
@@ -133,7 +134,8 @@ def write_plan(plan: Plan, metadata: Mapping[bytes, bytes]) -> bytes:
 def read_plan(data: bytes, where: str = "plan.parquet") -> tuple[Plan, dict[bytes, bytes]]:
     """The inverse of ``write_plan``. Raises ManifestError, which names ``where`` it lies, where the file is damaged."""
     table = open_table(data, where, mend=PLAN_MEND)
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
+    kept: dict[bytes, bytes] = table.schema.metadata or {}
+    metadata = {key: value for key, value in kept.items() if key != b"ARROW:schema"}
     try:
         items = table.replace_schema_metadata(None).cast(PLAN_SCHEMA)
         return Plan(items, _digest(items.drop_columns(["shard"]))), metadata

@@ -11,7 +11,7 @@ Scoring reads runs and never pixels: ``label_runs`` turns an image's segments in
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -28,6 +28,7 @@ Box = tuple[int, int, int, int]
 _LARGEST_RUN = 2**32 - 1
 _MOST_GROUPS = 7
 _SHOWN = 40
+_LABEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 class Encoded(NamedTuple):
@@ -50,7 +51,7 @@ class Region:
 
 def encode_label_map(ids: np.ndarray, *, void: int = VOID) -> list[Region]:
     """uint8 or uint16 (H, W) class indices → one Region per class present, by index; ``void`` is left out."""
-    if ids.ndim != 2 or ids.dtype not in (np.uint8, np.uint16):
+    if ids.ndim != 2 or ids.dtype not in _LABEL_TYPES:
         raise ValueError(f"expected a uint8 or uint16 label map (H, W), got {ids.dtype} {ids.shape}")
     if ids.size == 0:
         return []
@@ -101,7 +102,7 @@ def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
-def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> str:
+def encode_polygons(polygons: Sequence[object], size_hw: tuple[int, int]) -> str:
     """The union of polygons (each x, y, x, y, … in pixels), rasterised as COCO does it → counts.
 
     Raises ManifestError for a part with fewer than three points, an odd number of coordinates, or a
@@ -111,6 +112,7 @@ def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int
     height, width = size_hw
     if not polygons or height * width == 0:
         return counts_from_runs([height * width])
+    checked: list[list[float]] = []
     for part in polygons:
         try:
             points = np.asarray(part)
@@ -124,18 +126,22 @@ def encode_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int
         reach = np.maximum(np.abs(points[0::2] - width / 2) / width, np.abs(points[1::2] - height / 2) / height)
         if not (reach <= 1.5).all():
             raise ManifestError(f"polygon {_show(part)}: a coordinate is far outside the {width}x{height} image")
-    return coco_api.polygons(polygons, size_hw)["counts"]
+        checked.append(points.tolist())
+    return coco_api.polygons(checked, size_hw)["counts"]
 
 
-def from_uncompressed(counts: Sequence[int]) -> str:
+def from_uncompressed(counts: Sequence[object]) -> str:
     """COCO's uncompressed counts (a JSON list of run lengths, as crowds have) → counts string."""
-    try:
-        exact = all(isinstance(run, int) for run in counts)
-    except TypeError:
-        exact = False
-    if not exact:
+    if not _whole(counts):
         raise ManifestError(f"counts {_show(counts)}: expected a list of whole numbers")
     return counts_from_runs(counts)
+
+
+def _whole(runs: Sequence[object]) -> TypeGuard[Sequence[int]]:
+    try:
+        return all(isinstance(run, int) for run in runs)
+    except TypeError:
+        return False
 
 
 def counts_from_runs(runs: np.ndarray | Sequence[int]) -> str:
@@ -213,7 +219,9 @@ def label_runs(
     """
     height, width = size_hw
     total = height * width
-    starts, ends, classes = [], [], []
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    classes: list[np.ndarray] = []
     for index, counts in segments:
         bounds = np.cumsum(covering_runs(counts, size_hw))
         starts.append(bounds[: bounds.size // 2 * 2 : 2])
@@ -321,6 +329,6 @@ def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int)
     return list(zip(x.tolist(), y.tolist(), w.tolist(), h.tolist(), strict=True))
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

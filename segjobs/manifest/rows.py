@@ -2,14 +2,72 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Literal, TypedDict
 
 import pyarrow as pa
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import MANIFEST_SCHEMA
-from segjobs.manifest.segments import Segment
+from segjobs.manifest.segments import Segment, SegmentRow
 from segjobs.storage import FileInfo
+
+
+class ErrorRow(TypedDict):
+    """Why an image has no masks: ``code`` is an ``errors.ItemCode``."""
+
+    code: str
+    message: str
+
+
+class SourceRow(TypedDict):
+    """The file of an image when it was planned, and the digest of its bytes where they were read."""
+
+    size: int | None
+    mtime: datetime | None
+    etag: str | None
+    sha256: str | None
+
+
+class WithSegments(TypedDict):
+    """The column that holds an image's masks."""
+
+    segments: list[SegmentRow]
+
+
+class OkRow(WithSegments):
+    """An image with its masks, of those columns that were asked for. ``height`` and ``width``: pixels after EXIF."""
+
+    image_id: str
+    uri: str
+    width: int
+    height: int
+    source: SourceRow | None
+    status: Literal["ok"]
+    error: None
+    confidence: float | None
+    run_id: str
+    model: str | None
+
+
+class FailedRow(TypedDict):
+    """An image that failed, of those columns that were asked for."""
+
+    image_id: str
+    uri: str
+    width: None
+    height: None
+    source: SourceRow | None
+    status: Literal["failed"]
+    error: ErrorRow
+    segments: None
+    confidence: None
+    run_id: str
+    model: str | None
+
+
+ManifestRow = OkRow | FailedRow
+"""A row of ``MANIFEST_SCHEMA`` as Arrow gives it; ``status`` tells which."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +101,18 @@ def ok_row(
     return {**row, "status": "ok", "height": height, "width": width, "segments": rows, "confidence": confidence}
 
 
-def segments_of(row: Mapping[str, Any], *, empty: bool = False) -> list[Segment]:
+def segments_of(row: WithSegments, *, empty: bool = False) -> list[Segment]:
     """The segments of the row of an image that was labelled. Raises ManifestError where one lacks what a mask needs.
 
     ``empty``: those too whose mask covers no pixel, objects that only a score asks for.
     """
     segments = [Segment.from_row(one) for one in row["segments"]]
     return segments if empty else [segment for segment in segments if segment.area]
+
+
+def sha256_of(row: ManifestRow) -> str | None:
+    """The digest of the image's bytes; None where they were not read."""
+    return row["source"]["sha256"] if row["source"] else None
 
 
 def failed_row(item: FileInfo, author: Author, error: ItemError, *, sha256: str | None = None) -> dict[str, object]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-from segjobs.manifest.schema import Footer
+from segjobs.manifest.schema import Footer, FooterJson
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,24 @@ class Timings:
     stages: dict[str, float]
     start: dict[str, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class RunJson(TypedDict, total=False):
+    """run.json without its parts, as JSON holds it; of a run that cannot be opened, what is known."""
+
+    run_id: str | None
+    verb: str
+    version: str
+    finished: str
+    counts: dict[str, int]
+    failures: dict[str, int]
+    examples: Mapping[str, tuple[str, str]]
+    timings: Mapping[str, object]
+    identity: dict[str, object]
+    footer: FooterJson
+    config: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -49,16 +65,16 @@ class RunInfo:
     failures: dict[str, int]
     examples: dict[str, tuple[str, str]]
     timings: Timings
-    identity: dict[str, Any]
+    identity: dict[str, object]
     footer: Footer
-    config: dict[str, Any]
+    config: dict[str, object]
 
     @property
     def model_label(self) -> str | None:
         """``name@sha256[:12]`` of the model that made the masks; None of human labels."""
-        return (self.footer.model or {}).get("label")
+        return None if self.footer.model is None else self.footer.model.get("label")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RunJson:
         """The keys of run.json in their order, without ``parts``."""
         return {
             "run_id": self.run_id,

@@ -7,7 +7,7 @@ Standard Parquet types only, so DuckDB, Polars, pandas and pycocotools read it a
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
 
@@ -20,6 +20,9 @@ Task = Literal["semantic", "instance", "panoptic"]
 """semantic: one segment per class, never overlapping. instance: one per object, which may overlap; uncovered
 pixels are background. panoptic: one per object or stuff region, never overlapping. Where no segment of a
 semantic or panoptic row lies, the pixel is unlabelled; ``iscrowd`` marks regions of uncounted objects."""
+
+Options = Mapping[str, Any]
+"""A network's options by name: keyword arguments of its builder, which ``registry`` compares with ``ModelSpec``'s."""
 
 SOURCE_TYPE = pa.struct(
     [
@@ -89,14 +92,36 @@ class ModelCard:
     categories: tuple[Category, ...]
     digest: str
     weights: str
-    options: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict[str, Any])
+    preprocessing: dict[str, Any] = field(default_factory=dict[str, Any])
     licence: str | None = None
 
     @property
     def label(self) -> str:
         """The manifest's ``model`` column: ``name@sha256[:12]``."""
         return f"{self.name}@{self.digest[:12]}"
+
+
+class ModelFacts(TypedDict):
+    """What a footer says of the model that made the masks; ``label``: ``name@sha256[:12]``."""
+
+    label: str
+    digest: str
+    weights: str
+    options: Options
+    preprocessing: Mapping[str, object]
+    licence: str | None
+
+
+class FooterJson(TypedDict, total=False):
+    """A footer as JSON holds it."""
+
+    task: str
+    categories: list[dict[str, object]]
+    config_digest: str
+    model: ModelFacts | None
+    schema_version: int
+    version: str
 
 
 @dataclass(frozen=True)
@@ -106,14 +131,14 @@ class Footer:
     task: Task
     categories: tuple[Category, ...]
     config_digest: str
-    model: dict[str, Any] | None = None
+    model: ModelFacts | None = None
     schema_version: int = SCHEMA_VERSION
     version: str = __version__
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FooterJson:
         """What ``to_bytes`` writes, as run.json holds it."""
         return json.loads(self.to_bytes())
 
@@ -129,14 +154,14 @@ class Footer:
                 f"the manifest's schema version is {raw.get('schema_version')!r}, this release reads "
                 f"{SCHEMA_VERSION}: read it with segjobs {raw.get('version')}"
             )
-        return Footer(**{**raw, "categories": categories_from_json(raw["categories"])})
+        return Footer(**dict(raw, categories=categories_from_json(raw["categories"])))
 
 
-def _without_unknown(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_unknown(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return {key: value for key, value in pairs if (key, value) != ("isthing", None)}
 
 
-def categories_from_json(raw: Sequence[dict[str, Any]]) -> tuple[Category, ...]:
+def categories_from_json(raw: Sequence[Mapping[str, Any]]) -> tuple[Category, ...]:
     """Categories as JSON holds them (``id``, ``name``, ``color`` as a list, ``isthing`` or not) to values."""
     return tuple(Category(int(c["id"]), str(c["name"]), tuple(c["color"]), c.get("isthing")) for c in raw)
 

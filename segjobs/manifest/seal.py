@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.errors import ManifestError
+from segjobs.narrow import is_object
 
 SEAL_KEY = "segjobs_seal"
 """The key of the seal, in a Parquet footer and in JSON; the last one in both."""
@@ -51,7 +52,7 @@ def sealed_tables(
     return _sealed(sink.getvalue().to_pybytes())
 
 
-def sealed_json(record: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
+def sealed_json(record: Mapping[str, object], *, indent: int | None = 1) -> bytes:
     """A JSON object that is not empty, sealed."""
     return sealed_text(json.dumps(record, indent=indent, ensure_ascii=False).encode())
 
@@ -87,7 +88,8 @@ def open_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | N
         table = file.read(columns=list(columns) if columns else None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(where, " ".join(str(error).split()), mend=mend) from error
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != SEAL_KEY.encode()}
+    kept: dict[bytes, bytes] = table.schema.metadata or {}
+    metadata = {key: value for key, value in kept.items() if key != SEAL_KEY.encode()}
     return table.replace_schema_metadata(metadata or None)
 
 
@@ -100,10 +102,10 @@ def open_text(data: bytes, where: str, *, mend: str) -> bytes:
 def open_json(data: bytes, where: str, *, mend: str) -> dict[str, Any]:
     """The JSON object of a file, without its seal. Raises ManifestError as ``open_table`` does."""
     try:
-        record = json.loads(open_text(data, where, mend=mend))
+        record: object = json.loads(open_text(data, where, mend=mend))
     except (ValueError, RecursionError) as error:
         raise damaged(where, str(error), mend=mend) from error
-    if not isinstance(record, dict):
+    if not is_object(record):
         raise damaged(where, "expected a JSON object", mend=mend)
     return record
 

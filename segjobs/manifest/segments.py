@@ -19,16 +19,23 @@ from segjobs.manifest.schema import Category
 from segjobs.text import size_text
 
 
-class SegmentRow(TypedDict):
-    """An element of the manifest's ``segments`` column, as Arrow takes and gives it."""
+class RleRow(TypedDict):
+    """``coco_api.Rle`` as Arrow gives it."""
 
-    category_id: int
+    size: list[int]
+    counts: str | None
+
+
+class SegmentRow(TypedDict):
+    """An element of the manifest's ``segments`` column, as Arrow takes and gives it; null where nothing is written."""
+
+    category_id: int | None
     category: str
     score: float | None
     bbox: list[float]
-    area: int
+    area: int | None
     iscrowd: bool
-    segmentation: Rle
+    segmentation: RleRow
     stated_bbox: NotRequired[list[float] | None]
     stated_area: NotRequired[float | None]
 
@@ -134,7 +141,7 @@ class Segment:
             "bbox": list(self.bbox),
             "area": self.area,
             "iscrowd": self.iscrowd,
-            "segmentation": self.segmentation,
+            "segmentation": {"size": list(self.size_hw), "counts": self.counts},
         }
         if self.stated_bbox is not None:
             row["stated_bbox"] = list(self.stated_bbox)

@@ -6,7 +6,7 @@ Counts come from areas and sizes alone, never from masks, and add up in any orde
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,85 @@ from segjobs.manifest.schema import Category
 SMALL_PX, LARGE_PX = 32**2, 96**2
 """COCO's bounds of small, medium and large objects, in pixels of area (pycocotools, ``areaRng``)."""
 
-Counts = dict[str, Any]
+
+class Extent(TypedDict, total=False):
+    """Integers' sum, least and greatest; empty where there are none."""
+
+    sum: int
+    min: int
+    max: int
+
+
+class ClassCounts(TypedDict, total=False):
+    """One class's; see ``count_rows``."""
+
+    images: int
+    objects: int
+    crowds: int
+    pixels: int
+    area: Extent
+    small: int
+    large: int
+
+
+class Counts(TypedDict, total=False):
+    """See ``count_rows``; empty before anything is counted. What an older release did not count is absent."""
+
+    images: int
+    ok: int
+    empty: int
+    pixels: int
+    mask_px: int
+    width: Extent
+    height: Extent
+    classes: dict[str, ClassCounts]
+
+
+class ExtentEntry(TypedDict):
+    """Least, mean and greatest; None of nothing."""
+
+    min: int | None
+    mean: float | None
+    max: int | None
+
+
+class ClassEntry(TypedDict):
+    """One class in statistics.json."""
+
+    category_id: int
+    category: str
+    images: int
+    objects: int
+    crowds: int
+    pixels: int
+    share: float | None
+    area: ExtentEntry
+    small: int
+    medium: int
+    large: int
+
+
+class ImagesEntry(TypedDict):
+    """Images by what became of them."""
+
+    total: int
+    ok: int
+    failed: int
+    without_segments: int
+
+
+class Statistics(TypedDict):
+    """What statistics.json holds; see ``statistics``."""
+
+    images: ImagesEntry
+    size: dict[str, ExtentEntry]
+    pixels: int
+    unlabelled_px: int | None
+    objects: int
+    classes: list[ClassEntry]
+
+
+_Tree = dict[str, "int | _Tree"]
 
 
 def count_rows(rows: pa.Table) -> Counts:
@@ -30,7 +108,7 @@ def count_rows(rows: pa.Table) -> Counts:
     widths, heights = (ok[name].to_numpy().astype(np.int64) for name in ("width", "height"))
     segments = ok["segments"].combine_chunks()
     flat = segments.flatten()
-    owner = np.repeat(np.arange(ok.num_rows), segments.value_lengths().to_numpy(zero_copy_only=False))
+    owner: np.ndarray = np.repeat(np.arange(len(ok)), segments.value_lengths().to_numpy(zero_copy_only=False))
     seen = np.asarray(flat.field("area")) > 0  # an object without a pixel is there for scores alone
     flat, owner = flat.filter(pa.array(seen)), owner[seen]
     ids, areas = (flat.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("category_id", "area"))
@@ -61,31 +139,33 @@ def count_rows(rows: pa.Table) -> Counts:
 
 def add_counts(one: Counts, two: Counts) -> Counts:
     """The counts of both; either may be empty. Sums, except ``min`` and ``max``."""
+    return cast("Counts", _add(cast("_Tree", one), cast("_Tree", two)))
+
+
+def _add(one: _Tree, two: _Tree) -> _Tree:
     if not one or not two:
         return one or two
-    total: Counts = {}
-    for key in [*one, *(key for key in two if key not in one)]:
-        a, b = one.get(key), two.get(key)
-        if a is None or b is None:
-            total[key] = b if a is None else a
-        elif isinstance(a, dict):
-            total[key] = add_counts(a, b)
-        else:
+    total = {**one, **{key: value for key, value in two.items() if key not in one}}
+    for key in one.keys() & two.keys():
+        a, b = one[key], two[key]
+        if isinstance(a, dict) and isinstance(b, dict):
+            total[key] = _add(a, b)
+        elif isinstance(a, int) and isinstance(b, int):
             total[key] = min(a, b) if key == "min" else max(a, b) if key == "max" else a + b
     return total
 
 
-def statistics(counts: Counts, categories: Sequence[Category], *, covers: bool) -> dict[str, Any]:
+def statistics(counts: Counts, categories: Sequence[Category], *, covers: bool) -> Statistics:
     """Counts of a run → what statistics.json holds, every category of the manifest in it.
 
     ``covers``: the segments of an image never overlap (semantic, panoptic), so that the rest of its
     pixels is unlabelled; ``unlabelled_px`` is null otherwise. Areas in pixels; shares in [0, 1].
     """
     pixels, ok = counts.get("pixels", 0), counts.get("ok", 0)
-    per_class = []
+    per_class: list[ClassEntry] = []
     for category in categories:
-        found = counts.get("classes", {}).get(str(category.id), {})
-        objects, area = found.get("objects", 0), found.get("area", {})
+        found = counts.get("classes", {}).get(str(category.id), ClassCounts())
+        objects, area = found.get("objects", 0), found.get("area", Extent())
         per_class.append(
             {
                 "category_id": category.id,
@@ -95,7 +175,7 @@ def statistics(counts: Counts, categories: Sequence[Category], *, covers: bool) 
                 "crowds": found.get("crowds", 0),
                 "pixels": found.get("pixels", 0),
                 "share": found.get("pixels", 0) / pixels if pixels else None,
-                "area": {"min": area.get("min"), "mean": _mean(area, objects), "max": area.get("max")},
+                "area": _entry(area, objects),
                 "small": found.get("small", 0),
                 "medium": objects - found.get("small", 0) - found.get("large", 0),
                 "large": found.get("large", 0),
@@ -109,12 +189,8 @@ def statistics(counts: Counts, categories: Sequence[Category], *, covers: bool) 
             "without_segments": counts.get("empty", 0),
         },
         "size": {
-            edge: {
-                "min": counts.get(edge, {}).get("min"),
-                "mean": _mean(counts.get(edge, {}), ok),
-                "max": counts.get(edge, {}).get("max"),
-            }
-            for edge in ("width", "height")
+            "width": _entry(counts.get("width", Extent()), ok),
+            "height": _entry(counts.get("height", Extent()), ok),
         },
         "pixels": pixels,
         "unlabelled_px": pixels - counts.get("mask_px", 0) if covers else None,
@@ -123,10 +199,10 @@ def statistics(counts: Counts, categories: Sequence[Category], *, covers: bool) 
     }
 
 
-def _extent(values: np.ndarray) -> dict[str, int]:
-    """Sum, least and greatest of integers; empty where there are none."""
+def _extent(values: np.ndarray) -> Extent:
     return {"sum": int(values.sum()), "min": int(values.min()), "max": int(values.max())} if values.size else {}
 
 
-def _mean(extent: dict[str, int], count: int) -> float | None:
-    return extent["sum"] / count if count else None
+def _entry(extent: Extent, count: int) -> ExtentEntry:
+    mean = extent["sum"] / count if count and "sum" in extent else None
+    return {"min": extent.get("min"), "mean": mean, "max": extent.get("max")}

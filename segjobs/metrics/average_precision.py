@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -222,7 +221,7 @@ def means(values: np.ndarray, *, axis: int | tuple[int, ...]) -> np.ndarray:
         return np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis)
 
 
-def _flat(array: Any, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _flat(array: pa.StructArray, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A list field of every row → the row of each entry, and the entries' fields."""
     lists = _fields(array)[name]
     entries = _fields(lists.flatten())
@@ -230,7 +229,7 @@ def _flat(array: Any, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return rows, {field: values.to_numpy(zero_copy_only=False) for field, values in entries.items()}
 
 
-def _fields(array: Any) -> dict[str, Any]:
+def _fields(array: pa.StructArray) -> dict[str, pa.Array]:
     """A StructArray's fields, null where the struct is."""
     return {array.type.field(n).name: values for n, values in enumerate(array.flatten())}
 

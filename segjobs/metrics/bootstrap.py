@@ -15,7 +15,6 @@ exact in any order, so the results are the same to the last bit for any number o
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,11 @@ from segjobs.metrics.counts import ClassCounts
 
 NamedFigures = Mapping[str, np.ndarray]
 """NamedFigures by name: float64, NaN where undefined; (…,) of the set, (…, C) by class."""
+
+Entry = dict[str, float | None]
+"""One figure's numbers by what they are (``value``, ``low``, …), None where undefined."""
+Entries = dict[str, Entry | list[Entry]]
+"""Figures by name: an entry of the set, or a list of them by class."""
 
 _CHUNK_BYTES = 1 << 25
 _EXACT = 2**53
@@ -145,7 +149,7 @@ def quantiles(samples: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
     enough = (known > 0) & (known >= _LEAST_DEFINED * len(samples))
     # NaN sorts last, so that the first `known` are the samples.
     ordered = np.sort(samples, axis=0)
-    found = []
+    found: list[np.ndarray] = []
     for level in levels:
         place = level * np.maximum(known - 1, 0)
         below = np.floor(place).astype(np.int64)
@@ -182,23 +186,23 @@ def estimate(
     return Estimates(figures(counts.total()), figures(resample(counts, resampling)))
 
 
-def with_intervals(estimates: Estimates, *, confidence: float = 0.95) -> dict[str, Any]:
+def with_intervals(estimates: Estimates, *, confidence: float = 0.95) -> Entries:
     """Every figure as ``{"value", "low", "high"}``, None where undefined; those by class as lists of these."""
-    found = {}
+    found: Entries = {}
     for name, values in estimates.values.items():
         low, high = interval(estimates.samples[name], confidence=confidence)
         found[name] = _entries({"value": values, "low": low, "high": high})
     return found
 
 
-def paired(ours: Estimates, baseline: Estimates, *, confidence: float = 0.95) -> dict[str, Any]:
+def paired(ours: Estimates, baseline: Estimates, *, confidence: float = 0.95) -> Entries:
     """NamedFigures of two models on the same images → by name (as lists where by class) ``value``, ``baseline``,
     ``difference`` (ours minus the baseline's), its interval ``low``, ``high``, and ``p_value``; None where undefined.
 
     Both must come from the same images in the same order and one ``Resampling``: a resample then draws the
     same images for both, and what the images have in common cancels out.
     """
-    found = {}
+    found: Entries = {}
     for name, values in ours.values.items():
         differences = ours.samples[name] - baseline.samples[name]
         low, high = interval(differences, confidence=confidence)
@@ -215,10 +219,14 @@ def paired(ours: Estimates, baseline: Estimates, *, confidence: float = 0.95) ->
     return found
 
 
-def _entries(columns: dict[str, np.ndarray]) -> Any:
+def _entries(columns: Mapping[str, np.ndarray]) -> Entry | list[Entry]:
     """Arrays of one shape, () or (C,) → one dict of numbers, or a list of them."""
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     if next(iter(arrays.values())).ndim == 0:
-        return {name: None if math.isnan(value) else float(value) for name, value in arrays.items()}
+        return _entry(arrays)
     rows = zip(*arrays.values(), strict=True)
-    return [_entries(dict(zip(arrays, row, strict=True))) for row in rows]
+    return [_entry(dict(zip(arrays, row, strict=True))) for row in rows]
+
+
+def _entry(numbers: Mapping[str, np.ndarray]) -> Entry:
+    return {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}

@@ -70,7 +70,7 @@ def boundary_counts(
     classes = classes[classes != VOID]
     unknown = _paint(truth, np.where(truth[1] == VOID, _ONES, np.uint8(0)), size_hw)
     width = max(1, round(dilation_ratio * math.hypot(*size_hw)))
-    found = []
+    found: list[tuple[int, list[int]]] = []
     for begin in range(0, classes.size, _CLASSES):
         group = classes[begin : begin + _CLASSES]
         masks = [_paint(side, _bits(side[1], group), size_hw) for side in (truth, predicted)]

@@ -8,16 +8,33 @@ within an image are not seen.
 """
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 _ROUNDING = 1e-5  # a mean of float32 probabilities may end a little above 1
 
 
+class Bin(TypedDict):
+    """Images of confidence above ``low`` up to ``high``, and their two means, None in an empty bin."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class BinnedCalibration(TypedDict):
+    """``ece``: the expected calibration error, in [0, 1]."""
+
+    bins: list[Bin]
+    ece: float
+
+
 def calibrate(
     confidence: np.ndarray, correct_px: np.ndarray, labelled_px: np.ndarray, *, bins: int = 10
-) -> dict[str, Any] | None:
+) -> BinnedCalibration | None:
     """Per image: confidence in [0, 1] (NaN: it has none), correct and labelled pixels, all (N,) → calibration.
 
     Gives ``bins``, a list of ``low``, ``high``, ``images``, ``confidence``, ``accuracy`` (the two means, None
@@ -35,7 +52,7 @@ def calibrate(
     confidence = confidence.clip(0, 1)
     edges = np.linspace(0, 1, bins + 1)
     place = np.searchsorted(edges[1:-1], confidence, side="left")
-    found = []
+    found: list[Bin] = []
     for number in range(bins):
         inside = place == number
         images = int(inside.sum())
@@ -49,5 +66,9 @@ def calibrate(
                 "accuracy": means[1],
             }
         )
-    gaps = (entry["images"] * abs(entry["confidence"] - entry["accuracy"]) for entry in found if entry["images"])
+    gaps = [
+        one["images"] * abs(one["confidence"] - one["accuracy"])
+        for one in found
+        if one["confidence"] is not None and one["accuracy"] is not None
+    ]
     return {"bins": found, "ece": math.fsum(gaps) / confidence.size}

@@ -10,7 +10,6 @@ prediction (``manifest.rle.label_runs``) are cut at each other's ends and their 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -55,9 +54,10 @@ class SemanticScores:
     mean_accuracy: float | None
     frequency_weighted_iou: float | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, list[float | None] | float | None]:
         """The fields by name, classes as lists in the order of their index; None is JSON's null."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        fields: dict[str, tuple[float | None, ...] | float | None] = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def image_confusion(truth: Runs, prediction: Runs, num_classes: int) -> np.ndarray:

@@ -16,7 +16,6 @@ Under every convention it is wrong for its truth's class and for no other.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -39,8 +38,9 @@ class ConventionScores:
     frequency_weighted_iou: float | None = None
     mean_dice: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def to_json(self) -> dict[str, list[float | None] | float | None]:
+        fields: dict[str, tuple[float | None, ...] | float | None] = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def full_matrix(confusion: np.ndarray, num_classes: int) -> np.ndarray:

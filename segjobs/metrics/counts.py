@@ -101,7 +101,9 @@ def gather(
     ``groups``, int64 (images,): of images that belong together, numbered from 0; they are dealt in the images' place.
     Raises ValueError where there is no block, or where their classes or fields differ.
     """
-    whole, pending, waiting, images = None, [], 0, 0
+    whole: ClassCounts | None = None
+    pending: list[ClassCounts] = []
+    waiting = images = 0
     known = None if groups is None else int(groups.max(initial=-1)) + 1
     for block in blocks:
         image = block.unit + images

@@ -92,7 +92,8 @@ def parse_rules(texts: Collection[str], categories: Collection[str], confidence:
 
     Raises ConfigError with every rule that makes no sense, and the nearest names.
     """
-    rules, problems = [], []
+    rules: list[Rule] = []
+    problems: list[str] = []
     for text in texts:
         try:
             rules.append(_parse(text, categories, confidence))

@@ -85,7 +85,7 @@ def resample_average_precision(
             totals = objects.T @ drawn[:, part].astype(np.float64)
             each = drawn[unit[found.image], part].astype(np.float32)
             precision[number, ..., part], recall[number, ..., part] = _weighted(each, found, totals)
-    samples = {}
+    samples: dict[str, np.ndarray] = {}
     first = (np.moveaxis(array, -1, 0) for array in (precision, recall))
     for name, by_class in coco_figures(*first).items():
         samples[name] = means(by_class, axis=(1, 2))
@@ -95,7 +95,7 @@ def resample_average_precision(
 
 def _weighted(each: np.ndarray, found: Ranked, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Detections' weights (N, R), objects (A, R) → precision (A, T, R) and recall (A + 2, T, R) of one class."""
-    resamples = each.shape[1]
+    resamples: int = each.shape[1]
     precision, recall = np.full((_A, _T, resamples), np.nan), np.full((_A + len(LIMITS), _T, resamples), np.nan)
     for area in range(_A):
         if not objects[area].any():

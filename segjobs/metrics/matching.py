@@ -174,7 +174,7 @@ def _greedy(overlaps: np.ndarray, crowd: np.ndarray, ignored: np.ndarray) -> tup
         # Preference as a rank, so that one argmax decides: counts, then overlap, then position.
         order = np.lexsort((np.broadcast_to(overlaps[number], ignored.shape), ~ignored), axis=-1)
         rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
+        np.put_along_axis(rank, order, np.arange(int(order.shape[1]))[None], axis=1)
         free = enough[number] & (~taken | crowd)
         best = np.where(free, rank[:, None, :], -1).argmax(axis=2)
         found = free[ranges, thresholds, best]

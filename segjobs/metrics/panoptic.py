@@ -86,11 +86,11 @@ def match_segments(
     sides = (_drawn(truth, size_hw), _drawn(predicted, size_hw))
     cells = image_confusion(*sides, max(len(truth), len(predicted)))
     true_px, found_px = (_sums(cells[:, side], cells[:, 2]) for side in (0, 1))
-    overlap_px = {(t, p): pixels for t, p, pixels in cells.tolist()}
+    overlap_px: dict[tuple[int, int], int] = {(t, p): pixels for t, p, pixels in cells.tolist()}
     void_px = {p: overlap_px.get((VOID, p), 0) if uncovered == "void" else 0 for p in found_px}
     tp, fp, fn = Counter[int](), Counter[int](), Counter[int]()
     ious: dict[int, list[float]] = defaultdict(list)
-    matched_truth, matched = set(), set()
+    matched_truth, matched = set[int](), set[int]()
     for (t, p), pixels in overlap_px.items():
         if VOID in (t, p) or truth[t].iscrowd or truth[t].category_id != predicted[p].category_id:
             continue

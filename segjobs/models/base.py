@@ -54,6 +54,8 @@ class Instances:
 
 
 Prediction = LabelMap | Instances
+RawOutput = Any
+"""What a network gives for one image: its Segmenter's own, and nobody else looks into it."""
 
 
 class Segmenter(Protocol):
@@ -68,14 +70,14 @@ class Segmenter(Protocol):
         """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe."""
         ...
 
-    def forward(self, batch: Sequence["torch.Tensor"]) -> list[Any]:
+    def forward(self, batch: Sequence["torch.Tensor"]) -> Sequence[RawOutput]:
         """Run the network on prepared tensors; one raw output per image, left on the device.
 
         Raises torch.OutOfMemoryError; the caller halves the batch.
         """
         ...
 
-    def postprocess(self, output: Any, size_hw: tuple[int, int]) -> Prediction:
+    def postprocess(self, output: RawOutput, size_hw: tuple[int, int]) -> Prediction:
         """Raw output of one image → its prediction at the original ``size_hw``. Thread-safe.
 
         Raises ItemError NON_FINITE where the output holds NaN or infinity.

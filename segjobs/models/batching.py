@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from segjobs.errors import ItemError
-from segjobs.models.base import Prediction, Segmenter
+from segjobs.models.base import Prediction, RawOutput, Segmenter
 from segjobs.models.check_prediction import of_the_model
 
 _OF_THREAD = threading.local()
@@ -23,7 +22,7 @@ _OVERTAKES = -1  # a stream's priority: its kernels go before those of the netwo
 class Computed:
     """Raw outputs of a batch as ``forward_in_halves`` gives them. A GPU may still be computing: ``wait`` first."""
 
-    outputs: list[Any | ItemError]
+    outputs: list[RawOutput | ItemError]
     done: torch.cuda.Event | None = None
 
     def wait(self) -> None:
@@ -57,7 +56,7 @@ def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
         yield
 
 
-def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[Any | ItemError]:
+def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[RawOutput | ItemError]:
     """``segmenter.forward``, halving the batch each time the device runs out of memory, or the model raises an error.
 
     Returns one raw output per tensor, in order; for one that fails even alone, ItemError GPU_OOM or MODEL_ERROR.

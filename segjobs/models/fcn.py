@@ -12,14 +12,14 @@ https://github.com/shelhamer/fcn.berkeleyvision.org (voc-fcn32s, voc-fcn16s, voc
 - All transposed convolutions may learn; the paper fixes the last one.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from segjobs.manifest.schema import Options
 from segjobs.models.semantic import StrideLogits
 
 Stride = Literal[8, 16, 32]
@@ -73,12 +73,12 @@ class FCN(nn.Module):
         return self.upscore(score)
 
 
-def fcn_vgg16(stride: Stride, options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def fcn_vgg16(stride: Stride, options: Options, num_classes: int) -> nn.Module:
     """FCN-8s, -16s or -32s with random weights."""
     return FCN(num_classes, stride=stride, **options)
 
 
-def fcn_resnet(name: str, options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def fcn_resnet(name: str, options: Options, num_classes: int) -> nn.Module:
     """torchvision's ``fcn_resnet50`` or ``fcn_resnet101``, random weights, logits at stride 8."""
     return StrideLogits(
         torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **options)

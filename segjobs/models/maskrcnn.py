@@ -13,8 +13,9 @@ the longer side alone; ``HxW`` is exact; ``native`` resizes nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -29,33 +30,33 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
-from segjobs.manifest.schema import ModelCard
+from segjobs.manifest.schema import ModelCard, Options
 from segjobs.models import batching
 from segjobs.models.base import Instances, Prediction
 from segjobs.models.resize import to_tensor
 from segjobs.models.semantic import AUTOCAST
 
 
-def maskrcnn(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def maskrcnn(options: Options, num_classes: int) -> nn.Module:
     """``maskrcnn_resnet50_fpn`` with random weights; ``num_classes`` counts the background.
 
     ``frozen_norm``: batch norms are constants (``FrozenBatchNorm2d``, eps 0), as the published weights were
     trained; False learns them, for training from scratch.
     """
-    options = dict(options)
-    if not options.pop("frozen_norm"):
-        return maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, **options)
+    others = dict(options)
+    if not others.pop("frozen_norm"):
+        return maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, **others)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
     )
-    network = MaskRCNN(backbone, num_classes=num_classes, **options)
+    network = MaskRCNN(backbone, num_classes=num_classes, **others)
     for layer in network.modules():
         if isinstance(layer, FrozenBatchNorm2d):
             layer.eps = 0.0
     return network
 
 
-def maskrcnn_v2(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def maskrcnn_v2(options: Options, num_classes: int) -> nn.Module:
     """``maskrcnn_resnet50_fpn_v2`` with random weights; ``num_classes`` counts the background."""
     return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes, **options)
 
@@ -187,17 +188,15 @@ class InstanceSegmenter:
         transform: Any = self.module.transform
         transform.image_mean = list(self.card.preprocessing["mean"])
         transform.image_std = list(self.card.preprocessing["std"])
-        if self._rule == "native":
-            transform.resize = _keep_size
-        elif "x" in self._rule:
+        # In training images are of the size that they were augmented to.
+        transform.resize = partial(_resize_in_use, transform, None if self._rule == "native" else transform.resize)
+        if "x" in self._rule:
             height, _, width = self._rule.partition("x")
             transform.fixed_size = (int(width), int(height))
-        else:
+        elif self._rule != "native":
             side, _, number = self._rule.partition(":")
             transform.min_size = (int(number),)
             transform.max_size = round(1333 * int(number) / 800) if side == "short" else int(number)
-        # torchvision's own switch, of train mode alone, for who resizes beforehand as augmentation.
-        transform._skip_resize = True
 
     def _scaled(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [image.to(self._device, non_blocking=True).float() / 255 for image in batch]
@@ -245,5 +244,15 @@ class InstanceSegmenter:
         }
 
 
-def _keep_size(image: torch.Tensor, target: dict[str, torch.Tensor] | None = None) -> tuple[torch.Tensor, Any]:
-    return image, target
+Sized = tuple[torch.Tensor, dict[str, torch.Tensor] | None]
+"""An image and its target."""
+
+
+def _resize_in_use(
+    transform: nn.Module,
+    resize: Callable[[torch.Tensor, dict[str, torch.Tensor] | None], Sized] | None,
+    image: torch.Tensor,
+    target: dict[str, torch.Tensor] | None = None,
+) -> Sized:
+    """torchvision's ``resize`` (None: none), but in training neither an image nor its target is resized."""
+    return (image, target) if resize is None or transform.training else resize(image, target)

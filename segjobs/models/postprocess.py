@@ -16,7 +16,6 @@ The image's confidence is the mean over all pixels of the winning class's probab
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -133,7 +132,7 @@ def fill_void_holes(ids: np.ndarray) -> np.ndarray:
         return ids
     lowest = np.full(count, VOID, np.uint16)
     highest = np.zeros(count, np.uint16)
-    neighbours: tuple[tuple[Any, Any], ...] = (
+    neighbours = (
         (np.s_[1:], np.s_[:-1]),
         (np.s_[:-1], np.s_[1:]),
         (np.s_[:, 1:], np.s_[:, :-1]),

@@ -17,6 +17,7 @@ from segjobs.manifest.schema import (
     VOC_NAMES,
     Category,
     ModelCard,
+    Options,
     Task,
     categories_from_json,
     make_categories,
@@ -165,9 +166,7 @@ def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: 
     return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
 
 
-def _preprocessing(
-    config: ModelConfig, spec: ModelSpec, options: Mapping[str, Any], saved: Mapping[str, Any]
-) -> dict[str, Any]:
+def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The spec's, then what model.json says, then the config's resize."""
     mean, std = normalisation(options.get("encoder", ""))
     preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
@@ -195,9 +194,7 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
     return _card(config, options, categories, weights), weights
 
 
-def _card(
-    config: ModelConfig, options: dict[str, Any], categories: tuple[Category, ...], weights: Weights
-) -> ModelCard:
+def _card(config: ModelConfig, options: Options, categories: tuple[Category, ...], weights: Weights) -> ModelCard:
     """The card of a model of the table. Its licence is that of the weights."""
     spec, saved = get_spec(config.name), weights.description or {}
     preprocessing = _preprocessing(config, spec, options, saved)
@@ -213,7 +210,7 @@ def _card(
     )
 
 
-def _check_options(name: str, spec: ModelSpec, options: Mapping[str, Any]) -> None:
+def _check_options(name: str, spec: ModelSpec, options: Options) -> None:
     problems = []
     for key, value in options.items():
         if key not in spec.options:

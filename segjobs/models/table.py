@@ -1,13 +1,13 @@
 """The table of models: what each name stands for. Neither torch nor a network is imported before one is built."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segjobs.config import nearest
 from segjobs.errors import ConfigError
-from segjobs.manifest.schema import Task
+from segjobs.manifest.schema import Options, Task
 from segjobs.plugins import installed, load
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ class ModelSpec:
 
     task: Task
     builder: Sequence[str | int]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict[str, object])
     resize: str = "short:520"
     divisor: int = 1
     published: str | None = None
 
-    def network(self, options: Mapping[str, Any], num_classes: int) -> "nn.Module":
+    def network(self, options: Options, num_classes: int) -> "nn.Module":
         """The network with random weights."""
         where, *given = self.builder
         module, _, function = str(where).rpartition(":")
@@ -46,11 +46,11 @@ def _own_fcn(stride: int) -> ModelSpec:
     return ModelSpec("semantic", ("fcn.fcn_vgg16", stride), {"hidden": 4096}, "native", 32)
 
 
-def _torchvision(name: str, function: str, **options: Any) -> ModelSpec:
+def _torchvision(name: str, function: str, **options: object) -> ModelSpec:
     return ModelSpec("semantic", (function, name), options, published=name)
 
 
-def _smp(function: str, divisor: int, **options: Any) -> ModelSpec:
+def _smp(function: str, divisor: int, **options: object) -> ModelSpec:
     # The deepest encoder stage, or the output stride of DeepLab v3+, is the divisor.
     return ModelSpec("semantic", (function,), {"encoder": "resnet34", **options}, "native", divisor)
 

@@ -12,7 +12,6 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -80,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return dict(content)
 
 
-def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, Any] | None = None) -> str:
+def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, object] | None = None) -> str:
     """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
 
     ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is

@@ -5,15 +5,13 @@ Papers: Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), Zhou et al. 
 deviations of its encoders, come from a hub.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from segjobs.errors import ConfigError
+from segjobs.manifest.schema import Options
 
 
-def unet(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def unet(options: Options, num_classes: int) -> nn.Module:
     """smp's Unet on ``options["encoder"]``, logits at the input's size.
 
     ``options["decoder_channels"]``: of its five stages, the coarsest first. Half of smp's take 0.6 of its time.
@@ -21,12 +19,12 @@ def unet(options: Mapping[str, Any], num_classes: int) -> nn.Module:
     return smp_network("Unet", options, num_classes)
 
 
-def unetplusplus(options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def unetplusplus(options: Options, num_classes: int) -> nn.Module:
     """smp's UnetPlusPlus, with the same options."""
     return smp_network("UnetPlusPlus", options, num_classes)
 
 
-def smp_network(architecture: str, options: Mapping[str, Any], num_classes: int) -> nn.Module:
+def smp_network(architecture: str, options: Options, num_classes: int) -> nn.Module:
     """One of smp's architectures with random weights. Raises ConfigError where the options do not fit it."""
     import segmentation_models_pytorch as smp  # here: the import takes seconds (timm), and other models do without
 

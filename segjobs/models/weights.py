@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -23,10 +23,15 @@ from segjobs.config import ModelConfig
 from segjobs.errors import StorageError, WeightsError
 from segjobs.storage import Storage, is_remote, join, local_path
 
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
-WeightsFile = tuple[Path, Mapping[str, Any] | None]
+Description = Mapping[str, Any]
+"""model.json's content: see ``tensors.save_model``."""
+WeightsFile = tuple[Path, Description | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
 
 
@@ -40,7 +45,7 @@ class Weights:
     uri: str
     sha256: str
     path: Path | None = None
-    description: Mapping[str, Any] | None = None
+    description: Description | None = None
 
 
 def locate(config: ModelConfig, published: str | None, storage: Storage) -> Weights:
@@ -59,7 +64,7 @@ def locate(config: ModelConfig, published: str | None, storage: Storage) -> Weig
     return _checked(uri, _fetch_stored(uri, storage), config.sha256)
 
 
-def published_entry(name: str, published: str | None, uri: str) -> Any:
+def published_entry(name: str, published: str | None, uri: str) -> "WeightsEnum":
     """The member of torchvision's weights enum that ``default`` or ``torchvision:ENUM`` means for a model."""
     if published is None:
         raise WeightsError(
@@ -68,10 +73,10 @@ def published_entry(name: str, published: str | None, uri: str) -> Any:
         )
     import torchvision  # here: it takes seconds, and other weights do without
 
-    entries: Any = torchvision.models.get_model_weights(published)
+    entries = torchvision.models.get_model_weights(published)
     wanted = uri.removeprefix("torchvision:")
     if wanted == "default":
-        return entries.DEFAULT
+        return entries["DEFAULT"]
     if wanted not in entries.__members__:
         near = difflib.get_close_matches(wanted, entries.__members__, n=3, cutoff=0.3) or list(entries.__members__)
         raise WeightsError(f"model.weights={uri}: torchvision has no such weights for {name}; it has {', '.join(near)}")
@@ -177,7 +182,7 @@ def _local_copy(uri: str, storage: Storage) -> Path:
     return path
 
 
-def _parsed(text: bytes, where: str) -> Mapping[str, Any]:
+def _parsed(text: bytes, where: str) -> Description:
     try:
         description = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from segjobs.evaluation.report_types import Report
+from segjobs.manifest.run_info import RunJson
 from segjobs.manifest.schema import Category, Task
+from segjobs.manifest.statistics import Counts
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ManifestSummary:
     name: str
     uri: str
     model: str | None
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: RunJson = field(default_factory=RunJson)
     parts_digest: str | None = None
 
 
@@ -46,7 +47,7 @@ class ManifestTally:
     """What a manifest holds, without any truth: ``counts`` of ``manifest.statistics``, and ``confidence``:
     images that are ok by their confidence, in equal bins from 0 to 1."""
 
-    counts: Mapping[str, Any]
+    counts: Counts
     confidence: tuple[int, ...]
 
 
@@ -56,7 +57,7 @@ class Page:
     ``tally`` of a manifest without one: one of the two is None."""
 
     title: str
-    about: Mapping[str, Any]
+    about: Mapping[str, object]
     categories: tuple[Category, ...]
     task: Task
     sides: tuple[ManifestSummary, ...]

@@ -9,13 +9,15 @@ One panel above the other over the same epochs; a panel without a number is left
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from segjobs.narrow import is_object
 from segjobs.page.overlay import PALETTE, Color
 from segjobs.page.text import number
 
+Record = Mapping[str, object]
+"""A line of metrics.jsonl."""
 Points = Sequence[tuple[float, float]]
 """Epoch and value."""
 
@@ -51,7 +53,7 @@ class Panel:
     scores: bool = False
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
+def draw_curves(records: Sequence[Record]) -> Image.Image:
     """The picture of a training, RGB, 900 pixels wide. Values that are not finite numbers are left out."""
     panels = [panel for panel in _panels(records) if any(curve.points for curve in panel.curves)]
     height = sum(panel.height + _GAP for panel in panels) + _GAP
@@ -91,12 +93,13 @@ def ticks(low: float, high: float, *, logarithmic: bool) -> list[float]:
     return [index * step for index in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 
-def _panels(records: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
+def _panels(records: Sequence[Record]) -> Iterator[Panel]:
     loss = _points(records, "loss")
     mean = moving_mean(loss, max(1, len(loss) // _SMOOTHED))
     yield Panel("training loss", [Curve(None, loss, _PALE_BLUE), Curve("loss", mean, _BLUE)], 230)
-    validations = [{**record, **record["validation"]} for record in records if "validation" in record]
-    names = [name for record in validations[:1] for name in record["validation"] if name not in _NO_SCORES]
+    found = [(record, figures) for record in records if is_object(figures := record.get("validation"))]
+    validations = [{**record, **figures} for record, figures in found]
+    names = [name for _, figures in found[:1] for name in figures if name not in _NO_SCORES]
     scores = [Curve(name, _points(validations, name), (0, 0, 0)) for name in names]
     shown = [curve for curve in scores if curve.points][:_SCORES_SHOWN]
     colored = [replace(curve, color=color) for curve, color in zip(shown, _SCORE_COLORS, strict=False)]
@@ -104,7 +107,7 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
     yield Panel("learning rate", [Curve("learning rate", _points(records, "lr"), _GREY)], 100, from_zero=True)
 
 
-def _points(records: Sequence[Mapping[str, Any]], key: str) -> Points:
+def _points(records: Sequence[Record], key: str) -> Points:
     pairs = [(number(record.get("epoch", record.get("step"))), number(record.get(key))) for record in records]
     return [(x, y) for x, y in pairs if x is not None and y is not None]
 

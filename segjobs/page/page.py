@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from segjobs.errors import ConfigError, ManifestError
+from segjobs.narrow import is_object
 from segjobs.page import text, wording
 from segjobs.page.contents import Group, Page
 from segjobs.page.view import LEVELS, context_of
@@ -81,7 +81,7 @@ def _that_fit(groups: Sequence[Group], room: int) -> set[tuple[str, str]]:
     return kept
 
 
-def about_of(page_html: str) -> dict[str, Any] | None:
+def about_of(page_html: str) -> dict[str, object] | None:
     """What a page of ours says that it was made of; None where it is not one."""
     match = _ABOUT.search(page_html)
     if not match:
@@ -90,7 +90,7 @@ def about_of(page_html: str) -> dict[str, Any] | None:
         about = json.loads(html.unescape(match[1]))
     except ValueError:
         return None
-    return about if isinstance(about, dict) else None
+    return about if is_object(about) else None
 
 
 # HTML ------------------------------------------------------------------------------------------------

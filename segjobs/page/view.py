@@ -6,7 +6,6 @@ Each function here makes one section of the page, or nothing where there is noth
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from PIL import Image
 from pydantic import BaseModel
@@ -26,6 +25,7 @@ from segjobs.evaluation.report_types import (
     Slice,
     Status,
 )
+from segjobs.manifest.schema import FooterJson
 from segjobs.manifest.statistics import statistics
 from segjobs.metrics.names import AVERAGE_PRECISION, CONVENTION_WORDS, HEADLINE, KINDS, MatchKind
 from segjobs.page import text, wording
@@ -48,12 +48,14 @@ _SHOWN_OR_NOT = (
 )  # fmt: skip
 _PICTURES = ("image", "truth", "prediction", "difference")
 _TOP_DETECTIONS: tuple[tuple[MatchKind, str], ...] = (("mask", "AP"), ("mask", "AP50"), ("box", "AP"))
-_Columns = list[dict[str, Any]]
+_Values = dict[str, object]
+"""What the template reads by name: nothing here looks into them again."""
+_Columns = list[_Values]
 
 
-def context_of(page: Page) -> dict[str, Any]:
+def context_of(page: Page) -> _Values:
     report = page.report
-    context: dict[str, Any] = {
+    context: _Values = {
         **dict.fromkeys(_SHOWN_OR_NOT),
         "about": json.dumps(page.about, sort_keys=True),
         "version": __version__,
@@ -81,7 +83,7 @@ def _confidence(report: Report | None) -> str:
     return f"{100 * share:g}%"
 
 
-def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
     there = {
         "scores": context["tally"] or context["report"],
         "comparison": context["comparison"],
@@ -100,7 +102,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, names[key]) for key, shown in there.items() if shown]
 
 
-def _of_report(report: Report) -> dict[str, Any]:
+def _of_report(report: Report) -> _Values:
     semantic, names = report.semantic, [category.name for category in report.categories]
     heat = heat_map(semantic.confusion, names) if semantic.confusion else None
     histograms = [_score_histogram(semantic.per_image_histogram), _calibration(semantic.calibration)]
@@ -154,7 +156,7 @@ def _tiles(report: Report) -> _Columns:
     return tiles
 
 
-def _conventions(rows: Mapping[str, Convention]) -> dict[str, Any]:
+def _conventions(rows: Mapping[str, Convention]) -> _Values:
     scores = {
         name: {key: getattr(row, key) for key in HEADLINE if key in Convention.model_fields}
         for name, row in rows.items()
@@ -169,7 +171,7 @@ def _conventions(rows: Mapping[str, Convention]) -> dict[str, Any]:
     }
 
 
-def _score_histogram(histogram: Histogram) -> dict[str, Any]:
+def _score_histogram(histogram: Histogram) -> _Values:
     return {
         "title": "Images by their own mIoU",
         "caption": "How many images score how well, each by its own mean IoU.",
@@ -191,7 +193,7 @@ def _counted(counts: Sequence[int], edges: Sequence[float]) -> _Columns:
     ]
 
 
-def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+def _calibration(calibration: Calibration | None) -> _Values | None:
     if calibration is None:
         return None
     return {
@@ -212,7 +214,7 @@ def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison) -> _Values:
     return {
         "baseline": comparison.baseline,
         "metrics": [{"label": wording.score(key)[0], "change": one} for key, one in comparison.metrics.items()],
@@ -223,7 +225,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _classes(rows: Sequence[ClassScores], *, agreement: bool) -> dict[str, Any] | None:
+def _classes(rows: Sequence[ClassScores], *, agreement: bool) -> _Values | None:
     """The per-class table: only columns that hold something."""
     columns = _filled(rows, wording.class_columns(agreement=agreement))
     if not rows or not columns:
@@ -245,8 +247,8 @@ def _filled(rows: Sequence[BaseModel], columns: Iterable[tuple[str, str, str]]) 
     ]
 
 
-def _heat(heat: HeatMap) -> dict[str, Any]:
-    def cell(row: int, column: int) -> dict[str, Any]:
+def _heat(heat: HeatMap) -> _Values:
+    def cell(row: int, column: int) -> _Values:
         share = float(heat.shares[row, column])
         known = share == share
         words = "" if not known or not share else "<1" if share < 0.005 else f"{100 * share:.0f}"
@@ -265,7 +267,7 @@ def _heat(heat: HeatMap) -> dict[str, Any]:
     return {"columns": heat.columns, "rows": rows, "left_out": heat.left_out}
 
 
-def _instance(instance: Instance) -> dict[str, Any]:
+def _instance(instance: Instance) -> _Values:
     per_class = instance.per_class[:MOST_CLASSES]
     return {
         "kinds": KINDS,
@@ -278,17 +280,18 @@ def _instance(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _panoptic(panoptic: Panoptic) -> dict[str, Any]:
+def _panoptic(panoptic: Panoptic) -> _Values:
     per_class = panoptic.per_class[:MOST_CLASSES]
     return {"all": panoptic.all, "rows": per_class, "columns": _filled(per_class, wording.PANOPTIC_COLUMNS)}
 
 
-def _slices(slices: Sequence[Slice]) -> dict[str, Any]:
+def _slices(slices: Sequence[Slice]) -> _Values:
     keys = list(dict.fromkeys(key for row in slices for key in row.scores))[:6]
-    rows: _Columns = []
-    for row in slices[:MOST_ROWS]:
-        gap = bool(rows) and rows[-1]["slice"].column != row.column
-        rows.append({"slice": row, "figures": [row.scores.get(key) for key in keys], "gap": gap})
+    shown = slices[:MOST_ROWS]
+    rows = [
+        {"slice": row, "figures": [row.scores.get(key) for key in keys], "gap": before.column != row.column}
+        for before, row in zip([*shown[:1], *shown], shown, strict=False)
+    ]
     return {
         "columns": [wording.score(key)[0] for key in keys],
         "rows": rows,
@@ -306,32 +309,36 @@ def _statuses(report: Report) -> _Columns:
 
 def _failures(sides: Sequence[ManifestSummary]) -> _Columns:
     """Failed rows of every manifest by code, most first."""
-    rows = [
+    words: dict[str, str] = {**ITEM_CODES}
+    found = sorted(
+        (side.name, -(text.number(number) or 0), code, place)
+        for place, side in enumerate(sides)
+        for code, number in side.info.get("failures", {}).items()
+    )
+    return [
         {
             "code": code,
-            "side": side.name,
-            "images": number,
-            "words": ITEM_CODES.get(code, ""),
-            "example": (side.info.get("examples") or {}).get(code),
+            "side": name,
+            "images": sides[place].info.get("failures", {})[code],
+            "words": words.get(code, ""),
+            "example": sides[place].info.get("examples", {}).get(code),
         }
-        for side in sides
-        for code, number in (side.info.get("failures") or {}).items()
+        for name, _, code, place in found
     ]
-    return sorted(rows, key=lambda row: (row["side"], -(text.number(row["images"]) or 0), row["code"]))
 
 
-def _of_tally(page: Page) -> dict[str, Any]:
+def _of_tally(page: Page) -> _Values:
     tally = page.tally
     if tally is None:
         return {"histograms": [], "images_words": ""}
-    held = statistics(dict(tally.counts), page.categories, covers=page.task != "instance")
+    held = statistics(tally.counts, page.categories, covers=page.task != "instance")
     images, pixels = held["images"], held["pixels"]
-    rows = [
+    absent = [row["category"] for row in held["classes"] if not row["images"]]
+    found = sorted((row for row in held["classes"] if row["images"]), key=lambda row: -row["pixels"])
+    rows: _Columns = [
         {**row, "image_share": row["images"] / images["ok"] if images["ok"] else None, "pixel_share": row["share"]}
-        for row in held["classes"]
+        for row in found
     ]
-    absent = [row["category"] for row in rows if not row["images"]]
-    rows = sorted((row for row in rows if row["images"]), key=lambda row: -row["pixels"])
     unlabelled = held["unlabelled_px"]
     if unlabelled:
         shares = {"pixels": unlabelled, "pixel_share": unlabelled / pixels, "image_share": None}
@@ -351,7 +358,7 @@ def _of_tally(page: Page) -> dict[str, Any]:
     }
 
 
-def _pictures(page: Page) -> dict[str, Any]:
+def _pictures(page: Page) -> _Values:
     scored = page.report is not None
     drawn = {id_ for group in page.groups for card in group.cards for id_ in card.classes}
     classes = [(category.id, category.name) for category in page.categories if category.id in drawn]
@@ -383,8 +390,8 @@ def _pictures(page: Page) -> dict[str, Any]:
     }
 
 
-def _card(card: Card, score: str, names: Mapping[str, str]) -> dict[str, Any]:
-    pictures = []
+def _card(card: Card, score: str, names: Mapping[str, str]) -> _Values:
+    pictures: _Columns = []
     for name in _PICTURES:
         if name in card.pictures:
             with Image.open(io.BytesIO(card.pictures[name])) as picture:
@@ -404,25 +411,25 @@ def _card(card: Card, score: str, names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _side(side: ManifestSummary) -> dict[str, Any]:
+def _side(side: ManifestSummary) -> _Values:
     info = side.info
-    footer = info.get("footer") or {}
-    model, counts, timings = footer.get("model") or {}, info.get("counts") or {}, info.get("timings") or {}
-    licence = model.get("licence")
+    footer = info.get("footer", FooterJson())
+    model: Mapping[str, object] = footer.get("model") or {}
+    seconds = text.number(info.get("timings", {}).get("seconds"))
     facts = [
         ("Manifest", side.uri, False),
         ("Run", info.get("run_id"), True),
-        ("Made by", f"segjobs {info['verb']} {info.get('version', '')}" if info.get("verb") else None, False),
+        ("Made by", f"segjobs {verb} {info.get('version', '')}" if (verb := info.get("verb")) else None, False),
         ("Finished", info.get("finished"), False),
         ("Task", footer.get("task"), False),
-        ("Images", _counts_words(counts), False),
+        ("Images", _counts_words(info.get("counts", {})), False),
         ("Model", side.model, True),
         ("Weights", model.get("weights"), False),
-        ("Licence of the weights", licence, False),
+        ("Licence of the weights", model.get("licence"), False),
         ("Digest of the model", model.get("digest"), True),
         ("Digest of the settings", footer.get("config_digest"), True),
         ("Digest of the parts", side.parts_digest, True),
-        ("Time", f"{timings['seconds']:,.0f} s" if text.number(timings.get("seconds")) else None, False),
+        ("Time", f"{seconds:,.0f} s" if seconds else None, False),
     ]
     documents = [("Model card", model), ("Settings", info.get("config"))]
     return {
@@ -434,12 +441,12 @@ def _side(side: ManifestSummary) -> dict[str, Any]:
     }
 
 
-def _counts_words(counts: Mapping[str, Any]) -> str | None:
+def _counts_words(counts: Mapping[str, object]) -> str | None:
     words = [f"{text.count(number)} {name}" for name, number in counts.items() if text.number(number) is not None]
     return ", ".join(words) or None
 
 
-def _document(raw: Any) -> str:
+def _document(raw: object) -> str:
     """A value as indented JSON, with what cannot be seen made visible, and not without end."""
     body = json.dumps(raw, indent=2, ensure_ascii=False)
     cut = body[:_DOCUMENT_CHARS] + ("\n…" if len(body) > _DOCUMENT_CHARS else "")

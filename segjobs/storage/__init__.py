@@ -15,7 +15,7 @@ first use.
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError
@@ -111,11 +111,11 @@ class Storage:
         self._stores: dict[str, Store] = {"file": LocalFiles(self.config.max_item_bytes)}
         self._opening = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         reached = getattr(self._stores.get("s3"), "reached", self._reached)
         return {"config": self.config, "_reached": reached}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._start()
 

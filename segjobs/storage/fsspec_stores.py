@@ -29,6 +29,8 @@ from segjobs.storage.retry import Failed, Fault, FaultKind, with_retries
 from segjobs.storage.uris import FileInfo, microseconds
 
 Reply = TypeVar("Reply")
+FileSystem = Any
+"""fsspec's of a scheme, another package's class."""
 
 _CHUNK_BYTES = 2**20
 _EMPTY_RANGE = 416  # the reply to a range of an empty object
@@ -119,21 +121,21 @@ class Buckets:
         with suppress(FileNotFoundError):
             self._ask(uri, "rm_file", uri)
 
-    def _create(self, uri: str, method: str, *args: Any) -> bool:
+    def _create(self, uri: str, method: str, *args: object) -> bool:
         try:
             self._ask(uri, method, *args, mode="create")
         except FileExistsError:
             return False
         return True
 
-    def _ask(self, uri: str, method: str, *args: Any, **options: Any) -> Any:
+    def _ask(self, uri: str, method: str, *args: object, **options: object) -> Any:
         """A method of the file system. Raises FileNotFoundError, FileExistsError, StorageError."""
         try:
             return self._try(uri, method, *args, **options)
         except Failed as failed:
             raise _error_of_store(failed, uri) from failed
 
-    def _try(self, uri: str, method: str, *args: Any, **options: Any) -> Any:
+    def _try(self, uri: str, method: str, *args: object, **options: object) -> Any:
         return _try(self._config, partial(_call, self._files, method, *args, **options))
 
 
@@ -215,7 +217,7 @@ class Web:
 # --- requests ----------------------------------------------------------------------------------
 
 
-def _file_system(scheme: str) -> Any:
+def _file_system(scheme: str) -> FileSystem:
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
@@ -227,7 +229,7 @@ def _file_system(scheme: str) -> Any:
         raise StorageError(f"{scheme}:// cannot be opened: {_words(error)}; check its credentials") from error
 
 
-def _call(files: Any, method: str, *args: Any, timeout: float, **options: Any) -> Any:
+def _call(files: FileSystem, method: str, *args: object, timeout: float, **options: object) -> Any:
     if files.async_impl:
         return sync(files.loop, getattr(files, f"_{method}"), *args, timeout=timeout, **options)
     return getattr(files, method)(*args, **options)

@@ -4,12 +4,12 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from segjobs.config import StorageConfig
 from segjobs.errors import StorageError
 from segjobs.storage.local_walk import OnTrouble, refuse
-from segjobs.storage.s3_client import S3
+from segjobs.storage.s3_client import S3, S3Reply
 from segjobs.storage.uris import FileInfo, microseconds
 
 _LARGEST_PUT = 5 * 2**30  # S3's own limit of one PUT
@@ -81,7 +81,7 @@ class S3Files:
             # The store checks it: a request that is repeated could else begin where the last one broke off.
             md5 = b64encode(hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()).decode()
 
-            def from_start() -> Any:
+            def from_start() -> BinaryIO:
                 file.seek(0)
                 return file
 
@@ -97,7 +97,7 @@ def _split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _file_info(uri: str, size: int, head: dict[str, Any], path: str = "") -> FileInfo:
+def _file_info(uri: str, size: int, head: S3Reply, path: str = "") -> FileInfo:
     return FileInfo(
         uri, path or uri.rpartition("/")[2], size, microseconds(head["LastModified"]), head["ETag"].strip('"')
     )

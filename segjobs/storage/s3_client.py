@@ -24,7 +24,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import aiohttp
 from botocore.exceptions import (
@@ -49,6 +49,10 @@ from segjobs.errors import StorageError
 from segjobs.storage.retry import LONGEST_WAIT_S, Action, Failed, Fault, usual_action, with_retries
 
 Reply = TypeVar("Reply")
+Client = Any
+"""aiobotocore's, which is made when a program runs."""
+S3Reply = dict[str, Any]
+"""A reply as botocore parses it, by the names of S3's documentation."""
 
 # ValueError: botocore's of an endpoint that is no URL. RecursionError: its search for the region that a redirect
 # means asks the endpoint that redirects, such as http://… of a server that wants https.
@@ -98,7 +102,7 @@ def fault_of(error: BaseException) -> Fault:
     return Fault("transient" if isinstance(error, _TRANSIENT) else "refused", text)
 
 
-def _fault_of_reply(response: dict[str, Any]) -> Fault:
+def _fault_of_reply(response: S3Reply) -> Fault:
     about = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     status, code = metadata.get("HTTPStatusCode", 0), str(about.get("Code", ""))
@@ -119,7 +123,7 @@ def _fault_of_reply(response: dict[str, Any]) -> Fault:
     return Fault("denied" if status in (401, 403) else "refused", text)
 
 
-def _retry_after_s(metadata: dict[str, Any]) -> float:
+def _retry_after_s(metadata: S3Reply) -> float:
     text = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
     return min(float(text), LONGEST_WAIT_S) if text.isdecimal() else 0.0
 
@@ -154,17 +158,17 @@ class S3:
 
     # --- requests ------------------------------------------------------------------------------
 
-    def head(self, bucket: str, key: str) -> dict[str, Any]:
+    def head(self, bucket: str, key: str) -> S3Reply:
         """Size, time and etag of an object. Raises FileNotFoundError, StorageError."""
         return self._try(_Request(bucket, key, lambda client: client.head_object(Bucket=bucket, Key=key), reads=True))
 
-    def get(self, bucket: str, key: str, *, item: bool = False) -> tuple[bytes, dict[str, Any]]:
+    def get(self, bucket: str, key: str, *, item: bool = False) -> tuple[bytes, S3Reply]:
         """The bytes of an object and its header. Raises FileNotFoundError, StorageError.
 
         ``item``: one image, whose own failures are OSError (TimeoutError) if the store is up.
         """
 
-        async def read(client: Any) -> tuple[bytes, dict[str, Any]]:
+        async def read(client: Client) -> tuple[bytes, S3Reply]:
             reply = await client.get_object(Bucket=bucket, Key=key)
             async with reply["Body"] as body:
                 if item:
@@ -184,7 +188,7 @@ class S3:
         """Stream an object to a local file. Raises FileNotFoundError, StorageError."""
         size = self.head(bucket, key)["ContentLength"]
 
-        async def stream(client: Any) -> None:
+        async def stream(client: Client) -> None:
             file.seek(0)
             file.truncate()
             reply = await client.get_object(Bucket=bucket, Key=key)
@@ -199,14 +203,16 @@ class S3:
         with path.open("wb") as file:
             self._try(_Request(bucket, key, stream, moved_bytes=size))
 
-    def list_page(self, bucket: str, prefix: str, token: str | None) -> dict[str, Any]:
+    def list_page(self, bucket: str, prefix: str, token: str | None) -> S3Reply:
         """Up to 1000 keys below a prefix, in the reply's own words. Raises StorageError."""
         more = {"ContinuationToken": token} if token else {}
         return self._try(
             _Request(bucket, prefix, lambda client: client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more))
         )
 
-    def put_if_absent(self, bucket: str, key: str, body: Callable[[], Any], *, size: int, **headers: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, body: Callable[[], bytes | BinaryIO], *, size: int, **headers: str
+    ) -> bool:
         """One PUT with ``If-None-Match: *``; False where the store says that something is there (412).
 
         ``body`` gives the content anew for each attempt. After a reply that was lost, what is there may be this
@@ -365,7 +371,7 @@ class _Request(Generic[Reply]):
 
     bucket: str
     key: str
-    send: Callable[[Any], Awaitable[Reply]]
+    send: Callable[[Client], Awaitable[Reply]]
     item: bool = False
     reads: bool = False
     moved_bytes: int = 0
@@ -375,6 +381,6 @@ class _Request(Generic[Reply]):
         return f"s3://{self.bucket}/{self.key}"
 
 
-def _check_length(done: int, reply: dict[str, Any]) -> None:
+def _check_length(done: int, reply: S3Reply) -> None:
     if done != reply["ContentLength"]:
         raise OSError(errno.EIO, f"the reply ended after {done} of {reply['ContentLength']} bytes")

@@ -2,8 +2,8 @@
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from segjobs.config import check_uri
@@ -70,6 +70,6 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def microseconds(moment: Any) -> int:
+def microseconds(moment: datetime) -> int:
     """Unix time of a datetime, in microseconds."""
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond

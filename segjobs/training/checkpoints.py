@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -41,6 +41,15 @@ class TrainingState:
     losses: list[float] = field(default_factory=list)
 
 
+class CheckpointTensors(TypedDict):
+    """Everything else that a training goes on from: state dicts, ``mean`` empty without a running mean."""
+
+    module: dict[str, torch.Tensor]
+    mean: dict[str, torch.Tensor]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """Of one training. ``identity``: digest of its inputs and settings."""
@@ -49,7 +58,7 @@ class Checkpoints:
     storage: Storage
     identity: str
 
-    def save(self, record: TrainingState, tensors: Mapping[str, Any]) -> None:
+    def save(self, record: TrainingState, tensors: CheckpointTensors) -> None:
         """Publish the state after ``record.step`` steps; earlier ones, and best weights that it replaces, go."""
         self._put(f"step-{record.step:08d}.pt", {"record": asdict(record), "identity": self.identity, **tensors})
         self._delete(_STEP, kept=record.step)
@@ -59,7 +68,7 @@ class Checkpoints:
         """Publish the weights after ``step`` steps. The next ``save`` must name it, or a restart drops it."""
         self._put(f"best-{step:08d}.pt", dict(weights))
 
-    def load(self) -> tuple[TrainingState, dict[str, Any]] | None:
+    def load(self) -> tuple[TrainingState, CheckpointTensors] | None:
         """The last state, or None at the beginning. Best weights that it does not name are dropped."""
         steps = self._steps(_STEP)
         if not steps:
@@ -76,12 +85,12 @@ class Checkpoints:
         """Weights of ``save_best``."""
         return self._read(f"best-{step:08d}.pt")
 
-    def _put(self, name: str, content: Mapping[str, Any]) -> None:
+    def _put(self, name: str, content: Mapping[str, object]) -> None:
         data = io.BytesIO()
         torch.save(content, data)
         self.storage.put_if_absent(join(self.uri, FOLDER, name), sealed_bytes(data.getvalue()))
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> Any:
         uri = join(self.uri, FOLDER, name)
         data = open_bytes(self.storage.read(uri), uri, mend="delete it to go on from the one before")
         try:

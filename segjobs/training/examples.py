@@ -6,7 +6,6 @@ place → part → row → image, checked, and the segments of classes that are 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow as pa
 from segjobs.config import SourceConfig
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.parts import Run, read_part
-from segjobs.manifest.rows import segments_of
+from segjobs.manifest.rows import OkRow, segments_of, sha256_of
 from segjobs.manifest.segments import Segment
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_original
@@ -72,7 +71,7 @@ class ExampleReader:
         """``place``: source, part, row. Raises ManifestError that names the image where it cannot be read."""
         number, part, row_number = (int(one) for one in place)
         source = self._sources[number]
-        row = self._part(number, part).slice(row_number, 1).to_pylist()[0]
+        row: OkRow = self._part(number, part).slice(row_number, 1).to_pylist()[0]
         try:
             image, segments = self._image(row), segments_of(row)
         except (ItemError, ManifestError) as error:
@@ -83,8 +82,8 @@ class ExampleReader:
         number, part, row = (int(one) for one in place)
         return self._part(number, part)["image_id"][row].as_py()
 
-    def _image(self, row: Mapping[str, Any]) -> np.ndarray:
-        data = read_original(self._storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
+    def _image(self, row: OkRow) -> np.ndarray:
+        data = read_original(self._storage, row["uri"], sha256=sha256_of(row))
         image = decode_image(data, max_pixels=self._max_pixels)
         if image.shape[:2] != (row["height"], row["width"]):
             raise ItemError(

@@ -118,7 +118,7 @@ def _gathered(matches: Iterator[MatchesRow]) -> list[MatchesRow]:
     own = list(matches)
     if not dist.is_initialized():
         return own
-    shares: list[Any] = [None] * dist.get_world_size()
+    shares: list[list[MatchesRow]] = [[]] * dist.get_world_size()
     dist.all_gather_object(shares, own)
     # Ranks took turns with the images: back to their order, which decides among equal scores.
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

@@ -264,7 +264,6 @@ def test_unknown_entry_is_not_found():
 # Real files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools' decode
 @pytest.mark.parametrize(
     ("folder", "file", "images", "count"),
     [

@@ -15,9 +15,6 @@ from segjobs.labels.yolo import masks_of
 from segjobs.manifest.rle import decode
 from segjobs.manifest.schema import Category
 
-# pycocotools 2.0.11 takes arrays in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 CATEGORIES = (Category(0, "cat", (1, 0, 0)), Category(1, "dog", (0, 1, 0)))
 SQUARE = "1 0.2 0.25 0.6 0.25 0.6 0.75 0.2 0.75"  # on 4 x 5: x 1 to 3, y 1 to 3
 

@@ -226,8 +226,6 @@ def test_a_code_of_another_size_is_refused(lengths):
         rle.label_runs([(0, rle.counts_from_runs(lengths))], (2, 3))
 
 
-# pycocotools 2.0.11's decode, under numpy 2.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_polygons_are_their_union():
     square, triangle = [0, 0, 4, 0, 4, 4, 0, 4], [2.5, 2.5, 9, 3, 5, 8.5]
     parts = [coco_mask.decode(coco_mask.frPyObjects([part], 10, 12))[..., 0] for part in (square, triangle)]

@@ -208,7 +208,6 @@ def test_a_list_with_credentials_is_refused(tmp_path: Path) -> None:
         list(list_images(Storage(WEB), InputConfig(uri=str(tmp_path / "list.txt"))))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 def test_images_of_the_web_are_labelled(site: Site, tmp_path: Path) -> None:
     images = [picture(number) for number in range(3)]
     for number, image in enumerate(images):

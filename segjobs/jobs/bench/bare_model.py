@@ -8,20 +8,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
 from segjobs.config import BenchConfig
-from segjobs.jobs.engine.cluster import Layout, own_error
+from segjobs.jobs.engine.cluster import Layout
+from segjobs.jobs.engine.ray_calls import Answer, Asked, end_actor
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.manifest.parts import part_bytes
 from segjobs.manifest.rows import Author, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
 from segjobs.storage import FileInfo, Storage, join
+
+if TYPE_CHECKING:
+    from segjobs.models.base import RawOutput
 
 _WARM_UP_BATCHES = 2
 # libgomp's default, which a user's own process has: threads spin for a while before they sleep. (The pipeline's
@@ -47,6 +53,14 @@ class Bare:
     forward_split: float
 
 
+class BareModelHandle(Protocol):
+    """A ``BareModel`` as an actor."""
+
+    ready: Asked[[], None]
+    rate: Asked[[Step], float]
+    stage_ms: Asked[[str], dict[str, float]]
+
+
 def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) -> Bare:
     """Measure on the connected cluster. Raises a SegjobsError where the model cannot be built."""
     cpus = lay.max_actors * lay.threads
@@ -58,7 +72,7 @@ def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) ->
     forward = times * sum(_rates(whole, "forward"))
     if lay.gpus_per_actor or lay.max_actors == 1:
         return Bare(predict, forward, forward)
-    ray.kill(whole.pop())
+    end_actor(whole.pop())
     split = _start(config, files, lay, processes=lay.max_actors, threads=lay.threads)
     return Bare(predict, forward, sum(_rates(split, "forward")))
 
@@ -73,21 +87,24 @@ def _node_cpus() -> float:
     return max(node["Resources"].get("CPU", 1.0) for node in ray.nodes())
 
 
-def _start(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, *, processes: int, threads: int) -> list[Any]:
+def _start(
+    config: BenchConfig, files: Sequence[FileInfo], lay: Layout, *, processes: int, threads: int
+) -> list[BareModelHandle]:
     cpus = min(_node_cpus(), lay.cpus_per_actor * lay.max_actors / processes)
-    remote: Any = ray.remote(BareModel)
-    actor = remote.options(num_cpus=cpus, num_gpus=lay.gpus_per_actor or None, runtime_env={"env_vars": _ENVIRONMENT})
-    actors = [actor.remote(config, list(files), lay.device, threads) for _ in range(processes)]
+    actor = ray.remote(BareModel).options(
+        num_cpus=cpus, num_gpus=lay.gpus_per_actor or None, runtime_env={"env_vars": _ENVIRONMENT}
+    )
+    actors = [cast("BareModelHandle", actor.remote(config, list(files), lay.device, threads)) for _ in range(processes)]
     _get([actor.ready.remote() for actor in actors])
     return actors
 
 
-def _rates(actors: Sequence[Any], step: Step) -> list[float]:
+def _rates(actors: Sequence[BareModelHandle], step: Step) -> list[float]:
     """Images per second of each process, all measured at the same time."""
     return _get([actor.rate.remote(step) for actor in actors])
 
 
-def _get(answers: list[Any]) -> list[Any]:
+def _get(answers: list["ray.ObjectRef[Answer]"]) -> list[Answer]:
     """Wait for actors. Raises the SegjobsError that one of them met as itself."""
     try:
         return ray.get(answers)
@@ -163,7 +180,7 @@ class BareModel:
         stage("write", write)
         return spent
 
-    def _decode(self, data: bytes) -> Any:
+    def _decode(self, data: bytes) -> np.ndarray:
         return decode_image(data, max_pixels=self._config.decode.max_pixels)
 
     def _size_hw(self, number: int) -> tuple[int, int]:
@@ -183,8 +200,8 @@ class BareModel:
         for batch in batches:
             predict(self._segmenter, [self._images[number] for number in batch], batch_size=len(batch))
 
-    def _forward_all(self, batches: Sequence[Sequence[int]]) -> list[Any]:
-        outputs: list[Any] = []
+    def _forward_all(self, batches: Sequence[Sequence[int]]) -> "list[RawOutput]":
+        outputs: list[RawOutput] = []
         for batch in batches:
             outputs += self._segmenter.forward([self._tensors[number] for number in batch])
         # A GPU computes behind the caller's back: this one restored image waits until it is done.

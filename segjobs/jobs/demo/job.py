@@ -18,8 +18,7 @@ from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
 from segjobs.jobs.train.job import train
-from segjobs.manifest.parts import footer_of, open_run, read_rows
-from segjobs.manifest.rows import segments_of
+from segjobs.manifest.manifest import Manifest
 from segjobs.page.contact_sheet import evenly_spread, sheet_png, tile_of
 from segjobs.results import DemoResult, Result
 from segjobs.sources.decode import decode_image
@@ -140,21 +139,21 @@ def _draw_sheet(folder: Path, miou: float) -> Path:
     scores = pq.read_table(pa.BufferReader(storage.read(str(folder / "report" / "per_image.parquet"))))
     ranked = sorted(zip(scores["mean_iou"].to_pylist(), scores["image_id"].to_pylist(), strict=True))
     picked = [ranked[n] for n in evenly_spread(len(ranked), _SHEET_ROWS)]
-    truth = {row["image_id"]: row for row in read_rows(storage, str(folder / "truth" / "test"))}
-    predicted = {row["image_id"]: row for row in read_rows(storage, str(folder / "predictions"))}
+    right = Manifest(storage, str(folder / "truth" / "test"))
+    truth = {row.image_id: row for row in right}
+    predicted = {row.image_id: row for row in Manifest(storage, str(folder / "predictions"))}
     tiles = [
         tile_of(
             image_id,
             decode_image(storage.read(truth[image_id]["uri"]), max_pixels=_MAX_PIXELS),
-            truth=segments_of(truth[image_id]),
-            prediction=segments_of(predicted[image_id]),
+            truth=truth[image_id].segments,
+            prediction=predicted[image_id].segments,
             score=score,
         )
         for score, image_id in picked
     ]
-    categories = footer_of(open_run(storage, str(folder / "truth" / "test"))).categories
     title = f"Held-out scenes, worst to best: mIoU {100 * miou:.1f}"
     path = folder / "contact_sheet.png"
     columns = ("image", "truth", "prediction", "prediction_map")
-    path.write_bytes(sheet_png(tiles, legend=categories, columns=columns, title=title))
+    path.write_bytes(sheet_png(tiles, legend=right.categories, columns=columns, title=title))
     return path

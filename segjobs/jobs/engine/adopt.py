@@ -7,7 +7,6 @@ list of parts, plan.parquet, run.json ─→ adopt_run ─┬→ nothing: publis
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,7 +72,7 @@ class _Head:
 
     run_id: str
     verb: str
-    identity: dict[str, Any]
+    identity: dict[str, object]
 
 
 def _read_head(data: bytes, where: str) -> tuple[Plan, _Head]:

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, cast
 
 import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segjobs.jobs.engine.executor import OnRow, Work, work_on
+from segjobs.jobs.engine.ray_calls import Asked, own_address
 from segjobs.storage import Storage
 
 DEATHS = 3
@@ -86,13 +87,24 @@ class AttemptLog:
         return self._begun
 
 
+class AttemptLogHandle(Protocol):
+    """The actor as other processes have it."""
+
+    begin: Asked[[str], Begun]
+    end: Asked[[str], None]
+    tell: Asked[[str], None]
+    count: Asked[[int, int, int], None]
+    news: Asked[[], News]
+    stop: Asked[[], int]
+
+
 @dataclass(frozen=True)
 class Attempts:
     """The way of a run's stages to their record, and to the parts that stand; pickles small."""
 
     storage: Storage
     uri: str
-    record: Any  # a Ray actor of Record
+    record: AttemptLogHandle
 
     def run(self, stage: str, items: pa.Table, work: Work, isolated: Work) -> pa.Table:
         """One attempt of ``stage`` at a shard: ``work(items)``, or ``isolated(items)`` after too many deaths.
@@ -101,7 +113,7 @@ class Attempts:
         items come back as they are, without a column ``status``: the writer sees that nothing was done.
         """
         shard = f"{stage} of shard {items['shard'][0].as_py()}"
-        begun: Begun = ray.get(self.record.begin.remote(shard))
+        begun = ray.get(self.record.begin.remote(shard))
         if begun.stopping:
             return items
         try:
@@ -116,8 +128,9 @@ class Attempts:
 
     def tell_stuck(self, names: list[str]) -> None:
         """Tell the person at the driver which images a watchdog ends this process for."""
-        node = ray.util.get_node_ip_address()
-        self.tell(f"a worker on {node} hung for longer than compute.batch_deadline_s on {names!r}: it is ended")
+        self.tell(
+            f"a worker on {own_address()} hung for longer than compute.batch_deadline_s on {names!r}: it is ended"
+        )
 
     def tell(self, line: str) -> None:
         """A line for the person at the driver; waits until it is on the record."""
@@ -127,7 +140,7 @@ class Attempts:
 class _RowCount:
     """Tells the record at the beginning and at the end, and between them once a second: a call without an answer."""
 
-    def __init__(self, record: Any, number: int, total: int) -> None:
+    def __init__(self, record: AttemptLogHandle, number: int, total: int) -> None:
         self._record = record
         self._number = number
         self._total = total
@@ -135,7 +148,7 @@ class _RowCount:
         self._lock = threading.Lock()
         self._tell()
 
-    def __call__(self, row: Mapping[str, Any]) -> None:
+    def __call__(self, row: Mapping[str, object]) -> None:
         with self._lock:
             if row["status"] == "ok":
                 self._ok += 1
@@ -153,4 +166,4 @@ def open_attempts(storage: Storage, uri: str) -> Attempts:
     """Start the record of a run on the driver's own node: it takes no CPU and ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(AttemptLog).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-    return Attempts(storage, uri, actor.remote())
+    return Attempts(storage, uri, cast("AttemptLogHandle", actor.remote()))

@@ -1,4 +1,4 @@
-"""Ray for one job: which cluster, what fits on it, and how its errors read.
+"""Ray for one job: which cluster, and what fits on it.
 
 ``connect`` joins or starts a cluster and tells what it has; ``layout`` divides that among model
 actors, decoding and writing, and says before the start what is missing.
@@ -6,7 +6,6 @@ actors, decoding and writing, and says before the start what is missing.
 
 import logging
 import os
-import re
 import signal
 import socket
 import threading
@@ -14,47 +13,24 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import ray
-from ray.data import DataContext
-from ray.exceptions import (
-    ActorUnschedulableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectStoreFullError,
-    OutOfDiskError,
-    OutOfMemoryError,
-    OwnerDiedError,
-    RayError,
-)
 
-from segjobs import __version__
 from segjobs.config import ClusterConfig, ComputeConfig
-from segjobs.errors import ClusterError, SegjobsError
+from segjobs.errors import ClusterError
 from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_calls import start_ray, total_resources
+from segjobs.jobs.engine.ray_data import settle
 from segjobs.jobs.engine.ray_private import lean_node
 
 DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
 
-_RAY_ADVICE = "\nFailed to apply UDF transform after"  # Ray Data appends this and more to an error's own text
-_SHORTAGES: dict[type[RayError], str] = {
-    OutOfDiskError: "the disk on which a node of the cluster keeps Ray's files is full; free some space (RAY_TMPDIR)",
-    ObjectStoreFullError: "the object store of a node is full; lower shard.bytes or start Ray with a larger one",
-    OutOfMemoryError: "a node has too little memory; lower compute.actors, compute.batch_size or shard.bytes",
-    LocalRayletDiedError: "Ray on the driver's node ended",
-    NodeDiedError: "a node that the job cannot do without was lost",
-    OwnerDiedError: "a process that the job cannot do without was lost",
-    ActorUnschedulableError: "no node can hold an actor any more",
-}
-_MISSING = re.compile(r"No module named '([^'.]+)")
 _SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
-_SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
 _CONNECT_S = 20  # in which a cluster's address must answer
-_INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
 
 
 @dataclass(frozen=True)
@@ -101,13 +77,8 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
     # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = None  # a shard stays one block from plan to part
-    context.raise_original_map_exception = True  # own_error finds it; Ray Data's wrapper loses the cause on its way
-    context.execution_no_progress_timeout_s = _SPOT_WAIT_S
-    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
-    have = ray.cluster_resources()
+    settle()
+    have = total_resources()
     return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
 
 
@@ -125,7 +96,7 @@ def _check_address(target: str) -> None:
     check_token(target)
 
 
-def start_local(**options: Any) -> None:
+def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
     begin = time.monotonic()
     try:
@@ -139,9 +110,9 @@ def start_local(**options: Any) -> None:
         ) from error
 
 
-def _init(target: str, **options: Any) -> None:
+def _init(target: str, **options: object) -> None:
     try:
-        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+        start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error
@@ -198,33 +169,3 @@ def layout(compute: ComputeConfig, have: Resources) -> Layout:
 def _gpu_actors(have: Resources, share: float) -> int:
     """How many actors of so much GPU fit; a part of one is a part of the same one."""
     return int(have.gpus) * int(1 / share + 1e-6) if share < 1 else int(have.gpus // share)
-
-
-def own_error(error: BaseException) -> SegjobsError | None:
-    """The error of this project at the root of what Ray raised on the driver, or None.
-
-    What a cluster lacks or loses for good is a ClusterError, in a line that says how to mend it.
-    """
-    seen: set[int] = set()
-    cluster: ClusterError | None = None
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        # Ray's double of an error of ours is of its class too, with a remote traceback as its text.
-        if isinstance(error, SegjobsError) and not isinstance(error, RayError):
-            error.args = (str(error).partition(_RAY_ADVICE)[0],)
-            return error
-        line = next((line for kind, line in _SHORTAGES.items() if isinstance(error, kind)), None)
-        if isinstance(error, RayError) and (missing := _MISSING.search(str(error))):
-            line = _not_installed(missing[1])
-        if line:
-            cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__  # type: ignore[assignment]
-    return cluster
-
-
-def _not_installed(module: str) -> str:
-    package = f"segjobs ({__version__})" if module == "segjobs" else module
-    return (
-        f"a node of the cluster has no module {module!r}: install {package} there, into the environment of the Python "
-        "that runs Ray, or submit the job to the cluster with ray job submit --working-dir"
-    )

@@ -24,7 +24,7 @@ from segjobs.storage import Storage
 Work = Callable[[pa.Table], pa.Table]
 """What is done with a block: the planned items of one shard, or what the stage before has made of them."""
 
-OnRow = Callable[[Mapping[str, Any]], None]
+OnRow = Callable[[Mapping[str, object]], None]
 """Is shown each row of a shard as it is made; from any thread."""
 
 Rows = Iterator[dict[str, Any]]

@@ -8,7 +8,7 @@ A thread beside the driver's loop does it, and prints on the way what the worker
 import os
 import threading
 import time
-from typing import Any, Self
+from typing import Self
 
 import ray
 from ray.exceptions import RayError
@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from segjobs.jobs.engine.attempts import Attempts, News
 from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_calls import Answer, Asked, is_answered
 
 _LOOK_S = 0.2
 
@@ -54,7 +55,7 @@ class GracefulStop:
         try:
             while not self._ended:
                 time.sleep(_LOOK_S)
-                self._pass_on(self._ask("news"))
+                self._pass_on(self._ask(self._attempts.record.news))
                 if self._signal.number is not None and not self._ended:
                     self._stop(self._signal.number)
                     return
@@ -70,7 +71,7 @@ class GracefulStop:
 
     def _stop(self, number: int) -> None:
         end = time.monotonic() + self._grace_s
-        begun = self._ask("stop")
+        begun = self._ask(self._attempts.record.stop)
         if begun:
             self._progress.note(f"stopping: shards that are begun have {self._grace_s:g} s to end")
         while begun and not self._ended and time.monotonic() < end:
@@ -78,11 +79,10 @@ class GracefulStop:
         if not self._ended:
             os.kill(os.getpid(), number)
 
-    def _ask(self, method: str) -> Any:
+    def _ask(self, method: Asked[[], Answer]) -> Answer | None:
         """The record's answer; None where there is none before this thread is to end (it may still be starting)."""
-        answer = getattr(self._attempts.record, method).remote()
+        answer = method.remote()
         while not self._ended:
-            ready, _ = ray.wait([answer], timeout=_LOOK_S)
-            if ready:
+            if is_answered(answer, _LOOK_S):
                 return ray.get(answer)
         return None

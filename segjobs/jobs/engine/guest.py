@@ -1,14 +1,14 @@
 """A job in somebody's own process, such as a notebook: what it sets of Ray Data's for itself ends with it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
-from ray.data import DataContext
+from segjobs.jobs.engine.ray_data import set_for_now
 
 
 @contextmanager
-def as_guest() -> Iterator[None]:
+def as_guest() -> Generator[None]:
     """While it is entered, Ray Data's settings are a copy of the caller's, which come back as they were.
 
     A Ray that the caller has started is joined (``cluster.connect``) and goes on; one that a job had to start stays
@@ -16,7 +16,7 @@ def as_guest() -> Iterator[None]:
     """
     logger = logging.getLogger("ray.data")
     level = logger.level
-    with DataContext.current(DataContext.get_current().copy()):
+    with set_for_now():
         try:
             yield
         finally:

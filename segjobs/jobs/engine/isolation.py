@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import psutil
 import pyarrow as pa
@@ -80,6 +80,8 @@ def work_isolated(
 
 
 Dead = dict[str, tuple[pa.Table, Death]]
+Reply = tuple[Literal["ready"], None] | tuple[Literal["rows"], pa.Table] | tuple[Literal["error"], Exception]
+"""What a child says; ``ready`` once, before anything is asked of it."""
 
 
 def _bisect(items: pa.Table, child: "_Child") -> tuple[list[pa.Table], Dead]:
@@ -144,10 +146,9 @@ class _Child:
         if isinstance(reply, Death):
             self.end()
             return reply
-        kind, value = reply
-        if kind == "error":
-            raise value
-        return value
+        if reply[0] == "error":
+            raise reply[1]
+        return reply[1]
 
     def _ready(self) -> tuple[ForkServerProcess, Connection]:
         """A child that has its work made. Raises ClusterError where children die before that."""
@@ -166,9 +167,7 @@ class _Child:
                 raise reply[1]
         return self._process, self._connection
 
-    def _reply(
-        self, process: ForkServerProcess, connection: Connection, limit_bytes: float
-    ) -> "tuple[str, Any] | Death":
+    def _reply(self, process: ForkServerProcess, connection: Connection, limit_bytes: float) -> "Reply | Death":
         """The child's next message, or its death; one that takes too much memory is killed."""
         held: tuple[str, ...] = ()
         while True:

@@ -9,7 +9,7 @@ Everything goes to standard error, so that standard output holds only results.
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,7 +31,7 @@ _imports_s: dict[str, float] = {}
 
 
 @contextmanager
-def importing(verb: str) -> Iterator[None]:
+def importing(verb: str) -> Generator[None]:
     """While a job's modules are imported, which takes seconds: the first phase of the ``Progress`` that comes next."""
     progress = Progress(verb)
     with progress.phase("imports", "importing Ray"):
@@ -91,7 +91,7 @@ class Progress:
     # --- the start -----------------------------------------------------------------------------
 
     @contextmanager
-    def phase(self, name: str, doing: str) -> Iterator[Phase]:
+    def phase(self, name: str, doing: str) -> Generator[Phase]:
         """A phase of the start while it is entered; its seconds are told and kept, unless it raises."""
         self._phase = Phase(name, doing)
         self._show()
@@ -221,8 +221,8 @@ class _Items:
     began: float = 0.0
     ok: int = 0
     failed: int = 0
-    at_work: dict[int, tuple[int, int]] = field(default_factory=dict)
-    published: set[int] = field(default_factory=set)
+    at_work: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    published: set[int] = field(default_factory=set[int])
     shown: tuple[int, str] | None = None
 
     def count(self, shard: int, ok: int, failed: int) -> None:

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import ray
 
 from segjobs.jobs.engine.attempts import Attempts, open_attempts
 from segjobs.jobs.engine.executor import Rows, Stage, Stopping, Tasks, Work
 from segjobs.jobs.engine.graceful_stop import GracefulStop
 from segjobs.jobs.engine.progress import Progress
+from segjobs.jobs.engine.ray_calls import total_resources
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, map_in_actors, rows_of
 from segjobs.storage import Storage
 
@@ -64,7 +64,7 @@ def _by_storage(data: "Dataset", task: Work, count: int, *, waiting: float | Non
     It takes no CPU of Ray's books: a driver that was killed, or another at work, can hold them all there, and shards
     that are labelled would wait for minutes, for the next kill to lose them.
     """
-    workers = storage_workers(ray.cluster_resources().get("CPU", 0))
+    workers = storage_workers(total_resources().get("CPU", 0))
     return map_blocks(data, task, num_cpus=0, at_once=min(workers, count), waiting=waiting)
 
 

@@ -4,11 +4,11 @@ import inspect
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, Protocol
 
 import ray
 from ray._private import parameter, services
@@ -18,11 +18,13 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 __all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled"]
 
+Given = ParamSpec("Given")
+_services: Any = services  # its annotations name none of its types
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @contextmanager
-def lean_node(patience_s: float) -> Iterator[None]:
+def lean_node(patience_s: float) -> Generator[None]:
     """While it is entered, ``ray.init`` starts a node of fewer processes, and waits ``patience_s`` seconds for it.
 
     Left out are the autoscaler's monitor, the log monitor and the dashboard's server, of no use to one job on one
@@ -36,20 +38,32 @@ def lean_node(patience_s: float) -> Iterator[None]:
     nodes: list[subprocess.Popen[bytes]] = []
     with (
         _replaced(parameter, "RayParams", lean),
-        _replaced(services, "start_api_server", lambda *_, **__: ("", None)),
-        _replaced(services, "start_raylet", _told(services.start_raylet, ports, nodes)),
-        _replaced(services, "get_node", _patient(services.get_node, patience_s, nodes)),
+        _replaced(services, "start_api_server", _start_no_server),
+        _replaced(services, "start_raylet", _told(_services.start_raylet, ports, nodes)),
+        _replaced(services, "get_node", _patient(_services.get_node, patience_s, nodes)),
     ):
         yield
 
 
+def _start_no_server(*_: object, **__: object) -> tuple[str, None]:
+    """The dashboard's URL, and its process."""
+    return "", None
+
+
+class _Started(Protocol):
+    """What Ray says of a node that it has started."""
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]": ...
+
+
 def _told(
-    start: Callable[..., Any], ports: Mapping[str, int], nodes: list["subprocess.Popen[bytes]"]
-) -> Callable[..., Any]:
+    start: Callable[Given, _Started], ports: Mapping[str, int], nodes: list["subprocess.Popen[bytes]"]
+) -> Callable[Given, _Started]:
     """``start`` after writing the files in which a node looks for its agents' ports; the node is added to ``nodes``."""
     signature = inspect.signature(start)
 
-    def start_raylet(*args: Any, **kwargs: Any) -> Any:
+    def start_raylet(*args: Given.args, **kwargs: Given.kwargs) -> _Started:
         given = signature.bind(*args, **kwargs).arguments
         for name, port in ports.items():
             persist_port(given["session_dir"], given["node_id"], name, port)
@@ -70,7 +84,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+def _replaced(module: ModuleType, name: str, value: object) -> Generator[None]:
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -80,12 +94,12 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
 
 
 def _patient(
-    look: Callable[[str, str], dict[str, Any]], patience_s: float, nodes: Sequence["subprocess.Popen[bytes]"]
-) -> Callable[[str, str], dict[str, Any]]:
+    look: Callable[[str, str], dict[str, object]], patience_s: float, nodes: Sequence["subprocess.Popen[bytes]"]
+) -> Callable[[str, str], dict[str, object]]:
     """``look`` until it finds the node; its RuntimeError once ``patience_s`` are over or one of ``nodes`` has ended."""
     end = time.monotonic() + patience_s
 
-    def get_node(gcs_address: str, node_id: str) -> dict[str, Any]:
+    def get_node(gcs_address: str, node_id: str) -> dict[str, object]:
         while True:
             try:
                 return look(gcs_address, node_id)
@@ -97,7 +111,7 @@ def _patient(
     return get_node
 
 
-def map_batches(blocks: "ray.data.Dataset", kind: type[Any], **options: Any) -> "ray.data.Dataset":
+def map_batches(blocks: Any, kind: Callable[..., object], **options: object) -> "ray.data.Dataset":
     """``blocks.map_batches`` of whole blocks; where there are GPUs, it asks for a ``batch_size`` and cuts by that."""
     return blocks.map_batches_internal(kind, batch_size=None, batch_format="pyarrow", **options)
 

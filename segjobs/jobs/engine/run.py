@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from segjobs import __version__
 from segjobs.errors import StorageError
 from segjobs.jobs.engine.adopt import adopt_run, moved_line, publish_plan
 from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.shards import STAGES, Job, publish, shards_of, verify
+from segjobs.jobs.engine.shards import STAGES, Job, Tally, publish, shards_of, verify
 from segjobs.manifest.parts import PartInfo, Receipt, Run, list_parts, part_uri, write_run
 from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
 from segjobs.storage import Storage
@@ -32,13 +32,13 @@ class Summary:
     images: int = 0
     ok: int = 0
     segments: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter[str])
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     already_done: int = 0
     seconds: float = 0.0
     first_shard_s: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    start_seconds: dict[str, float] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
+    start_seconds: dict[str, float] = field(default_factory=dict[str, float])
     complete_before: bool = False
 
     @property
@@ -57,7 +57,7 @@ class Summary:
 class TallySink(Protocol):
     """What a job makes of its shards' tallies: files beside run.json, published before it."""
 
-    def add(self, shard: int, tally: dict[str, Any]) -> None:
+    def add(self, shard: int, tally: Tally) -> None:
         """Each shard's once, in any order, whether its part is new or an earlier attempt's."""
         ...
 

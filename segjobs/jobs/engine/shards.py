@@ -32,6 +32,10 @@ TALLY_KEY = b"segjobs_tally"
 """Where a part's Parquet footer keeps what ``Job.tally`` made of its rows (JSON)."""
 
 
+Tally = dict[str, Any]
+"""What a job keeps of a shard's rows: a small JSON value, whose shape is the job's own."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One run's inputs. ``identity``: component → JSON value; together they are the run key.
@@ -46,11 +50,11 @@ class Job:
     verb: str
     uri: str
     plan: Plan
-    identity: dict[str, Any]
+    identity: dict[str, object]
     footer: Footer
-    config: dict[str, Any]
+    config: dict[str, object]
     labels: pa.Array | None = None
-    tally: Callable[[pa.Table], dict[str, Any]] | None = None
+    tally: Callable[[pa.Table], Tally] | None = None
     grace_s: float = 0.0
     waiting: float = 10.0
 
@@ -60,7 +64,7 @@ class Job:
         return run_key(self.verb, self.identity, self.plan)
 
 
-def run_key(verb: str, identity: Mapping[str, Any], plan: Plan) -> str:
+def run_key(verb: str, identity: Mapping[str, object], plan: Plan) -> str:
     """The run_id of a verb with these settings on these items."""
     return digest(verb, {**identity, "input": plan.digest})[:16]
 
@@ -76,7 +80,7 @@ class Done:
     number: int
     receipt: Receipt
     spent: dict[str, float]
-    tally: dict[str, Any]
+    tally: Tally
     ours: bool
 
 
@@ -126,7 +130,7 @@ def shard_key(image_ids: Sequence[str]) -> str:
 
 def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
     """One block per shard: the planned items and the shard's key."""
-    blocks = []
+    blocks: list[pa.Table] = []
     for _, items in shards:
         key = shard_key(items["image_id"].to_pylist())
         blocks.append(items.combine_chunks().append_column("shard_key", pa.array([key] * items.num_rows)))
@@ -144,7 +148,7 @@ class _Writer:
     uri: str
     run_id: str
     footer: Footer
-    tally: Callable[[pa.Table], dict[str, Any]] | None
+    tally: Callable[[pa.Table], Tally] | None
 
     def write(self, rows: pa.Table) -> pa.Table:
         """The rows of one shard → its published part → one receipt.
@@ -203,6 +207,7 @@ _RECEIPT_SCHEMA = pa.schema(
 
 
 def _receipt_row(number: int, receipt: Receipt, spent: dict[str, float], data: bytes, *, ours: bool) -> pa.Table:
-    tally = (pq.read_metadata(pa.BufferReader(data)).metadata or {}).get(TALLY_KEY, b"{}").decode()
+    metadata: dict[bytes, bytes] = pq.read_metadata(pa.BufferReader(data)).metadata or {}
+    tally = metadata.get(TALLY_KEY, b"{}").decode()
     row = {"receipt": json.dumps(asdict(receipt)), "spent": json.dumps(spent), "tally": tally}
     return pa.Table.from_pylist([{"shard": number, **row, "ours": ours}], _RECEIPT_SCHEMA)

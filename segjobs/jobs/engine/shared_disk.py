@@ -7,14 +7,12 @@ part from the driver before it closes a run.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.client import ray as client
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segjobs.errors import ClusterError
+from segjobs.jobs.engine.ray_calls import Node, ask_node, is_client, nodes_alive
 from segjobs.storage import Storage, is_remote, join, local_path
 
 
@@ -23,8 +21,8 @@ def check_shared(storage: Storage, output: str, reads: Mapping[str, str | None])
 
     ``reads``: the config's key → a path that this process sees; what it does not see is not asked for.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    alone = len(nodes) == 1 and not client.is_connected()  # a client's disk is no node's
+    nodes = nodes_alive()
+    alone = len(nodes) == 1 and not is_client()  # a client's disk is no node's
     paths = {key: uri for key, uri in reads.items() if uri and not is_remote(uri) and local_path(uri).exists()}
     if alone or (is_remote(output) and not paths):
         return
@@ -56,14 +54,10 @@ def see(uris: Sequence[str]) -> list[bool]:
     return [local_path(uri).exists() for uri in uris]
 
 
-def ask(nodes: Sequence[Mapping[str, Any]], uris: list[str]) -> dict[str, list[bool]]:
+def ask(nodes: Sequence[Node], uris: list[str]) -> dict[str, list[bool]]:
     """A node's address → what it sees. A node that is lost meanwhile is left out."""
-    asked = {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(see).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        asked[node["NodeManagerAddress"]] = task.remote(uris)
-    told = {}
+    asked = {node["NodeManagerAddress"]: ask_node(node, see, uris) for node in nodes}
+    told: dict[str, list[bool]] = {}
     for address, answer in asked.items():
         try:
             told[address] = ray.get(answer)

@@ -7,10 +7,10 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from segjobs.errors import ConflictError
 from segjobs.manifest.seal import open_json
+from segjobs.narrow import is_object
 from segjobs.storage import Storage
 
 _VALUE_CHARS = 120
@@ -24,30 +24,30 @@ def read_standing(storage: Storage, uri: str) -> bytes | None:
         return None
 
 
-def read_standing_json(storage: Storage, uri: str) -> dict[str, Any] | None:
+def read_standing_json(storage: Storage, uri: str) -> dict[str, object] | None:
     """The JSON object at ``uri``; None where there is none. Raises ManifestError where it is damaged."""
     data = read_standing(storage, uri)
     return None if data is None else open_json(data, uri, mend="choose a new output.uri")
 
 
-def differing(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differing(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """The keys whose values are not the same, in order; a missing one is as good as null."""
     return [key for key in sorted({*standing, *wanted}) if standing.get(key) != wanted.get(key)]
 
 
-def differences(standing: Mapping[str, Any], wanted: Mapping[str, Any], *, deep: bool = False) -> list[str]:
+def differences(standing: Mapping[str, object], wanted: Mapping[str, object], *, deep: bool = False) -> list[str]:
     """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object."""
     found: list[str] = []
     for key in differing(standing, wanted):
         old, new = standing.get(key), wanted.get(key)
-        if deep and isinstance(old, dict) and isinstance(new, dict):
+        if deep and is_object(old) and is_object(new):
             found += (f"{key}.{line}" for line in differences(old, new, deep=True))
         else:
             found.append(f"{key} was {_shown(old)}, is {_shown(new)}")
     return found
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 1]}…"
 
@@ -59,7 +59,7 @@ def unlike(found: str, lines: Sequence[str], new: str, *, finished: bool) -> Con
 
 
 def check_names(
-    found: str, standing: Mapping[str, Any], wanted: Mapping[str, Any], *, way: str = "choose a new output.uri"
+    found: str, standing: Mapping[str, object], wanted: Mapping[str, object], *, way: str = "choose a new output.uri"
 ) -> None:
     """Raise ConflictError, with the names of what differs, down to what is no object, and the ``way`` out.
 
@@ -69,11 +69,11 @@ def check_names(
         raise ConflictError(f"{found} other {', '.join(names)}: {way}")
 
 
-def _differing_names(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differing_names(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     names: list[str] = []
     for key in differing(standing, wanted):
         old, new = standing.get(key), wanted.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if is_object(old) and is_object(new):
             names += [f"{key}.{name}" for name in _differing_names(old, new)]
         else:
             names.append(key)

@@ -37,7 +37,7 @@ def print_summary(summary: Summary, max_failed_fraction: float) -> RunResult:
 
 
 def _lines(summary: Summary, max_failed_fraction: float, *, allowed: bool) -> list[str]:
-    lines = []
+    lines: list[str] = []
     if summary.complete_before:
         lines.append(f"nothing to do: run {summary.run_id} is complete")
     lines.append(f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.segments} segments")

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -58,7 +58,7 @@ class Watchdog:
         self._thread.join()
 
     @contextmanager
-    def holding(self, names: Sequence[str]) -> Iterator[None]:
+    def holding(self, names: Sequence[str]) -> Generator[None]:
         """The images ``names`` are being worked on inside the ``with``."""
         held = _Held(tuple(names))
         with self._lock:

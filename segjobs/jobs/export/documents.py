@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict
 
 import pyarrow as pa
 
@@ -23,6 +23,14 @@ from segjobs.exporters.base import Document, Series
 from segjobs.storage import Storage, is_remote, join, local_path
 
 FAILURES = "failures.jsonl"
+
+
+class PublishedFile(TypedDict):
+    """A document as export.json lists it."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 @dataclass
@@ -91,7 +99,7 @@ class Documents:
             ]
         )
 
-    def publish(self) -> list[dict[str, Any]]:
+    def publish(self) -> list[PublishedFile]:
         """Publish every document; path, bytes and SHA-256 of each. Raises ConflictError where another stands there."""
         for opened in self._open:
             for one in opened:
@@ -99,7 +107,7 @@ class Documents:
             for further in opened[1:]:
                 further.file.seek(0)
                 shutil.copyfileobj(further.file, opened[0].file, 1 << 20)
-        found = []
+        found: list[PublishedFile] = []
         for number, (document, opened) in enumerate(zip(self._documents, self._open, strict=True)):
             path = self._folder / f"{number}-0"
             if opened:
@@ -113,7 +121,7 @@ class Documents:
             found.append(self._publish(FAILURES, self._folder / "failures"))
         return found
 
-    def _publish(self, name: str, path: Path) -> dict[str, Any]:
+    def _publish(self, name: str, path: Path) -> PublishedFile:
         uri = join(self._uri, name)
         if not self._storage.put_file_if_absent(uri, path):
             standing = self._folder / "standing"

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 
@@ -35,7 +35,7 @@ from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
 from segjobs.jobs.export.plan import adopt, make_plan, make_setting, make_spans, numbering
-from segjobs.jobs.export.summary import ExportTally, dry_run_of, print_summary
+from segjobs.jobs.export.summary import ExportReport, ExportTally, dry_run_of, print_summary
 from segjobs.manifest.parts import footer_of, image_ids_of, list_parts, open_run, part_uri
 from segjobs.manifest.schema import FOOTER_KEY, Footer
 from segjobs.manifest.seal import open_table, sealed_json
@@ -65,7 +65,9 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     for note in exporter.notes(setting):
         progress.note(f"export: {note}")
     plan = make_plan(config, run, setting, numbers)
-    report = adopt(storage, config.output.uri, plan, overwrite=config.overwrite and not dry_run)
+    report = cast(
+        "ExportReport | None", adopt(storage, config.output.uri, plan, overwrite=config.overwrite and not dry_run)
+    )
     spans = make_spans(run, image_ids, exporter, numbers)
     done = list_parts(storage, config.output.uri) if report is None else set()
     if dry_run:
@@ -83,8 +85,8 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
 
 
 def _run(
-    exporting: Exporting, spans: Sequence[Span], done: set[int], plan: dict[str, Any], progress: Progress
-) -> dict[str, Any]:
+    exporting: Exporting, spans: Sequence[Span], done: set[int], plan: dict[str, object], progress: Progress
+) -> ExportReport:
     began = time.monotonic()
     pending = [span for span in spans if span.index not in done]
     total = sum(span.part.rows for span in spans)
@@ -107,8 +109,7 @@ def _run(
             tally.add(rows)
             documents.add(rows)
         files = documents.publish()
-    report = {
-        **plan,
+    report: ExportReport = {
         "version": __version__,
         "source": exporting.run.uri,
         "task": exporting.setting.task,
@@ -121,7 +122,7 @@ def _run(
         "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
-    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), sealed_json(report))
+    exporting.storage.put_if_absent(join(exporting.uri, "export.json"), sealed_json({**plan, **report}))
     return report
 
 

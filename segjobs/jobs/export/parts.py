@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +19,7 @@ from segjobs.exporters.flatten import exported_segments
 from segjobs.exporters.table import get_exporter
 from segjobs.jobs.engine.standing import publish_same
 from segjobs.manifest.parts import PartInfo, Run, part_bytes, publish_part, read_part
+from segjobs.manifest.rows import ManifestRow
 from segjobs.manifest.schema import Footer
 from segjobs.storage import Storage, join
 
@@ -97,9 +97,15 @@ def export_part(block: pa.Table, *, exporting: Exporting) -> pa.Table:
     return pa.Table.from_pylist(counts)
 
 
-def _export_row(exporting: Exporting, span: Span, place: int, row: dict[str, Any]) -> dict[str, Any]:
+def _export_row(exporting: Exporting, span: Span, place: int, row: ManifestRow) -> dict[str, object]:
     """One row of the manifest → one of the export; its file is published."""
-    base = {"image_id": row["image_id"], "uri": row["uri"], "segments": 0, "losses": [], "records": []}
+    base: dict[str, object] = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "segments": 0,
+        "losses": [],
+        "records": [],
+    }
     if row["status"] != "ok":
         return {**base, "status": "failed", "error": row["error"]}
     try:
@@ -149,7 +155,7 @@ def _publish_file(exporting: Exporting, name: str, written: Written) -> str | No
     return path
 
 
-def _summed(losses: Iterable[Loss]) -> list[dict[str, Any]]:
+def _summed(losses: Iterable[Loss]) -> list[dict[str, object]]:
     sums: dict[tuple[str, int | None], Loss] = {}
     for loss in losses:
         key = (loss.kind, loss.category_id)

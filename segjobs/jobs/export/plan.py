@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import cast
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, digest, nearest
@@ -12,6 +12,7 @@ from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.exporters.base import Exporter, Setting
 from segjobs.exporters.file_names import same_stem, unusual_names
 from segjobs.jobs.engine.standing import differences, differing, read_standing_json, unlike
+from segjobs.jobs.export.documents import PublishedFile
 from segjobs.jobs.export.parts import Span
 from segjobs.manifest.parts import Run, footer_of, list_parts, part_uri
 from segjobs.manifest.seal import damaged, open_table
@@ -90,7 +91,7 @@ def make_spans(run: Run, image_ids: Sequence[str], exporter: Exporter, numbers: 
     return spans
 
 
-def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[str, int] | None) -> dict[str, Any]:
+def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[str, int] | None) -> dict[str, object]:
     """What the export is of: the same plan gives the same files."""
     settings = config.model_dump(mode="json", include={"format", "categories", "components", *_own_settings(config)})
     if numbers is not None:
@@ -103,7 +104,7 @@ def _own_settings(config: ExportConfig) -> set[str]:
     return {config.format} & set(ExportConfig.model_fields)
 
 
-def adopt(storage: Storage, uri: str, plan: dict[str, Any], *, overwrite: bool = False) -> dict[str, Any] | None:
+def adopt(storage: Storage, uri: str, plan: dict[str, object], *, overwrite: bool = False) -> dict[str, object] | None:
     """The report of the same export where it is finished, else None.
 
     Another one that is finished is taken away where ``overwrite``. Raises ConflictError for anything else there.
@@ -116,7 +117,7 @@ def adopt(storage: Storage, uri: str, plan: dict[str, Any], *, overwrite: bool =
     report = read_standing_json(storage, join(uri, REPORT))
     if report is not None and (lacking := sorted(_REPORT_KEYS - report.keys())):
         raise damaged(join(uri, REPORT), f"no key {lacking[0]!r}", mend="choose a new output.uri")
-    lost = [one["path"] for one in report["files"] if not storage.exists(join(uri, one["path"]))] if report else []
+    lost = [path for path in _paths_of(report) if not storage.exists(join(uri, path))] if report else []
     if report is not None and overwrite and (lost or differing(standing, plan)):
         remove(storage, uri, report)
         return None
@@ -130,7 +131,7 @@ def adopt(storage: Storage, uri: str, plan: dict[str, Any], *, overwrite: bool =
     return report
 
 
-def remove(storage: Storage, uri: str, report: Mapping[str, Any]) -> None:
+def remove(storage: Storage, uri: str, report: Mapping[str, object]) -> None:
     """Take a finished export away: the files that it wrote, and no other. What tells that it stands goes last."""
     for number in sorted(list_parts(storage, uri)):
         where = part_uri(uri, number)
@@ -139,5 +140,10 @@ def remove(storage: Storage, uri: str, report: Mapping[str, Any]) -> None:
             if path is not None:
                 storage.delete(join(uri, path))
         storage.delete(where)
-    for path in (*(one["path"] for one in report["files"]), REPORT, PLAN):
+    for path in (*_paths_of(report), REPORT, PLAN):
         storage.delete(join(uri, path))
+
+
+def _paths_of(report: Mapping[str, object]) -> list[str]:
+    """The documents that a report names."""
+    return [file["path"] for file in cast("list[PublishedFile]", report["files"])]

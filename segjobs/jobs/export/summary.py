@@ -1,9 +1,9 @@
 """What an export holds and loses: rows of its parts in; sums for export.json, and lines for a person, out."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.console import Console
 from segjobs.config import ExportConfig
 from segjobs.errors import ExitCode
 from segjobs.exporters.base import LOSSES, Exporter, LossKind, Setting
+from segjobs.jobs.export.documents import PublishedFile
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, ExportResult
@@ -18,6 +19,40 @@ from segjobs.storage import join
 
 _MESSAGE_CHARS = 160
 _SHOWN = 5
+
+
+class LossRow(TypedDict):
+    """What one class loses in a way."""
+
+    kind: LossKind
+    category_id: int | None
+    category: str | None
+    count: int
+    pixels: int
+
+
+class ExportedImages(TypedDict):
+    """Images by what became of them."""
+
+    images: int
+    ok: int
+    failed: int
+
+
+class ExportReport(TypedDict):
+    """What export.json holds besides the plan."""
+
+    version: str
+    source: str
+    task: str
+    categories: list[dict[str, object]]
+    images: ExportedImages
+    segments: int
+    failures: dict[str, int]
+    examples: Mapping[str, tuple[str, str]]
+    losses: list[LossRow]
+    files: list[PublishedFile]
+    seconds: float
 
 
 @dataclass
@@ -48,7 +83,7 @@ class ExportTally:
                 sums[0] += loss["count"]
                 sums[1] += loss["pixels"]
 
-    def loss_rows(self, footer: Footer) -> list[dict[str, Any]]:
+    def loss_rows(self, footer: Footer) -> list[LossRow]:
         """The losses by kind and class, in the order of ``LOSSES`` and of the manifest's categories."""
         names: dict[int | None, str | None] = {category.id: category.name for category in footer.categories}
         return [
@@ -74,7 +109,7 @@ def dry_run_of(config: ExportConfig, run: Run, exporter: Exporter, setting: Sett
     return DryRun((table,))
 
 
-def print_summary(report: dict[str, Any], config: ExportConfig) -> ExportResult:
+def print_summary(report: ExportReport, config: ExportConfig) -> ExportResult:
     """Tell what was exported, on standard error; its result."""
     images = report["images"]
     allowed = images["failed"] <= config.max_failed_fraction * images["images"]
@@ -106,12 +141,12 @@ def print_summary(report: dict[str, Any], config: ExportConfig) -> ExportResult:
     )
 
 
-def _by_kind(losses: Sequence[dict[str, Any]]) -> dict[LossKind, list[dict[str, Any]]]:
+def _by_kind(losses: Sequence[LossRow]) -> dict[LossKind, list[LossRow]]:
     """The losses of each kind that there is, in the order of ``LOSSES``."""
     return {kind: own for kind in LOSSES if (own := [loss for loss in losses if loss["kind"] == kind])}
 
 
-def _loss_lines(losses: Sequence[dict[str, Any]], name: str, *, ok: int, failed: int) -> list[str]:
+def _loss_lines(losses: Sequence[LossRow], name: str, *, ok: int, failed: int) -> list[str]:
     if not losses:
         if failed:
             return [f"{name} holds all of the other {ok} images" if ok else f"{name} holds no image: none is ok"]
@@ -129,6 +164,6 @@ def _loss_lines(losses: Sequence[dict[str, Any]], name: str, *, ok: int, failed:
     return lines
 
 
-def _amount(losses: Sequence[dict[str, Any]]) -> str:
-    count, pixels = (sum(loss[key] for loss in losses) for key in ("count", "pixels"))
+def _amount(losses: Sequence[LossRow]) -> str:
+    count, pixels = sum(loss["count"] for loss in losses), sum(loss["pixels"] for loss in losses)
     return f"{count:,} ({pixels:,} px)" if pixels else f"{count:,}"

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +105,7 @@ def _packed(items: pa.Table, loaded: Iterable[Loaded]) -> pa.Table:
     return items
 
 
-def _pack(loaded: Loaded) -> dict[str, Any]:
+def _pack(loaded: Loaded) -> dict[str, object]:
     height, width = loaded.image.shape[:2] if loaded.image is not None else (None, None)
     return {
         "sha256": loaded.sha256,

@@ -27,7 +27,7 @@ from segjobs.jobs.label.predictor import Settings
 from segjobs.jobs.label.redo import Redo, open_redo, redoing
 from segjobs.manifest.plan import Plan, first_there
 from segjobs.manifest.rows import Author
-from segjobs.manifest.schema import Footer, ModelCard
+from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
 from segjobs.results import DryRun, RunResult
 from segjobs.storage import Storage
 
@@ -97,12 +97,19 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
 
 def _job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = None) -> Job:
     identity = {**_identity(config, card), **({"redo": redo.identity} if redo else {})}
-    about = {"label": card.label, "digest": card.digest, "weights": card.weights, "options": card.options}
+    facts = ModelFacts(
+        label=card.label,
+        digest=card.digest,
+        weights=card.weights,
+        options=card.options,
+        preprocessing=card.preprocessing,
+        licence=card.licence,
+    )
     footer = Footer(
         task=card.task,
         categories=card.categories,
         config_digest=digest(identity),
-        model={**about, "preprocessing": card.preprocessing, "licence": card.licence},
+        model=facts,
     )
     return Job(
         "label",

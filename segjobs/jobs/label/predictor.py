@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from segjobs.jobs.label.redo import Redo
-    from segjobs.models.base import Segmenter
+    from segjobs.models.base import RawOutput, Segmenter
     from segjobs.models.batching import Computed
 
 _ENCODERS = 2
@@ -68,6 +68,10 @@ def _build(settings: Settings) -> "Segmenter":
     )
 
 
+Row = dict[str, object]
+"""A row of the manifest with the times of its stages, before it is one of a table."""
+
+
 @dataclass
 class _Prepared:
     """An image at the network's size; the original's pixels are let go, its size is kept."""
@@ -94,9 +98,9 @@ class _Shard:
     """
 
     on_row: OnRow
-    rows: dict[str, dict[str, Any] | Future[dict[str, Any]]] = field(default_factory=dict)
+    rows: dict[str, Row | Future[Row]] = field(default_factory=dict)
     flights: deque[Future[_Flight]] = field(default_factory=deque)
-    encoding: deque[Future[dict[str, Any]]] = field(default_factory=deque)
+    encoding: deque[Future[Row]] = field(default_factory=deque)
 
 
 class Predictor:
@@ -186,7 +190,7 @@ class Predictor:
 
         ``shard.rows`` gets its keys here, in the order of the plan.
         """
-        waiting: dict[Any, list[_Prepared]] = {}
+        waiting: dict[tuple[int, ...] | None, list[_Prepared]] = {}
         for one in prepared:
             item = one.loaded.item
             shard.rows[item.path] = {}
@@ -228,7 +232,7 @@ class Predictor:
         while len(shard.encoding) > 2 * self._settings.batch_size + _ENCODERS:
             shard.encoding.popleft().result()
 
-    def _again_alone(self, one: _Prepared, shard: _Shard) -> Any:
+    def _again_alone(self, one: _Prepared, shard: _Shard) -> "RawOutput | ItemError":
         """The output of an image that did not fit on the device, with nothing of its shard beside it."""
         for flight in shard.flights:
             flight.result().computed.wait()
@@ -239,12 +243,12 @@ class Predictor:
             computed.wait()
         return computed.outputs[0]
 
-    def _encode_shown(self, shard: _Shard, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
+    def _encode_shown(self, shard: _Shard, one: _Prepared, output: "RawOutput | ItemError", forward_ms: float) -> Row:
         row = self._encode(one, output, forward_ms)
         shard.on_row(row)
         return row
 
-    def _encode(self, one: _Prepared, output: Any, forward_ms: float) -> dict[str, Any]:
+    def _encode(self, one: _Prepared, output: "RawOutput | ItemError", forward_ms: float) -> Row:
         """Raw output of one image → its row: back to the original size, post-processed, as RLE."""
         start = time.perf_counter()
         loaded = one.loaded
@@ -286,7 +290,7 @@ class Predictor:
         """The row of one planned item (a table of one) that nothing else is known of."""
         return rows_table([self._failed(Loaded(planned_items(item)[0], error=error))], TIMES_SCHEMA, item)
 
-    def _failed(self, loaded: Loaded, *, forward_ms: float = 0.0) -> dict[str, Any]:
+    def _failed(self, loaded: Loaded, *, forward_ms: float = 0.0) -> Row:
         assert loaded.error is not None  # noqa: S101
         row = failed_row(loaded.item, self._settings.author, loaded.error, sha256=loaded.sha256)
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": 0.0}

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -305,12 +304,12 @@ def read_shard(
 ) -> pa.Table:
     """Task: planned items with their labels → manifest rows, with times and findings; each is shown at once."""
 
-    def shown(item: FileInfo, label: str | None) -> dict[str, Any]:
+    def shown(item: FileInfo, label: str | None) -> dict[str, object]:
         made = row(item, label)
         on_row(made)
         return made
 
-    def row(item: FileInfo, label: str | None) -> dict[str, Any]:
+    def row(item: FileInfo, label: str | None) -> dict[str, object]:
         start = time.perf_counter()
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
@@ -343,5 +342,5 @@ def _masks(item: FileInfo, label: str | None, frame: Frame, settings: ReadSettin
     return remap(masks, settings.classes) if settings.classes else masks
 
 
-def _json(findings: Sequence[Any]) -> str:
+def _json(findings: Sequence[Finding]) -> str:
     return json.dumps([[one.check, one.count, one.detail] for one in findings], ensure_ascii=False)

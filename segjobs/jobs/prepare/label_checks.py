@@ -10,10 +10,10 @@ import base64
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,12 @@ from rich.table import Table
 
 from segjobs import __version__
 from segjobs.errors import ItemError
-from segjobs.jobs.engine.shards import Job
+from segjobs.jobs.engine.shards import Job, Tally
 from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items, segments_of
 from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json
-from segjobs.manifest.statistics import add_counts, count_rows, statistics
+from segjobs.manifest.statistics import Counts, Statistics, add_counts, count_rows, statistics
 from segjobs.page.contact_sheet import Tile, sheet_png, tile_of
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
@@ -47,6 +47,30 @@ _SHOWN_CLASSES = 24
 _BY_CODE = {"LABEL_SHAPE": "size_mismatch", "LABEL_VALUE": "malformed"}
 
 
+Pick = list[bool | str]
+"""An image for the sheet: whether it is large, the hash of its id, and its id."""
+
+
+class Check(TypedDict):
+    """How often a check found something, on how many images, and some of them: image_id and detail."""
+
+    count: int
+    images: int
+    examples: list[list[str]]
+
+
+class DescribedCheck(Check):
+    """A check in checks.json."""
+
+    what: str
+
+
+class StoredStatistics(Statistics):
+    """What statistics.json holds besides: annotations without a mask, and the like, by check."""
+
+    left_out: dict[str, int]
+
+
 def finding_of(error: ItemError, *, has_label: bool) -> Finding:
     """What a failed row counts as."""
     if not has_label and error.code == "NOT_FOUND":
@@ -58,12 +82,12 @@ def finding_of(error: ItemError, *, has_label: bool) -> Finding:
 # --- on the workers ----------------------------------------------------------------------------
 
 
-def shard_tally(rows: pa.Table, *, sheet_images: int) -> dict[str, Any]:
+def shard_tally(rows: pa.Table, *, sheet_images: int) -> Tally:
     """Rows with their findings → ``counts``, ``checks``, ``hashes`` (of each row) and ``picks`` for the sheet."""
-    checks: dict[str, Any] = {}
+    checks: dict[str, Check] = {}
     for image_id, findings in zip(rows["image_id"].to_pylist(), rows["findings"].to_pylist(), strict=True):
         for check, count, detail in json.loads(findings):
-            one = {"count": count, "images": 1, "examples": [[image_id, detail[:_DETAIL_CHARS]]]}
+            one: Check = {"count": count, "images": 1, "examples": [[image_id, detail[:_DETAIL_CHARS]]]}
             checks[check] = _add_check(checks.get(check), one)
     hashes = [sha256 or "" for sha256 in rows["source"].combine_chunks().field("sha256").to_pylist()]
     packed = b"".join(bytes.fromhex(text[: 2 * _HASH_BYTES]).ljust(_HASH_BYTES, b"\0") for text in hashes)
@@ -75,11 +99,11 @@ def shard_tally(rows: pa.Table, *, sheet_images: int) -> dict[str, Any]:
     }
 
 
-def _picks(rows: pa.Table, count: int) -> list[list[Any]]:
+def _picks(rows: pa.Table, count: int) -> list[Pick]:
     """The ``count`` images that go first onto the sheet: small ones before large ones, by the hash of their id."""
     columns = (rows[name].to_pylist() for name in ("image_id", "width", "height"))
     lengths = rows["segments"].combine_chunks().value_lengths().to_pylist()
-    found = [
+    found: list[Pick] = [
         [width * height > _SHEET_PX, hashlib.sha256(image_id.encode()).hexdigest()[:16], image_id]
         for image_id, width, height, segments in zip(*columns, lengths, strict=True)
         if segments
@@ -87,7 +111,7 @@ def _picks(rows: pa.Table, count: int) -> list[list[Any]]:
     return sorted(found)[:count]
 
 
-def _add_check(one: dict[str, Any] | None, two: dict[str, Any]) -> dict[str, Any]:
+def _add_check(one: Check | None, two: Check) -> Check:
     if one is None:
         return two
     return {
@@ -115,12 +139,12 @@ class Gathered:
 
     def __init__(self, place: Destination, leftovers: Iterable[Leftover]) -> None:
         self._place = place
-        self._counts: dict[str, Any] = {}
-        self._checks: dict[str, Any] = checks_of(leftovers)
+        self._counts: Counts = {}
+        self._checks = checks_of(leftovers)
         self._hashes: dict[int, bytes] = {}
-        self._picks: list[list[Any]] = []
+        self._picks: list[Pick] = []
 
-    def add(self, shard: int, tally: dict[str, Any]) -> None:
+    def add(self, shard: int, tally: Tally) -> None:
         """One shard's tally, once."""
         self._counts = add_counts(self._counts, tally["counts"])
         for check, found in tally["checks"].items():
@@ -152,27 +176,27 @@ class Gathered:
         totals = {**statistics(self._counts, job.footer.categories, covers=covers), "left_out": left_out}
         _put(place.storage, join(job.uri, CHECKS_FILE), {**about, "checks": described(found)})
         _put(place.storage, join(job.uri, STATISTICS_FILE), {**about, **totals})
-        sheet = _draw_sheet(place, [image_id for _, _, image_id in self._picks], totals["images"]["ok"])
+        sheet = _draw_sheet(place, [str(image_id) for _, _, image_id in self._picks], totals["images"]["ok"])
         if sheet is not None:
             place.storage.put_if_absent(join(job.uri, SHEET_FILE), sheet)
 
 
-def described(found: dict[str, Any]) -> dict[str, Any]:
+def described(found: Mapping[str, Check]) -> dict[str, DescribedCheck]:
     """All of ``CHECKS``, with meaning, count and examples; those that found nothing too."""
-    nothing = {"count": 0, "images": 0, "examples": []}
+    nothing: Check = {"count": 0, "images": 0, "examples": []}
     return {check: {"what": what, **found.get(check, nothing)} for check, what in CHECKS.items()}
 
 
-def checks_of(leftovers: Iterable[Leftover]) -> dict[str, Any]:
+def checks_of(leftovers: Iterable[Leftover]) -> dict[str, Check]:
     """What is left over of a whole label set, as checks."""
-    checks: dict[str, Any] = {}
+    checks: dict[str, Check] = {}
     for one in leftovers:
-        found = {"count": one.count, "images": 0, "examples": [[name, ""] for name in one.examples]}
+        found: Check = {"count": one.count, "images": 0, "examples": [[name, ""] for name in one.examples]}
         checks[one.check] = _add_check(checks.get(one.check), found)
     return checks
 
 
-def _put(storage: Storage, uri: str, value: dict[str, Any]) -> None:
+def _put(storage: Storage, uri: str, value: Mapping[str, object]) -> None:
     storage.put_if_absent(uri, sealed_json(value))
 
 
@@ -246,11 +270,11 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
 # --- what a person reads -----------------------------------------------------------------------
 
 
-def read_checks(storage: Storage, uri: str) -> dict[str, Any]:
+def read_checks(storage: Storage, uri: str) -> dict[str, DescribedCheck]:
     """The checks of a run, or over all splits, at ``uri``. Raises FileNotFoundError, or ManifestError: damaged."""
     where = join(uri, CHECKS_FILE)
     try:
-        return dict(open_json(storage.read(where), where, mend=_MEND)["checks"])
+        return dict(cast("dict[str, DescribedCheck]", open_json(storage.read(where), where, mend=_MEND)["checks"]))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, f"no checks in it: {error!r}", mend=_MEND) from error
 
@@ -262,7 +286,7 @@ def print_found(storage: Storage, uri: str) -> None:
     try:
         print_checks(read_checks(storage, uri))
         where = join(uri, STATISTICS_FILE)
-        totals = open_json(storage.read(where), where, mend=_MEND)
+        totals = cast("StoredStatistics", open_json(storage.read(where), where, mend=_MEND))
     except FileNotFoundError:
         return  # a run of an earlier version
     size = totals["size"]
@@ -277,7 +301,7 @@ def print_found(storage: Storage, uri: str) -> None:
     Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110).print(_class_table(totals))
 
 
-def print_checks(checks: dict[str, Any]) -> None:
+def print_checks(checks: Mapping[str, DescribedCheck]) -> None:
     """One line a check that found something, on standard error."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for check, found in checks.items():
@@ -287,7 +311,7 @@ def print_checks(checks: dict[str, Any]) -> None:
             console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}", markup=False)
 
 
-def _remarks(totals: dict[str, Any]) -> Iterable[str]:
+def _remarks(totals: StoredStatistics) -> Iterable[str]:
     if totals["unlabelled_px"]:
         yield f"unlabelled: {totals['unlabelled_px'] / totals['pixels']:.1%} of the pixels"
     crowds = sum(entry["crowds"] for entry in totals["classes"])
@@ -300,7 +324,7 @@ def _remarks(totals: dict[str, Any]) -> Iterable[str]:
         yield "left out: " + ", ".join(f"{count} {check}" for check, count in totals["left_out"].items())
 
 
-def _class_table(totals: dict[str, Any]) -> Table:
+def _class_table(totals: Statistics) -> Table:
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     table.add_column("class", no_wrap=True)
     for name in ("images", "objects", "pixels", "share", "small/medium/large", "mean area"):

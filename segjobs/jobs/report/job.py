@@ -10,7 +10,6 @@ the driver never holds a mask or a photograph.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 
@@ -39,7 +38,7 @@ class Sources:
     """What the page is made of. ``report`` is None for a manifest alone; a run is None where it cannot be opened."""
 
     storage: Storage
-    about: dict[str, Any]
+    about: dict[str, object]
     report: Report | None
     truth: Run | None
     predictions: Run | None
@@ -133,7 +132,7 @@ def _parts_digest(run: Run) -> str:
     return digest([part.sha256 for part in run.parts])
 
 
-def _settings(config: ReportConfig) -> dict[str, Any]:
+def _settings(config: ReportConfig) -> dict[str, object]:
     own = config.model_dump(mode="json", include={"title", "images", "thumb_px", "max_bytes", "decode"})
     return {**own, **later(config, "storage.max_item_bytes")}
 
@@ -150,7 +149,7 @@ def _side_without_run(name: str, uri: str, scored: ScoredRun) -> ManifestSummary
 class _StandingPage:
     """A page of ours that is there: what it is made of."""
 
-    about: dict[str, Any]
+    about: dict[str, object]
     size_bytes: int
 
 

@@ -9,19 +9,20 @@ What a task gives back is small and does not grow with the number of images.
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.evaluation.scored_parts import MEND
-from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
+from segjobs.jobs.engine.executor import Rows, Work
+from segjobs.jobs.engine.ray_data import dataset_of, keep_order, map_blocks, rows_of
 from segjobs.manifest.parts import PartInfo, Run, read_part
-from segjobs.manifest.rows import segments_of
+from segjobs.manifest.rows import ManifestRow, segments_of, sha256_of
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.seal import open_table
 from segjobs.manifest.segments import Segment
@@ -51,6 +52,14 @@ _CARD_SCHEMA = pa.schema(
 )
 
 
+class PartsTally(TypedDict):
+    """``picks`` by confidence, ``counts`` (``manifest.statistics``), ``confidence``: images that are ok, by bin."""
+
+    picks: list[Pick]
+    counts: Counts
+    confidence: list[int]
+
+
 @dataclass(frozen=True)
 class Drawing:
     """What a task needs to draw any image: small, and the same for all. ``mapping``: id of a predicted class → of a
@@ -66,12 +75,12 @@ class Drawing:
     max_pixels: int
 
 
-def _mapped(rows: Sequence[Mapping[str, str]], task: Any) -> Iterator[dict[str, Any]]:
+def _mapped(rows: Sequence[Mapping[str, str]], task: Work) -> Rows:
     """One task for each of ``rows`` → the rows that they give back, in order."""
     if not rows:
         return
     dataset = dataset_of([pa.Table.from_pylist([dict(row)]) for row in rows])
-    dataset.context.execution_options.preserve_order = True
+    keep_order(dataset)
     yield from rows_of(map_blocks(dataset, task))
 
 
@@ -146,9 +155,8 @@ def tally_parts(block: pa.Table, *, storage: Storage, run: Run, wanted: Wanted) 
     return pa.table({"tally": tallies})
 
 
-def tally_rows(rows: pa.Table, wanted: Wanted) -> dict[str, Any]:
-    """Rows of a manifest → JSON: ``picks`` by confidence, ``counts`` (``manifest.statistics``), ``confidence``
-    (images that are ok, by bin)."""
+def tally_rows(rows: pa.Table, wanted: Wanted) -> PartsTally:
+    """Rows of a manifest → their tally, which is JSON."""
     ok = _where(rows, "status", "ok")
     scores = ok["confidence"].to_pylist()
     known = np.array([score for score in scores if score is not None], np.float64)
@@ -194,7 +202,7 @@ def drawn(drawing: Drawing, image_ids: Iterable[str]) -> dict[str, Card]:
     }
 
 
-def _part_of(run: Run | None, image_id: str) -> dict[str, Any] | None:
+def _part_of(run: Run | None, image_id: str) -> dict[str, object] | None:
     """The part whose range of image_ids holds this one."""
     if run is None:
         return None
@@ -204,7 +212,7 @@ def _part_of(run: Run | None, image_id: str) -> dict[str, Any] | None:
 
 def draw_images(block: pa.Table, *, drawing: Drawing) -> pa.Table:
     """Task: image_ids with the parts of their rows (JSON) → rows of ``_CARD_SCHEMA``."""
-    cards = []
+    cards: list[dict[str, object]] = []
     for row in block.to_pylist():
         truth = _row_of(drawing.storage, drawing.truth, row["truth"], row["image_id"])
         prediction = _row_of(drawing.storage, drawing.predictions, row["prediction"], row["image_id"])
@@ -212,7 +220,7 @@ def draw_images(block: pa.Table, *, drawing: Drawing) -> pa.Table:
     return pa.Table.from_pylist(cards, schema=_CARD_SCHEMA)
 
 
-def _row_of(storage: Storage, run: Run | None, part: str, image_id: str) -> dict[str, Any] | None:
+def _row_of(storage: Storage, run: Run | None, part: str, image_id: str) -> ManifestRow | None:
     raw = json.loads(part)
     if run is None or raw is None:
         return None
@@ -221,8 +229,8 @@ def _row_of(storage: Storage, run: Run | None, part: str, image_id: str) -> dict
 
 
 def draw_image(
-    image_id: str, truth: dict[str, Any] | None, prediction: dict[str, Any] | None, *, drawing: Drawing
-) -> dict[str, Any]:
+    image_id: str, truth: ManifestRow | None, prediction: ManifestRow | None, *, drawing: Drawing
+) -> dict[str, object]:
     """Rows of one image (None where a side has none) → a row of ``_CARD_SCHEMA``. Nothing about one image is an error:
     what cannot be drawn says so."""
     rows = {"truth": truth, "prediction": prediction}
@@ -272,9 +280,9 @@ def draw_image(
     }
 
 
-def _photo(row: Mapping[str, Any], size_hw: tuple[int, int], drawing: Drawing) -> np.ndarray:
+def _photo(row: ManifestRow, size_hw: tuple[int, int], drawing: Drawing) -> np.ndarray:
     """The image of a row, uint8 (H, W, 3). Raises ItemError where it is gone, changed or not of its masks' size."""
-    data = read_original(drawing.storage, row["uri"], sha256=(row["source"] or {}).get("sha256"))
+    data = read_original(drawing.storage, row["uri"], sha256=sha256_of(row))
     photo = decode_image(data, max_pixels=drawing.max_pixels)
     if photo.shape[:2] != size_hw:
         raise ItemError(

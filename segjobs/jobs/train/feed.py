@@ -14,21 +14,24 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ExecutionOptions, ExecutionResources
 from ray.exceptions import RayError
 
 from segjobs.config import AugmentConfig
-from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.ray_data import read_ahead
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.ray_private import ExecutionCallback
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.schema import Task
 from segjobs.storage import Storage
 from segjobs.training.examples import Example, ExampleReader, ExampleSource
+
+if TYPE_CHECKING:
+    from segjobs.models.base import Instances, Prediction
 
 _PREFETCHED = 2  # steps that wait, decoded and augmented, in the worker
 _READ_AHEAD_BYTES = 256 * 2**20  # of further steps in the object store; Ray Data alone would fill half of it
@@ -115,10 +118,7 @@ class Feed:
         read = ReadSteps(self, rank, world, first_step)
         # Of one CPU, as the range's own tasks are: Ray Data then makes one task of both.
         data = steps.map_batches(read, batch_size=1, batch_format="pyarrow")
-        ahead = ExecutionResources.for_limits(object_store_memory=_READ_AHEAD_BYTES)
-        data.context.custom_execution_callback_classes = [*data.context.custom_execution_callback_classes, Rest]
-        data.context.downstream_capacity_backpressure_ratio = None  # _READ_AHEAD_BYTES are the bound here
-        data.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=ahead)
+        read_ahead(data, _READ_AHEAD_BYTES, Rest)
         blocks = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCHED))
         for step in range(first_step, self.steps):
             try:
@@ -136,7 +136,7 @@ class Augmented:
 
     image_id: str
     image: np.ndarray
-    target: Any
+    target: "Prediction"
 
 
 @dataclass
@@ -187,7 +187,7 @@ def _seed(seed: int, position: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:6], "big")
 
 
-def fitted(example: Example, task: Task, rule: str) -> tuple[np.ndarray, Any]:
+def fitted(example: Example, task: Task, rule: str) -> "tuple[np.ndarray, Prediction]":
     """An example as image and target, at the size that the model sees in use: after its card's ``resize``."""
     from segjobs.models.base import LabelMap
     from segjobs.models.resize import detection_size, resize_ids, resize_image, target_size, to_tensor
@@ -202,7 +202,7 @@ def fitted(example: Example, task: Task, rule: str) -> tuple[np.ndarray, Any]:
     return image, LabelMap(resize_ids(ids, size_hw))
 
 
-def objects(example: Example, size_hw: tuple[int, int]) -> Any:
+def objects(example: Example, size_hw: tuple[int, int]) -> "Instances":
     """The objects of an example that can be told apart (crowds are none), in the frame of its image at ``size_hw``."""
     from segjobs.models.base import Instances
     from segjobs.models.resize import resize_ids

@@ -9,25 +9,65 @@ The module is small, since the actor's process imports it.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypedDict, cast
 
 import ray
 
 from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress, clock
+from segjobs.jobs.engine.ray_calls import Asked
 
 _POLL_S = 0.5
+
+
+class Place(TypedDict):
+    """How far a training is: its step, its epoch, and the seconds of all attempts."""
+
+    step: int
+    epoch: float
+    seconds: float
+
+
+class ScoreMessage(Place):
+    """A validation: its headline's name and value, None where undefined."""
+
+    name: str
+    value: float | None
+    better: bool
+
+
+class RateMessage(Place):
+    """Where a training stands, its learning rate and its speed."""
+
+    lr: float
+    images_per_s: float
+
+
+class StepMessage(RateMessage):
+    """A step that was made."""
+
+    loss: float
+    step_size: int
+
+
+class Message(TypedDict, total=False):
+    """What a worker says: a line for a person, a score, a step, or the step of the checkpoint it ends with."""
+
+    note: str
+    scores: ScoreMessage
+    step: StepMessage
+    saved: int
 
 
 class Mailbox:
     """An actor: what the workers tell, until the driver asks, and whether they are to stop."""
 
     def __init__(self) -> None:
-        self._messages: list[dict[str, Any]] = []
+        self._messages: list[Message] = []
         self._stopping = False
 
-    def put(self, message: dict[str, Any]) -> bool:
+    def put(self, message: Message) -> bool:
         """Whether the training is being stopped."""
         self._messages.append(message)
         return self._stopping
@@ -36,18 +76,28 @@ class Mailbox:
         """Say so to whoever tells something from now on."""
         self._stopping = True
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[Message]:
         """Everything since the last call."""
         taken, self._messages = self._messages, []
         return taken
 
 
-def open_mailbox() -> Any:
+class MailboxHandle(Protocol):
+    """The actor as other processes have it."""
+
+    put: Asked[[Message], bool]
+    stop: Asked[[], None]
+    take: Asked[[], list[Message]]
+
+
+def open_mailbox() -> MailboxHandle:
     """The actor."""
-    return ray.remote(num_cpus=0)(Mailbox).remote()
+    return cast("MailboxHandle", ray.remote(num_cpus=0)(Mailbox).remote())
 
 
-def follow(run: Callable[[], object], mailbox: Any, progress: Progress, *, steps: int, grace_s: float) -> None:
+def follow(
+    run: Callable[[], object], mailbox: MailboxHandle, progress: Progress, *, steps: int, grace_s: float
+) -> None:
     """Run the training on a thread of its own and tell what its workers say; raises what ``run`` raises.
 
     A signal has its usual effect when the step in progress is saved, or after ``grace_s``.
@@ -93,7 +143,7 @@ class _Told:
         self._steps = steps
         self._score = ""
 
-    def tell(self, messages: Iterable[Mapping[str, Any]], progress: Progress) -> None:
+    def tell(self, messages: Iterable[Message], progress: Progress) -> None:
         for message in messages:
             if "note" in message:
                 progress.note(f"train: {message['note']}")
@@ -105,14 +155,14 @@ class _Told:
             if "step" in message:
                 self._tell_step(message["step"], progress)
 
-    def _tell_score(self, scores: Mapping[str, Any], progress: Progress) -> None:
+    def _tell_score(self, scores: ScoreMessage, progress: Progress) -> None:
         name = str(scores["name"]).replace("mean_iou", "mIoU")
         value = "–" if scores["value"] is None else f"{scores['value']:.4f}"
         self._score = f" · {name} {value}"
         best = ", the best so far" if scores["better"] else ""
         progress.note(f"train: epoch {scores['epoch']:.1f}, step {scores['step']}: validation {name} {value}{best}")
 
-    def _tell_step(self, step: Mapping[str, Any], progress: Progress) -> None:
+    def _tell_step(self, step: StepMessage, progress: Progress) -> None:
         if not self.started:
             self.started = True
             progress.start(total=self._steps, done=step["step"], unit="steps")

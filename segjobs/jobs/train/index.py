@@ -8,7 +8,6 @@ The index holds three numbers an image; ids, masks and pixels stay in the parts 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from ray.exceptions import RayError
 
 from segjobs.config import SourceConfig, nearest
 from segjobs.errors import ConfigError, ManifestError
-from segjobs.jobs.engine.cluster import own_error
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.schema import Category, Task
@@ -203,7 +202,7 @@ def _used_segments(segments: pa.ListArray, source: ExampleSource) -> tuple[np.nd
     """Row, class and area of each segment of a class that is learnt and of enough score, (K,) each."""
     lengths = segments.value_lengths().fill_null(0).to_numpy()
     row = np.repeat(np.arange(len(lengths)), lengths)
-    flat: Any = segments.flatten()
+    flat: pa.StructArray = segments.flatten()
     category, area = flat.field("category_id").to_numpy(), flat.field("area").to_numpy().astype(np.int64)
     score = flat.field("score").to_numpy(zero_copy_only=False)  # other tools' labels may have none: NaN
     known, place = np.unique(category, return_inverse=True)

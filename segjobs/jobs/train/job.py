@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import ray
@@ -23,16 +23,19 @@ from rich.console import Console
 from segjobs import __version__
 from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest, later
 from segjobs.errors import ClusterError, ConfigError, ConflictError
-from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect, own_error
+from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect
 from segjobs.jobs.engine.progress import Progress, clock
+from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
-from segjobs.jobs.train.follow import follow, open_mailbox
+from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
-from segjobs.manifest.schema import Category
+from segjobs.manifest.schema import Category, ModelCard
 from segjobs.manifest.seal import damaged, open_json, sealed_json
+from segjobs.models.weights import Weights
+from segjobs.narrow import is_object
 from segjobs.results import TrainResult
 from segjobs.storage import Storage, join
 from segjobs.training.examples import ExampleSource
@@ -76,8 +79,8 @@ class Start:
     categories: list[Category]
     sources: list[ExampleSource]
     validation: ExampleSource | None
-    card: Any
-    weights: Any
+    card: ModelCard
+    weights: Weights
 
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
@@ -102,10 +105,10 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     return Start(categories, list(sources.values()), held, card, weights)
 
 
-def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, Any]:
+def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[str, object]:
     """What makes two trainings the same, as JSON. The number of workers does not, the images of a step do."""
     dumped = config.model_dump(mode="json")
-    identity = {
+    identity: dict[str, object] = {
         "data": [
             {**source.config.model_dump(include={"weight", "min_confidence", "min_score"}), **_origin(source.run)}
             for source in start.sources
@@ -131,12 +134,12 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
     return identity
 
 
-def _origin(run: Run) -> dict[str, Any]:
+def _origin(run: Run) -> dict[str, str]:
     """A manifest by its content."""
     return {"run_id": run.info.run_id, "parts": digest([part.sha256 for part in run.parts])[:16]}
 
 
-def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, Any]) -> None:
+def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str, object]) -> None:
     """Raise ConflictError where another training stands at the output, with what differs."""
     plan = read_standing_json(storage, join(config.output.uri, PLAN))
     if plan is None:
@@ -144,7 +147,7 @@ def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str
             f"{config.output.uri} holds a model that no training of this project made there; choose a new output.uri"
         )
     standing = plan.get("identity")
-    if not isinstance(standing, dict):
+    if not is_object(standing):
         raise damaged(join(config.output.uri, PLAN), "it has no identity", mend="choose a new output.uri")
     if lines := differences(standing, {**standing, **identity}, deep=True):
         finished = storage.exists(join(config.output.uri, DESCRIPTION))
@@ -213,14 +216,14 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
 def _cause(error: BaseException) -> BaseException | None:
     """The error of this project in what a worker raised."""
     for failure in getattr(error, "worker_failures", {}).values():
-        found = own_error(getattr(failure, "_base_exc", failure))
+        found = own_error(failure)
         if found:
             return found
     return own_error(error)
 
 
 def make_task(
-    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[Any, Progress]
+    config: TrainConfig, storage: Storage, start: Start, division: Division, tell: tuple[MailboxHandle, Progress]
 ) -> "TrainTask":
     """Index the images and lay out the steps: all that a worker needs. ``tell``: whom workers and driver tell.
 

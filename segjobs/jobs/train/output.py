@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from segjobs.page.curves import draw_curves
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import TrainingState
 from segjobs.training.examples import ExampleReader
-from segjobs.training.validate import HEADLINES, image_score, predictions, truth_segments
+from segjobs.training.validate import HEADLINES, ValidationScores, image_score, predictions, truth_segments
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,7 +119,7 @@ def publish_events(lines: Sequence[str], uri: str, storage: Storage) -> None:
         storage.put_file_if_absent(join(folder_uri, f"events.out.tfevents.{new[-1]['step']:08d}"), path)
 
 
-def headline(figures: dict[str, Any], task: str) -> str:
+def headline(figures: ValidationScores, task: str) -> str:
     """A validation's figures in a few words."""
     name = HEADLINES[task]
     return f"{name.replace('mean_iou', 'mIoU')} {figures[name]:.4f}" if figures[name] is not None else f"{name} –"

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import ray
 
 from segjobs.config import TrainConfig
 from segjobs.jobs.train.feed import Feed
+from segjobs.jobs.train.follow import MailboxHandle
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.weights import Weights
 from segjobs.storage import Storage
@@ -22,7 +22,7 @@ class TrainTask:
     """
 
     config: TrainConfig
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     digest: str
     card: ModelCard
     weights: Weights
@@ -33,8 +33,8 @@ class TrainTask:
     validation_steps: int
     amounts: tuple[int, ...]
     threads: int
-    mailbox: Any
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    mailbox: MailboxHandle
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)

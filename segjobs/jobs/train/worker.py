@@ -14,8 +14,9 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Unpack
 
+import numpy as np
 import ray
 import torch
 import torch.distributed as dist
@@ -27,10 +28,11 @@ from torch.nn.parallel import DistributedDataParallel
 from segjobs.errors import ItemError, TrainingError
 from segjobs.jobs.train import output
 from segjobs.jobs.train.feed import Augmented
+from segjobs.jobs.train.follow import Message, Place, RateMessage, StepMessage
 from segjobs.jobs.train.task import TrainTask, WorkerRank
-from segjobs.models.base import VOID, LabelMap, Segmenter
+from segjobs.models.base import VOID, LabelMap, Prediction, Segmenter
 from segjobs.models.registry import start
-from segjobs.training.checkpoints import Checkpoints, TrainingState
+from segjobs.training.checkpoints import Checkpoints, CheckpointTensors, TrainingState
 from segjobs.training.examples import ExampleReader
 from segjobs.training.optim import RunningMean, freeze, learning_rate, make_optimiser, to_train_mode
 from segjobs.training.validate import HEADLINES, score
@@ -39,7 +41,7 @@ _SPOKEN_S = 1.0  # between two messages to the driver
 _LINE_STEPS = 10  # steps of one line of metrics.jsonl
 
 
-def train_loop(settings: dict[str, Any]) -> None:
+def train_loop(settings: dict[str, TrainTask]) -> None:
     """Train from the last checkpoint to the end; rank 0 writes."""
     torch.set_num_threads(settings["task"].threads)
     context, device = get_context(), get_device()
@@ -71,7 +73,7 @@ class LossModule(nn.Module):
         self.module = segmenter.module
         self._segmenter = segmenter
 
-    def forward(self, images: Sequence[Any], targets: Sequence[Any]) -> torch.Tensor:
+    def forward(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
         """Images uint8 (h, w, 3) and their targets → scalar loss."""
         return self._segmenter.loss(images, targets)
 
@@ -197,9 +199,9 @@ class Trainer:
         return float(number)
 
     def _stop(self, step: int, value: float, examples: Sequence[Augmented]) -> None:
-        names: list[Any] = [[one.image_id for one in examples]]
+        names: list[list[str]] = [[one.image_id for one in examples]]
         if self.world > 1:
-            names = [None] * self.world
+            names = [[]] * self.world
             dist.all_gather_object(names, [one.image_id for one in examples])
         listed = ", ".join(repr(name) for share in names for name in share)
         kept = self.checkpoints.storage.list_names(f"{self.config.output.uri.rstrip('/')}/checkpoints")
@@ -254,7 +256,7 @@ class Trainer:
     def _save(self) -> None:
         self._saved = time.monotonic()
         if self.rank == 0:
-            tensors = {
+            tensors: CheckpointTensors = {
                 "module": self.segmenter.module.state_dict(),
                 "mean": self.mean.tensors if self.mean else {},
                 "optimiser": self.optimiser.state_dict(),
@@ -266,7 +268,7 @@ class Trainer:
     def _restore(self) -> TrainingState:
         found = self.checkpoints.load() if self.rank == 0 else None
         if self.world > 1:
-            shared: list[Any] = [found]
+            shared = [found]
             dist.broadcast_object_list(shared, 0)
             found = shared[0]
         if found is None:
@@ -286,7 +288,7 @@ class Trainer:
 
     # --- telling ----------------------------------------------------------------------------------
 
-    def _place(self) -> dict[str, Any]:
+    def _place(self) -> Place:
         feed = self.task.feed
         return {
             "step": self.record.step,
@@ -300,19 +302,20 @@ class Trainer:
         record, step_size = self.record, self.task.feed.step_size
         record.losses.append(loss)
         rate = (record.step - self._clock.first_step) * step_size / self._clock.since_start()
-        about = {**self._place(), "lr": self._rate(record.step - 1), "images_per_s": round(rate, 3)}
+        about: RateMessage = {**self._place(), "lr": self._rate(record.step - 1), "images_per_s": round(rate, 3)}
         if record.step % _LINE_STEPS == 0 or record.step == self.task.feed.steps:
             mean = sum(record.losses) / len(record.losses)
             record.lines.append(json.dumps({**about, "loss": mean}))
             record.losses = []
         if time.monotonic() - self._spoken >= _SPOKEN_S:
             self._spoken = time.monotonic()
-            self._say(step={**about, "loss": loss, "step_size": step_size})
+            said: StepMessage = {**about, "loss": loss, "step_size": step_size}
+            self._say(step=said)
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.task.feed.steps, self.config.optimiser, self.config.schedule)
 
-    def _say(self, **message: Any) -> None:
+    def _say(self, **message: Unpack[Message]) -> None:
         if self.rank == 0:
             self._heard = self.task.mailbox.put.remote(message)
 

@@ -5,12 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from ray.exceptions import ObjectStoreFullError, RaySystemError
 
-from segjobs import __version__
 from segjobs.config import ComputeConfig
-from segjobs.errors import ClusterError, ConfigError, ItemError
-from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout, own_error
+from segjobs.errors import ClusterError
+from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
 
 
 @pytest.mark.parametrize(
@@ -95,37 +93,6 @@ def test_a_layout_reads_as_a_line() -> None:
     assert str(Layout(2, 2, 0.75, 0, 1, "actor")) == "2 actor(s) of 1 CPU thread(s), decoding in the actors"
     assert str(Layout(1, 8, 1, 0.5, 2, "task")) == "1-8 actor(s) of 0.5 GPU, decoding in tasks"
     assert (Layout(1, 1, 1, 0.5, 1, "task").device, Layout(1, 1, 1, 0, 1, "task").device) == ("cuda", "cpu")
-
-
-def test_the_error_of_this_project_is_found_below_what_ray_wraps_around_it() -> None:
-    class Wrapped(Exception):
-        cause: BaseException | None = None
-
-    inner = ConfigError("model.name 'x' is no model")
-    one, two = Wrapped(), Wrapped()
-    one.cause = inner
-    two.__cause__ = one
-    assert own_error(two) is inner
-    advised = ConfigError("first\nFailed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change")
-    assert str(own_error(advised)) == "first"
-    assert str(own_error(ItemError("CHANGED", "x"))) == "CHANGED: x"
-    loop = Wrapped()
-    loop.cause = loop
-    assert own_error(loop) is None
-    assert own_error(ValueError("x")) is None
-    missing = Wrapped()
-    missing.cause = RaySystemError("System error: No module named 'segjobs'\ntraceback: …")
-    assert str(own_error(missing)) == (
-        f"a node of the cluster has no module 'segjobs': install segjobs ({__version__}) there, into the environment "
-        "of the Python that runs Ray, or submit the job to the cluster with ray job submit --working-dir; "
-        "what is published stays: run the command again to continue"
-    )
-    three = Wrapped()
-    three.cause = ObjectStoreFullError("by 3 bytes")
-    assert str(own_error(three)) == (
-        "the object store of a node is full; lower shard.bytes or start Ray with a larger one; "
-        "what is published stays: run the command again to continue"
-    )
 
 
 def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:

@@ -33,6 +33,12 @@ def test_a_setting_of_a_data_context_is_there(name: str) -> None:
     assert name in {field.name for field in fields(DataContext)} or isinstance(getattr(DataContext, name), property)
 
 
+def test_settings_stand_in_one_file() -> None:
+    package = Path(jobs.__file__).parent
+    setting = re.compile(r"\bDataContext\b|\bExecutionOptions\b|\.context\.\w+ =|\.execution_options\b")
+    assert [path.name for path in package.rglob("*.py") if setting.search(path.read_text())] == ["ray_data.py"]
+
+
 def test_calls_take_what_they_are_given() -> None:
     pool = {"min_size", "max_size", "max_tasks_in_flight_per_actor", "max_concurrent_calls_per_actor"}
     assert {*pool, "enable_true_multi_threading"} <= inspect.signature(ActorPoolStrategy).parameters.keys()

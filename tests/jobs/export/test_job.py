@@ -24,8 +24,6 @@ from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage, join
 from tests.manifests import segment_of, write_manifest
 
-# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 CAT, DOG = Category(3, "cat", (255, 0, 0)), Category(7, "dog", (0, 128, 0))
 
 

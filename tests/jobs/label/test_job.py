@@ -25,9 +25,6 @@ from segjobs.jobs.label.job import label
 from tests.in_process import label_in_process
 from tests.toy_model import NOT_FINITE, expected_ids
 
-# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
-
 TOY = "tests.toy_model:build"
 
 

@@ -21,9 +21,6 @@ from segjobs.manifest.run_info import RunCounts
 from segjobs.storage import Storage
 from tests.in_process import prepare_in_process as prepare
 
-# pycocotools 2.0.11 sets the shape of an array in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
-
 
 def config_of(tmp_path: Path, images: Path | str, labels: dict[str, Any], **settings: Any) -> PrepareConfig:
     return PrepareConfig.model_validate(
