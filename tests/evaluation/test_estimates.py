@@ -94,7 +94,7 @@ def test_coco_numbers(ray_session: None, shared_data: Path, tmp_path: Path, imag
     expected = by_pycocotools({**index, "annotations": objects}, found, "segm")
     values = [report["instance"]["mask"][name]["value"] for name in FIGURES]
     assert [-1.0 if value is None else value for value in values] == pytest.approx(expected, abs=1e-6)
-    found = [{key: value for key, value in entry.items() if key != "bbox"} for entry in found]  # which loadRes has added
+    found = [{key: value for key, value in entry.items() if key != "bbox"} for entry in found]  # loadRes has added it
     expected = by_pycocotools({**index, "annotations": objects}, found, "bbox")
     values = [report["instance"]["box"][name]["value"] for name in FIGURES]
     assert [-1.0 if value is None else value for value in values] == pytest.approx(expected, abs=1e-6)
