@@ -31,6 +31,17 @@ def _until(seen: Callable[[], bool]) -> None:
     assert seen()
 
 
+def _hear(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """Wait until it was printed."""
+    said: list[str] = []
+
+    def heard() -> bool:
+        said.append(capsys.readouterr().err)
+        return line in "".join(said)
+
+    _until(heard)
+
+
 def test_shards_are_left_from_a_signal_on_and_it_has_its_effect_when_it_is_let(
     attempts: Attempts, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,9 +49,9 @@ def test_shards_are_left_from_a_signal_on_and_it_has_its_effect_when_it_is_let(
         assert not stopping.asked
         os.kill(os.getpid(), signal.SIGINT)
         assert stopping.asked
-        _until(lambda: ray.get(attempts.record.begin.remote("labelling of shard 1")).stopping)
+        _hear(capsys, "stopping: shards that are begun have 600 s to end")
+        assert ray.get(attempts.record.begin.remote("labelling of shard 1")).stopping
         stopping.leave()
-    assert "stopping: shards that are begun have 600 s to end" in capsys.readouterr().err
 
 
 def test_after_the_grace_time_the_signal_comes_again(attempts: Attempts) -> None:
@@ -51,13 +62,6 @@ def test_after_the_grace_time_the_signal_comes_again(attempts: Attempts) -> None
 
 def test_what_workers_say_is_passed_on(attempts: Attempts, capsys: pytest.CaptureFixture[str]) -> None:
     attempts.tell("a worker hung")
-    said = ""
-
-    def heard() -> bool:
-        nonlocal said
-        said += capsys.readouterr().err
-        return "a worker hung" in said
-
     with GracefulStop(attempts, Progress("label"), grace_s=600) as stopping:
-        _until(heard)
+        _hear(capsys, "a worker hung")
     assert not stopping.asked
