@@ -194,17 +194,17 @@ def test_a_write_whose_reply_is_lost_is_known_as_ones_own(proxy: FaultProxy, roo
 
 @pytest.mark.slow
 def test_a_store_that_ignores_the_condition_is_refused(proxy: FaultProxy, root: str) -> None:
-    from segjobs.jobs.engine.run import _publish_plan
+    from segjobs.jobs.engine.adopt import publish_plan
     from segjobs.jobs.engine.shards import Job
 
     plan = make_plan([FileInfo("/a.jpg", "a.jpg", 1, 1, "")], ShardConfig())
     job = Job("label", root, plan, {}, Footer("semantic", make_categories(["sky"]), "digest"), {})
     proxy.faults = [Fault("ignored", "PUT", times=2)]
     with pytest.raises(StorageError, match=r"the store ignores 'If-None-Match: \*'"):
-        _publish_plan(Storage(quick(proxy.url)), job)
+        publish_plan(Storage(quick(proxy.url)), job)
     job = replace(job, uri=join(root, "other"))
     proxy.faults = [Fault("reset", "PUT"), Fault("lost", "PUT")]  # the first success, unheard of, is no second one
-    _publish_plan(Storage(quick(proxy.url)), job)
+    publish_plan(Storage(quick(proxy.url)), job)
     assert proxy.attempts("PUT", "other") == 3
 
 
