@@ -52,24 +52,21 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class _ARayAProcess(LoadScopeScheduling):
-    """The files whose tests share a Ray go to one process, in one piece, so that it is started once."""
+class _RayInOneProcess(LoadScopeScheduling):
+    """The files whose tests need a Ray go to one process, in one piece: one is started, and a head beside no other."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return _ray_of(file) or nodeid
+        return "ray" if _uses_ray(file) else nodeid
 
 
 @cache
-def _ray_of(file: str) -> str | None:
-    text = (REPOSITORY / file).read_text()
-    if re.search(r"\bray_(session|environment)\b", text):
-        return "session"
-    return "head" if re.search(r"\bray_head\b", text) else None
+def _uses_ray(file: str) -> bool:
+    return bool(re.search(r"\bray_(session|environment|head)\b", (REPOSITORY / file).read_text()))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return _ARayAProcess(config, log)
+    return _RayInOneProcess(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
