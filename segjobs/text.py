@@ -30,6 +30,11 @@ def first_few(findings: list[str]) -> list[str]:
     return [*findings[:_SHOWN], f"and {more} more"] if more > 0 else findings
 
 
+def shorten(text: str, most: int) -> str:
+    """The text, cut off at ``most`` characters, of which the last says so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def size_text(shape: tuple[int, ...]) -> str:
     """(height, width) as people write it: ``640x480``."""
     return f"{shape[1]}x{shape[0]}"

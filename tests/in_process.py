@@ -28,9 +28,9 @@ def label_in_process(config: LabelConfig) -> RunResult:
     card = _resolve(config, storage)
     progress = Progress("label")
     redo = open_redo(config.redo, storage, _identity(config, card))
-    job = _job(config, plan_input(config, storage, progress), card, redo and redo[0])
+    job = _job(config, plan_input(config, storage, progress), card, redo)
     job = adopt_run(storage, job).job
-    settings = replace(_settings(config, storage, job, card, LAYOUT), redo=redo and redo[0])
+    settings = replace(_settings(config, storage, job, card, LAYOUT), redo=redo)
     summary = run_job(storage, job, stages_of(settings, LAYOUT), progress, executor=InProcess())
     return print_summary(summary, config.max_failed_fraction)
 

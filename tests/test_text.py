@@ -2,7 +2,7 @@
 
 import pytest
 
-from segjobs.text import spelling
+from segjobs.text import shorten, spelling
 
 
 @pytest.mark.parametrize("name", ["traffic light", "Traffic_Light", " TRAFFIC-LIGHT ", "traffic\t_- light"])
@@ -14,3 +14,7 @@ def test_other_names_stay_others() -> None:
     assert spelling("trafficlight") == "trafficlight"
     assert spelling("Straße") == spelling("STRASSE") == "strasse"
     assert spelling("_") == ""
+
+
+def test_a_text_is_as_long_as_it_may_be() -> None:
+    assert (shorten("abc", 3), shorten("abcd", 3), shorten("", 3)) == ("abc", "ab…", "")

@@ -114,10 +114,13 @@ def take_census(scores: Scores, examples: int) -> Census:
     for table in scores.whole("image_id", "status", "message", "objects"):
         statuses: list[Status] = table["status"].to_pylist()
         found.statuses.update(statuses)
-        for image_id, status in zip(table["image_id"].to_pylist(), statuses, strict=True):
+        rows = zip(table["image_id"].to_pylist(), statuses, table["message"].to_pylist(), strict=True)
+        for image_id, status, message in rows:
             if status != "ok" and len(found.examples.setdefault(status, [])) < examples:
                 found.examples[status].append(image_id)
-        _add_failures(found, table)
+            if status in ("failed", "no_truth"):
+                code, _, words = message.partition(": ")
+                found.failures.setdefault((status, code), Failed(0, image_id, words)).images += 1
         _, entries = flatten(table["objects"])
         index = scores.index_of(entries.field("category_id"))
         scored = index != VOID
@@ -125,14 +128,6 @@ def take_census(scores: Scores, examples: int) -> Census:
         np.add.at(found.objects, index[scored], numbers[scored])
         np.add.at(found.images, index[scored], (numbers[scored] > 0).astype(np.int64))
     return found
-
-
-def _add_failures(found: Census, table: pa.Table) -> None:
-    columns = (table[name].to_pylist() for name in ("image_id", "status", "message"))
-    for image_id, status, message in zip(*columns, strict=True):
-        if status in ("failed", "no_truth"):
-            code, _, words = message.partition(": ")
-            found.failures.setdefault((status, code), Failed(0, image_id, words)).images += 1
 
 
 def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:

@@ -36,7 +36,7 @@ from segjobs.labels.base import (
     read_whole,
     resolve,
 )
-from segjobs.labels.json_text import flag, parse_json, whole
+from segjobs.labels.json_text import flag, parse_json, whole, words_of
 from segjobs.labels.match_files import match_paths
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import Category, palette_color
@@ -119,9 +119,9 @@ def read_panoptic(
             for entry in raw["annotations"]
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise ManifestError(
-            f"{name}: {what}; expected images, categories and annotations with segments_info, as COCO panoptic has"
+            f"{name}: {words_of(error)}; expected images, categories and annotations with segments_info, as COCO "
+            "panoptic has"
         ) from None
     problems = [
         f"image_id {image_id!r} is not among the images" for image_id, _ in annotations if image_id not in listed

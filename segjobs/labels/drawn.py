@@ -34,7 +34,7 @@ from segjobs.labels.label_studio_rle import decode_mask
 from segjobs.labels.match_files import match_paths
 from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
-from segjobs.manifest.rle import counts_from_runs, encode_polygons
+from segjobs.manifest.rle import counts_from_runs, encode_crop, encode_polygons
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.text import first_few
@@ -178,8 +178,7 @@ def _counts(one: Drawn, size_hw: tuple[int, int]) -> str:
         mask[top : top + down, left : left + across] = flat.reshape(down, across)
     else:
         return _from_starts(one.values, height * width)
-    code = Segment.from_mask(Category(0, "", (0, 0, 0)), mask)
-    return code.counts if code is not None else counts_from_runs([height * width])
+    return encode_crop(mask, (0, 0), size_hw).counts
 
 
 def _from_starts(values: Sequence[int], total: int) -> str:

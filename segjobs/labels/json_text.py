@@ -25,6 +25,11 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
+def words_of(error: Exception) -> str:
+    """What an error of reading a document says, in one line."""
+    return f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+
+
 def flag(value: Any) -> bool:
     """0, 1, true, false, or null for false. Raises TypeError for any other, such as the text "0"."""
     if value is None or value is False or value is True or (type(value) is int and value in (0, 1)):

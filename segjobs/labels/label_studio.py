@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from segjobs.errors import ManifestError
 from segjobs.labels.base import LabelRequest, Labels, leftover, read_whole
 from segjobs.labels.drawn import Document, Drawn, DrawnImage, labels_of
-from segjobs.labels.json_text import parse_json, whole
+from segjobs.labels.json_text import parse_json, whole, words_of
 
 _UPLOADED = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]+$)")
 _WITHOUT_CLASS = ("polygon", "brush")
@@ -56,8 +56,7 @@ def read_label_studio(data: bytes, *, name: str = "Label Studio JSON") -> Docume
                 raise ValueError(f"{path!r} stands there twice")
             images[path] = _image(chosen["result"])
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ManifestError(f"{name}: {place}: {what}; expected Label Studio's JSON export") from None
+        raise ManifestError(f"{name}: {place}: {words_of(error)}; expected Label Studio's JSON export") from None
     return Document(images, hashlib.sha256(data).hexdigest(), leftover("other_annotations", others))
 
 

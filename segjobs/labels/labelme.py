@@ -50,7 +50,7 @@ from segjobs.labels.base import (
     resolve,
 )
 from segjobs.labels.class_tables import named_categories
-from segjobs.labels.json_text import parse_json
+from segjobs.labels.json_text import parse_json, words_of
 from segjobs.labels.polygons import TOLERANCE_PX
 from segjobs.manifest.rle import VOID, encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
@@ -169,8 +169,7 @@ def shapes_of(data: bytes) -> tuple[list[Shape], tuple[int, int] | None]:
         ]
         height, width = raw.get("imageHeight"), raw.get("imageWidth")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ItemError("LABEL_VALUE", f"not a labelme JSON: {what}") from None
+        raise ItemError("LABEL_VALUE", f"not a labelme JSON: {words_of(error)}") from None
     if not all((np.abs(shape.points) <= _FARTHEST_PX).all() for shape in shapes):
         raise ItemError("LABEL_VALUE", f"a shape has a coordinate that is not finite, or beyond {_FARTHEST_PX} px")
     return shapes, (height, width) if isinstance(height, int) and isinstance(width, int) else None

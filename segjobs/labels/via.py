@@ -18,7 +18,7 @@ from segjobs.config import LabelsConfig
 from segjobs.errors import ManifestError
 from segjobs.labels.base import LabelRequest, Labels, read_whole
 from segjobs.labels.drawn import Document, Drawn, DrawnImage, ellipse, labels_of
-from segjobs.labels.json_text import parse_json
+from segjobs.labels.json_text import parse_json, words_of
 
 
 def via_labels(request: LabelRequest) -> Labels:
@@ -44,8 +44,7 @@ def read_via(data: bytes, config: LabelsConfig) -> Document:
             objects = tuple(one for one in found if one is not None)
             images[name] = DrawnImage(objects, None, len(found) - len(objects))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ManifestError(f"{config.uri}: {place}: {what}; expected VIA's JSON") from None
+        raise ManifestError(f"{config.uri}: {place}: {words_of(error)}; expected VIA's JSON") from None
     return Document(images, hashlib.sha256(data).hexdigest())
 
 

@@ -62,40 +62,38 @@ class _Reader:
         return self.colors.table
 
     def classes(self, uri: str, size_hw: tuple[int, int]) -> Masks:
-        data = read_label(self.storage, uri)
-        try:
-            ids = decode_label_png(data, max_pixels=self.max_pixels)
-        except ItemError as error:
-            if error.code != "UNSUPPORTED_MODE":
-                raise
-            pixels = decode_color_map(data, max_pixels=self.max_pixels)
-            check_size(pixels.shape[:2], size_hw)
-            return masks_of_colors(pixels, self.colors)
-        return masks_from_ids(ids, size_hw, self.table)
+        return self._classes_of(self._pixels(read_label(self.storage, uri)), size_hw)
 
     def objects(self, text: str, size_hw: tuple[int, int]) -> Masks:
-        uri, class_uri = json.loads(text)
-        data, class_data = (read_label(self.storage, one) for one in (uri, class_uri))
-        findings: tuple[Finding, ...] = ()
-        try:
-            objects = decode_label_png(data, max_pixels=self.max_pixels)
-        except ItemError as error:
-            if error.code != "UNSUPPORTED_MODE":
-                raise
-            objects = _numbered(decode_color_map(data, max_pixels=self.max_pixels), self.table.void_ids)
-        try:
-            classes, table = decode_label_png(class_data, max_pixels=self.max_pixels), self.table
-        except ItemError as error:
-            if error.code != "UNSUPPORTED_MODE":
-                raise
-            painted = self.classes(class_uri, size_hw)
+        files = [read_label(self.storage, uri) for uri in json.loads(text)]
+        objects, classes = map(self._pixels, files)
+        table, findings = self.table, ()
+        if objects.ndim == 3:
+            objects = _numbered(objects, table.void_ids)
+        if classes.ndim == 3:
+            painted = self._classes_of(classes, size_hw)
             findings = painted.findings
             classes = paint([(one.category_id, one.counts) for one in painted.segments], size_hw)
-            table = replace(self.table, void_ids=(*self.table.void_ids, VOID))
+            table = replace(table, void_ids=(*table.void_ids, VOID))
         check_size(objects.shape, size_hw)
         check_size(classes.shape, size_hw)
         found = objects_of(objects, classes, table)
         return Masks(found.segments, findings + found.findings)
+
+    def _pixels(self, data: bytes) -> np.ndarray:
+        """Ids (H, W), or where they are none, colours (H, W, 3)."""
+        try:
+            return decode_label_png(data, max_pixels=self.max_pixels)
+        except ItemError as error:
+            if error.code != "UNSUPPORTED_MODE":
+                raise
+            return decode_color_map(data, max_pixels=self.max_pixels)
+
+    def _classes_of(self, pixels: np.ndarray, size_hw: tuple[int, int]) -> Masks:
+        if pixels.ndim == 2:
+            return masks_from_ids(pixels, size_hw, self.table)
+        check_size(pixels.shape[:2], size_hw)
+        return masks_of_colors(pixels, self.colors)
 
 
 def voc_labels(request: LabelRequest) -> Labels:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from segjobs.errors import ManifestError
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.rle import VOID, decode, paint
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Task
 from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
@@ -60,7 +61,7 @@ class Row(Mapping[str, Any]):
     def segments(self) -> list[Segment]:
         """The image's masks, in the manifest's order. Raises ManifestError of a failed image."""
         self._check()
-        return [Segment.from_row(one) for one in self.columns["segments"]]
+        return segments_of(self.columns)
 
     def mask(self, category: str) -> np.ndarray:
         """bool (H, W), True where a segment of this class is; all False where the image shows none.

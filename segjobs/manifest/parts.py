@@ -24,7 +24,7 @@ from segjobs.errors import ManifestError
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import RunInfo
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
-from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json, sealed_table
+from segjobs.manifest.seal import damaged, open_json, open_table, parse_table, sealed_json, sealed_table
 from segjobs.storage import Storage, join
 
 _PARQUET_OPTIONS = {
@@ -223,7 +223,7 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
         raise ManifestError(f"{uri}: listed in run.json but not there: {_LOST}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
-    return _with_later_fields(open_table(data, uri, mend=_LOST, columns=columns))
+    return _with_later_fields(parse_table(data, uri, mend=_LOST, columns=columns))
 
 
 def _with_later_fields(table: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ import numpy as np
 
 from segjobs.errors import ManifestError, MaskSizeError
 from segjobs.manifest import coco_api
-from segjobs.text import size_text
+from segjobs.text import shorten, size_text
 
 VOID = 65535
 """In a label map and in ``label_runs``: this pixel has no class (unlabelled, ignore)."""
@@ -330,5 +330,4 @@ def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int)
 
 
 def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return shorten(repr(value), _SHOWN)

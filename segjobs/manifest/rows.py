@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
 
@@ -101,7 +101,7 @@ def ok_row(
     return {**row, "status": "ok", "height": height, "width": width, "segments": rows, "confidence": confidence}
 
 
-def segments_of(row: WithSegments, *, empty: bool = False) -> list[Segment]:
+def segments_of(row: WithSegments | Mapping[str, Any], *, empty: bool = False) -> list[Segment]:
     """The segments of the row of an image that was labelled. Raises ManifestError where one lacks what a mask needs.
 
     ``empty``: those too whose mask covers no pixel, objects that only a score asks for.

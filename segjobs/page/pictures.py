@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from segjobs.errors import ItemError, ManifestError
 from segjobs.evaluation.classes import candidates
 from segjobs.manifest.rle import decode, encode_label_map
+from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment, check_known, stack
 from segjobs.page.overlay import label_picture, overlay
@@ -66,7 +67,7 @@ def draw_row(
         raise ManifestError(f"{name!r} has no masks to draw: {error.get('code')}: {error.get('message')}")
     size_hw = (row["height"], row["width"])
     if style == "map":
-        return label_picture(_segments(row), size_hw, categories)
+        return label_picture(segments_of(row), size_hw, categories)
     if image is None:
         sha256 = (row.get("source") or {}).get("sha256")
         image = open_picture(read_original(storage or Storage(), row["uri"], sha256=sha256), name=row["uri"])
@@ -76,11 +77,7 @@ def draw_row(
             f"{name!r}: the image is {found_hw[1]}x{found_hw[0]} pixels, its row says {size_hw[1]}x{size_hw[0]}; "
             "give it at that size, turned by its EXIF orientation"
         )
-    return overlay(image, _segments(row), categories)
-
-
-def _segments(row: Mapping[str, Any]) -> list[Segment]:
-    return [Segment.from_row(one) for one in row["segments"]]
+    return overlay(image, segments_of(row), categories)
 
 
 def open_picture(data: bytes, *, name: str) -> Image.Image:

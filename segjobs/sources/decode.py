@@ -98,12 +98,6 @@ def image_frame(data: bytes, *, max_pixels: int) -> Frame:
     return Frame((width, height) if swapped else (height, width), turned)
 
 
-def image_size(data: bytes, *, max_pixels: int) -> tuple[int, int]:
-    """(width, height) of ``image_frame``."""
-    height, width = image_frame(data, max_pixels=max_pixels).size_hw
-    return width, height
-
-
 def _decode_jpeg(data: bytes, size_wh: tuple[int, int]) -> np.ndarray | None:
     """uint8 (H, W, 3) RGB, or None where Pillow is to judge: damaged, or a variant that TurboJPEG refuses."""
     try:

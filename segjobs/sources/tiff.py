@@ -21,7 +21,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, SAMPLE_FORM
     277,
     339,
 )
-EXTRA_SAMPLES, TILE_WIDTH, TILE_HEIGHT = 338, 322, 323
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 AREAS = ((WIDTH, HEIGHT), (TILE_WIDTH, TILE_HEIGHT))
 """Tags whose product is a number of pixels that are decoded at once."""
 _SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4  # an overview or a transparency mask of another page

@@ -11,7 +11,7 @@ from segjobs.errors import ItemError
 from segjobs.labels.base import LabelRequest, Labels, Masks
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.table import get_adapter
-from segjobs.sources.decode import image_size
+from segjobs.sources.decode import image_frame
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 
@@ -29,9 +29,9 @@ def read_labels() -> Callable[..., tuple[Labels, dict[str, Masks | ItemError | N
         labels = get_adapter(config.format)(LabelRequest(config, storage, [file.path for file in files], _MAX_PIXELS))
         found: dict[str, Masks | ItemError | None] = {}
         for file, text in zip(files, labels.texts, strict=True):
-            width, height = image_size(storage.read(file.uri), max_pixels=_MAX_PIXELS)
+            size_hw = image_frame(storage.read(file.uri), max_pixels=_MAX_PIXELS).size_hw
             try:
-                found[file.path] = labels.read(text, (height, width)) if text is not None else None
+                found[file.path] = labels.read(text, size_hw) if text is not None else None
             except ItemError as error:
                 found[file.path] = error
         return labels, found

@@ -1,5 +1,6 @@
 """A manifest as whoever looks at it from Python has it: rows, masks, tables; by hand and against pycocotools."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from segjobs.errors import ItemError, ManifestError
 from segjobs.manifest.manifest import Manifest
+from segjobs.manifest.rle import counts_from_runs
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Category
 from segjobs.page.pictures import draw_row
 from segjobs.storage import Storage
@@ -58,6 +60,14 @@ def test_objects_of_a_class_are_one_mask_and_no_label_map(tmp_path: Path) -> Non
     np.testing.assert_array_equal(row.mask("car"), LEFT | MIDDLE)
     with pytest.raises(ManifestError, match=r"'a\.jpg': instances may overlap, and have no label map; take row\.mask"):
         row.label_map()
+
+
+def test_an_object_without_a_pixel_is_for_scores_alone(tmp_path: Path) -> None:
+    thin = replace(segment_of(LEFT, CAR), area=0, counts=counts_from_runs([6]), stated_bbox=(0.0, 0.0, 0.2, 2.0))
+    write_manifest(str(tmp_path / "run"), {"a.jpg": ((2, 3), [segment_of(LEFT, TREE), thin])}, (CAR, TREE))
+    (row,) = Manifest(Storage(), str(tmp_path / "run"))
+    assert [segment.category for segment in row.segments] == ["tree"]
+    assert len(row["segments"]) == 2
 
 
 def test_the_whole_as_tables(cars: Manifest) -> None:

@@ -24,7 +24,7 @@ from segjobs.config import DecodeConfig, InputConfig, ShardConfig, StorageConfig
 from segjobs.errors import ItemError
 from segjobs.exporters.file_names import plain_name, unusual_names
 from segjobs.manifest.plan import make_plan
-from segjobs.sources.decode import decode_image, image_size
+from segjobs.sources.decode import decode_image, image_frame
 from segjobs.sources.images import list_images
 from segjobs.sources.label_map import decode_color_map, decode_label_png
 from segjobs.sources.read import read_item
@@ -399,7 +399,7 @@ def test_what_becomes_of_a_label_map(name: str) -> None:
 
 # --- damage at random ------------------------------------------------------------------------------
 
-READERS = (decode_image, image_size, decode_label_png, decode_color_map)
+READERS = (decode_image, image_frame, decode_label_png, decode_color_map)
 _EDITS = st.lists(
     st.tuples(
         st.sampled_from(["flip", "byte", "cut out", "repeat", "number"]),

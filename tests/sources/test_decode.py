@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from segjobs.errors import ItemError
-from segjobs.sources.decode import decode_image, image_size
+from segjobs.sources.decode import decode_image, image_frame
 from segjobs.sources.label_map import decode_label_png
 
 LIMIT = 10**6
@@ -42,7 +42,7 @@ def decode(data: bytes) -> np.ndarray:
     assert (pixels.dtype, pixels.ndim, pixels.shape[2]) == (np.uint8, 3, 3)
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
-    assert image_size(data, max_pixels=LIMIT) == pixels.shape[1::-1]
+    assert image_frame(data, max_pixels=LIMIT).size_hw == pixels.shape[:2]
     return pixels
 
 
@@ -357,7 +357,7 @@ def test_what_holds_no_ids_is_refused(data):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\0" * 100, b"<svg></svg>", b"%PDF-1.7", b"\xff\xd8\xff\xd9"])
-@pytest.mark.parametrize("read", [decode_image, image_size, decode_label_png])
+@pytest.mark.parametrize("read", [decode_image, image_frame, decode_label_png])
 def test_no_image(data, read):
     assert code_of(data, read) in ("UNREADABLE", "UNSUPPORTED_MODE" if read is decode_label_png else "UNREADABLE")
 
@@ -431,13 +431,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_by_their_header(name):
-    for read in (decode_image, image_size):
+    for read in (decode_image, image_frame):
         assert code_of(BOMBS[name], read, 100_000_000) == "TOO_LARGE"
 
 
 def test_the_limit_is_ours_alone():
     data = save(Image.new("1", (20_000, 10_000)), "PNG")  # over twice Pillow's own limit
-    assert image_size(data, max_pixels=200_000_000) == (20_000, 10_000)
+    assert image_frame(data, max_pixels=200_000_000).size_hw == (10_000, 20_000)
     assert code_of(data, max_pixels=199_999_999) == "TOO_LARGE"
 
 
@@ -521,13 +521,13 @@ def test_flipped_bits_give_pixels_or_an_item_error(name, flips, kept):
     for position, bit in flips:
         data[position % len(data)] ^= 1 << bit
     damaged = bytes(data[: int(len(data) * kept)])
-    for read in (decode_image, decode_label_png, image_size):
+    for read in (decode_image, decode_label_png, image_frame):
         try:
             result = read(damaged, max_pixels=LIMIT)
         except ItemError:
             continue
         if isinstance(result, np.ndarray):
-            assert result.shape[:2] == image_size(damaged, max_pixels=LIMIT)[::-1]
+            assert result.shape[:2] == image_frame(damaged, max_pixels=LIMIT).size_hw
 
 
 def test_damaged_pixels_are_unreadable_and_say_so():

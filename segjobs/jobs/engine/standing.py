@@ -6,12 +6,13 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from segjobs.errors import ConflictError
 from segjobs.manifest.seal import open_json
 from segjobs.narrow import is_object
 from segjobs.storage import Storage
+from segjobs.text import shorten
 
 _VALUE_CHARS = 120
 
@@ -37,19 +38,24 @@ def differing(standing: Mapping[str, object], wanted: Mapping[str, object]) -> l
 
 def differences(standing: Mapping[str, object], wanted: Mapping[str, object], *, deep: bool = False) -> list[str]:
     """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object."""
-    found: list[str] = []
+    return [f"{name} was {_shown(old)}, is {_shown(new)}" for name, old, new in _unlike(standing, wanted, deep=deep)]
+
+
+def _unlike(
+    standing: Mapping[str, object], wanted: Mapping[str, object], *, deep: bool
+) -> Iterator[tuple[str, object, object]]:
+    """The name and both values of what differs."""
     for key in differing(standing, wanted):
         old, new = standing.get(key), wanted.get(key)
         if deep and is_object(old) and is_object(new):
-            found += (f"{key}.{line}" for line in differences(old, new, deep=True))
+            for name, one, other in _unlike(old, new, deep=True):
+                yield f"{key}.{name}", one, other
         else:
-            found.append(f"{key} was {_shown(old)}, is {_shown(new)}")
-    return found
+            yield key, old, new
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 1]}…"
+    return shorten(json.dumps(value, ensure_ascii=False), _VALUE_CHARS)
 
 
 def unlike(found: str, lines: Sequence[str], new: str, *, finished: bool) -> ConflictError:
@@ -65,19 +71,8 @@ def check_names(
 
     For values that say nothing to a person.
     """
-    if names := _differing_names(standing, wanted):
+    if names := [name for name, _, _ in _unlike(standing, wanted, deep=True)]:
         raise ConflictError(f"{found} other {', '.join(names)}: {way}")
-
-
-def _differing_names(standing: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    names: list[str] = []
-    for key in differing(standing, wanted):
-        old, new = standing.get(key), wanted.get(key)
-        if is_object(old) and is_object(new):
-            names += [f"{key}.{name}" for name in _differing_names(old, new)]
-        else:
-            names.append(key)
-    return names
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:

@@ -7,6 +7,7 @@ from segjobs.jobs.engine.adopt import Adopted, moved_line
 from segjobs.jobs.engine.run import Summary
 from segjobs.results import DryRun, RunResult
 from segjobs.storage import join
+from segjobs.text import shorten
 
 _MESSAGE_CHARS = 160
 
@@ -68,8 +69,7 @@ def _time_line(start_seconds: dict[str, float], stage_seconds: dict[str, float])
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
+    return shorten(" ".join(text.split()), _MESSAGE_CHARS)
 
 
 def dry_run_of(adopted: Adopted, model: str, where: str) -> DryRun:

@@ -53,7 +53,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
             card = resolving.result()
     redo = open_redo(config.redo, storage, _identity(config, card))
-    adopted = adopt_run(storage, _job(config, plan, card, redo and redo[0]))
+    adopted = adopt_run(storage, _job(config, plan, card, redo))
     job = adopted.job
     if dry_run:
         assert lay is not None  # noqa: S101
@@ -68,10 +68,8 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
         settings = _settings(config, storage, job, card, lay)
         if redo is not None:
-            settings = replace(settings, redo=redo[0])
-            progress.note(
-                f"label: {redo[1]} failed images of {config.redo.uri} are tried again; its other rows are taken"
-            )
+            settings = replace(settings, redo=redo)
+            progress.note(f"label: {redo.images} failed images of {redo.uri} are tried again; its other rows are taken")
         summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
 

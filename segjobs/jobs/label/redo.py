@@ -27,12 +27,13 @@ from segjobs.storage import Storage
 
 @dataclass(frozen=True)
 class Redo:
-    """The finished run, and which failures are tried again; pickles small."""
+    """The finished run, which failures are tried again, and of how many ``images``; pickles small."""
 
     storage: Storage
     uri: str
     run_id: str
     codes: tuple[str, ...]
+    images: int
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -40,8 +41,8 @@ class Redo:
         return {"run_id": self.run_id, "codes": list(self.codes)}
 
 
-def open_redo(config: RedoConfig, storage: Storage, identity: Mapping[str, Any]) -> tuple[Redo, int] | None:
-    """The run that the config names, and how many images of it are to be tried again; None where it names none.
+def open_redo(config: RedoConfig, storage: Storage, identity: Mapping[str, Any]) -> Redo | None:
+    """The run that the config names; None where it names none.
 
     ``identity``: the new run's, of model and settings. Raises ConfigError where the finished run's is another, or where
     nothing of it is to be tried again.
@@ -61,7 +62,7 @@ def open_redo(config: RedoConfig, storage: Storage, identity: Mapping[str, Any])
         failed = ", ".join(f"{code} {number}" for code, number in run.info.failures.items()) or "none"
         wanted = f" with {', '.join(codes)}" if config.codes else ""
         raise ConfigError(f"redo.codes: {config.uri} has no failed image{wanted} (it has {failed})")
-    return Redo(storage, config.uri, run.info.run_id, codes), count
+    return Redo(storage, config.uri, run.info.run_id, codes, count)
 
 
 def redoing(make: Callable[[OnStuck], Worker], redo: Redo, report: OnStuck) -> Worker:

@@ -265,11 +265,11 @@ def _close_splits(
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        gathered = {}
+        at_work, gathered = executor(runs[0].job), {}
         for run in runs:
             job = adopt_run(storage, run.job).job
             gathered[run.split] = _gathered(config, storage, job, ())
-            gather(executor(job), storage, job, gathered[run.split])
+            gather(at_work, storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)
     print_checks(read_checks(storage, config.output.uri))
 
