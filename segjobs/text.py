@@ -22,12 +22,18 @@ def digest(*parts: object) -> str:
 
 
 _SHOWN = 5  # of a long list of findings
+_LONGEST = 60  # characters of a name
 
 
 def first_few(findings: list[str]) -> list[str]:
     """The first findings of a list, and how many more there are."""
     more = len(findings) - _SHOWN
     return [*findings[:_SHOWN], f"and {more} more"] if more > 0 else findings
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names out of a stranger's file, in a line of ours: the first few, quoted, whatever they are made of."""
+    return ", ".join(first_few([repr(shorten(name, _LONGEST)) for name in names]))
 
 
 def shorten(text: str, most: int) -> str:

@@ -32,6 +32,10 @@ from tests.ray_head import Head, start_head
 settings.register_profile("segjobs", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("segjobs")
 
+# Hundreds of processes import torch or Ray here. Without bytecode, as images with this variable run, each compiles
+# thousands of modules anew: importing torchvision takes three times the CPU time then, Ray Data 2.7 times.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["SEGJOBS_CACHE"] = str(Path(tempfile.gettempdir()) / "segjobs-tests")
 # Ray's workers run 15 nicer than other processes: what another test computes in its own would hold them up for minutes.

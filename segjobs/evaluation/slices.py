@@ -28,6 +28,7 @@ from segjobs.metrics.average_precision import accumulate
 from segjobs.metrics.bootstrap import Estimates, Resampling, estimate, mean, semantic_figures
 from segjobs.metrics.counts import ClassCounts, gather
 from segjobs.storage import Storage
+from segjobs.text import quoted
 
 _MOST_VALUES = 100
 _SIZE, _GROUP = "image size", "class group"
@@ -139,7 +140,7 @@ def open_slices(
     if config.uri is not None:
         table = _read_table(storage, config.uri)
         if "image_id" not in table.column_names:
-            raise ConfigError(f"slices.uri: {config.uri}: no column 'image_id'; it has {', '.join(table.column_names)}")
+            raise ConfigError(f"slices.uri: {config.uri}: no column 'image_id'; it has {quoted(table.column_names)}")
         known: list[str] = [name for name in table.column_names if name != "image_id"]
         image_ids = table["image_id"].to_pylist()
         if column in known:

@@ -19,6 +19,7 @@ from segjobs.errors import ManifestError
 from segjobs.labels.base import LabelRequest, Labels, read_whole
 from segjobs.labels.drawn import Document, Drawn, DrawnImage, labels_of
 from segjobs.labels.match_files import image_stem
+from segjobs.text import quoted
 
 _NOTHING = ("", "nan", "-1", "1 0")
 
@@ -71,5 +72,5 @@ def _columns(header: Sequence[str]) -> tuple[int, int, int | None]:
 
     runs, image, kind = find("rle", "encoded"), find("image"), find("class", "label")
     if runs is None or len(names) < 2:
-        raise ValueError(f"the columns are {', '.join(header) or 'none'}")
+        raise ValueError(f"the columns are {quoted(header) or 'none'}")
     return (0 if image is None else image), runs, kind

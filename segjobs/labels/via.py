@@ -19,6 +19,7 @@ from segjobs.errors import ManifestError
 from segjobs.labels.base import LabelRequest, Labels, read_whole
 from segjobs.labels.drawn import Document, Drawn, DrawnImage, ellipse, labels_of
 from segjobs.labels.json_text import parse_json, words_of
+from segjobs.text import quoted
 
 
 def via_labels(request: LabelRequest) -> Labels:
@@ -56,7 +57,7 @@ def _regions(value: Any) -> list[Mapping[str, Any]]:
 def _only_attribute(regions: list[Mapping[str, Any]]) -> str | None:
     names = sorted({key for region in regions for key in region.get("region_attributes") or {}})
     if len(names) > 1:
-        raise ValueError(f"regions have the attributes {', '.join(names)}; say which is the class: labels.attribute")
+        raise ValueError(f"regions have the attributes {quoted(names)}; say which is the class: labels.attribute")
     return names[0] if names else None
 
 

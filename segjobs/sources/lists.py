@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from segjobs.errors import ConfigError
 from segjobs.redact import redact
 from segjobs.storage import FileInfo, Storage, is_remote, join, local_path, local_uri
+from segjobs.text import quoted
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 _STAT_THREADS = 32  # requests in flight while a list's files are looked up
@@ -69,7 +70,7 @@ def _read(data: bytes, uri: str, column: str) -> _Rows:
     else:
         columns = _parquet_columns(data, uri, (column, _ID_COLUMN))
     if column not in columns:
-        raise ConfigError(f"{uri}: no column {column!r}; it has {', '.join(columns)}; set input.column")
+        raise ConfigError(f"{uri}: no column {column!r}; it has {quoted(columns)}; set input.column")
     uris = _texts(columns[column], uri, column)
     return _Rows(uris, _texts(columns[_ID_COLUMN], uri, _ID_COLUMN) if _ID_COLUMN in columns else None)
 

@@ -83,7 +83,7 @@ def test_tables_and_groups_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'hour' has 101 values; name columns of at most 100"):
         open_slices(SlicesConfig(uri=str(tmp_path / "many.parquet")), Storage(), TRUTH)
     (tmp_path / "t.csv").write_text("name,city\na,Graz\n")
-    with pytest.raises(ConfigError, match="no column 'image_id'; it has name, city"):
+    with pytest.raises(ConfigError, match="no column 'image_id'; it has 'name', 'city'"):
         open_slices(SlicesConfig(uri=str(tmp_path / "t.csv")), Storage(), TRUTH)
     with pytest.raises(ConfigError, match=r"none\.csv: cannot be read"):
         open_slices(SlicesConfig(uri=str(tmp_path / "none.csv")), Storage(), TRUTH)

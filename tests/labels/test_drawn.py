@@ -204,7 +204,7 @@ def test_the_class_of_a_via_region() -> None:
     assert names(read({"kind": "cat", "note": "x"}, attribute="kind")) == ["cat"]
     assert names(read({}, categories=["balloon"])) == ["balloon"]
     for attributes, more, message in (
-        ({"kind": "cat", "note": "x"}, {}, r"attributes kind, note; .*labels\.attribute"),
+        ({"kind": "cat", "note": "x"}, {}, r"attributes 'kind', 'note'; .*labels\.attribute"),
         ({}, {}, r"a\.jpg: regions have no attribute"),
         ({"kind": {"cat": True}}, {}, "expected the name of one class"),
     ):
@@ -266,7 +266,7 @@ def test_damage_is_one_of_our_errors(kind: str, cut: int, flip: int, data: bytes
         ("cvat", CVAT.replace('label="dog" ', "").encode(), r"image 'sub/a\.jpg': no attribute 'label'"),
         ("cvat", CVAT.replace("utf-8", "etf-8").encode(), "unknown encoding: etf-8"),
         ("via", b"[]", "expected VIA's JSON"),
-        ("kaggle", b"a,b\n", "the columns are a, b; expected ImageId and EncodedPixels"),
+        ("kaggle", b"a,b\n", "the columns are 'a', 'b'; expected ImageId and EncodedPixels"),
         ("kaggle", b"ImageId,EncodedPixels\na,1 x", "line 2: invalid literal"),
         ("kaggle", b"ImageId,EncodedPixels\na", "line 2: too few columns"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segjobs.config import InputConfig
@@ -50,7 +50,7 @@ def test_lists_of_uris(store: Store) -> None:
     pq.write_table(pa.table({"path": rows, "image_id": ["x", "y", "z"]}), sink)
     storage.put_if_absent(join(root, "list.parquet"), sink.getvalue().to_pybytes())
     assert listed(storage, join(root, "list.parquet"), column="path") == ["x", "y", "z"]
-    with pytest.raises(ConfigError, match=r"no column 'uri'; it has path, image_id; set input\.column"):
+    with pytest.raises(ConfigError, match=r"no column 'uri'; it has 'path', 'image_id'; set input\.column"):
         listed(storage, join(root, "list.parquet"))
 
 
@@ -149,6 +149,7 @@ _LIST = parquet(uri=["a", "b"], image_id=["1", "2"])
 
 
 @settings(max_examples=100)
+@example("l.csv", b'"\x00\n\x00')
 @given(
     st.sampled_from(["l.txt", "l.csv", "l.parquet"]),
     st.one_of(
