@@ -92,6 +92,7 @@ def test_the_image() -> None:
     names = [kind for kind, _ in steps]
     assert names.count("FROM") == 2, "what builds is left behind"
     assert ["ENTRYPOINT", '["segjobs"]'] in steps
+    assert ["ENV", "UV_COMPILE_BYTECODE=1"] in steps[: names.index("RUN", names.index("ENV"))], "before it installs"
     assert ["USER", "segjobs"] in steps[names.index("USER") :][:1], "a plain user"
     for line in (DEPLOY / "Dockerfile").read_text().splitlines():
         if line.startswith("# docker run"):
