@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 from fsspec.registry import _registry
@@ -139,14 +140,12 @@ def little_memory() -> Iterator[None]:
 
 
 def _free_port() -> int:
-    """A port P such that P + 10000, which the server takes for gRPC, is free too."""
+    """A port P such that P + 10000, which the server takes for gRPC, is free too; no connection is given either."""
     while True:
+        port = SystemRandom().choice(range(20_000, 22_700))
         with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            if port + 10_000 > 65_535:
-                continue
             try:
+                one.bind(("127.0.0.1", port))
                 two.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue

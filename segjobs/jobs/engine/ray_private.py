@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from random import SystemRandom
 from types import ModuleType
 from typing import Any, ParamSpec, Protocol
 
@@ -20,6 +21,7 @@ __all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickl
 
 Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
+_PORTS = range(20_000, 30_000)  # Ray's workers have those below, Linux gives those from 32,768 on to connections
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
@@ -75,12 +77,21 @@ def _told(
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of this machine on which nothing listens, each another one."""
+    """TCP ports of this machine on which nothing listens, each another one.
+
+    Not any that the system would give (``bind`` to port 0): it gives of the same ones to every connection, and a server
+    that imports for seconds before it listens found its port taken by then.
+    """
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(ports) < count:
+            port = SystemRandom().choice(_PORTS)
+            try:
+                stack.enter_context(socket.socket()).bind(("", port))
+            except OSError:
+                continue
+            ports.append(port)
+    return ports
 
 
 @contextmanager

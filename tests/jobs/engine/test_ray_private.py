@@ -1,6 +1,7 @@
 """What is used of Ray beside its public names: these fail where a release changes it."""
 
 import inspect
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_a_node_finds_its_agents_ports_written_and_is_not_waited_for_once_it_has
     (found,) = started
     assert found == {name: getattr(parameters, name) for name in found}
     assert len(set(found.values())) == 4
+
+
+def test_ports_are_none_that_a_connection_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        given = listening.getsockname()[1]
+        assert not set(ray_private.free_ports(50)) & set(range(given - 500, given + 500))
+        listening.listen()
+        monkeypatch.setattr(ray_private, "_PORTS", [given, given, given, 20_777])
+        assert ray_private.free_ports(1) == [20_777]
 
 
 def test_a_local_ray_has_no_more_processes_than_a_job_needs(ray_session: None) -> None:
