@@ -14,7 +14,7 @@ from tests.test_flow_s3 import image, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-IMAGES = 24  # far more than are in flight when the stop comes
+IMAGES = 16  # far more than are in flight when the stop comes
 
 
 def test_submitted_jobs_end_as_the_same_commands_do(ray_head: Head, s3_server: StorageConfig, tmp_path: Path) -> None:

@@ -66,10 +66,13 @@ def check_labels(ids, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["maskrcnn_resnet50_fpn", pytest.param("maskrcnn_resnet50_fpn_v2", marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize(
-    "resize", ["short:96", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("long:96", "96x128"))]
+    ("name", "resize"),
+    [
+        ("maskrcnn_resnet50_fpn", "short:96"),
+        pytest.param("maskrcnn_resnet50_fpn", "long:96", marks=pytest.mark.slow),
+        pytest.param("maskrcnn_resnet50_fpn", "96x128", marks=pytest.mark.slow),
+        pytest.param("maskrcnn_resnet50_fpn_v2", "short:96", marks=pytest.mark.slow),
+    ],
 )
 def test_instances(name, resize, tmp_path):
     heads = {"box_score_thresh": 0.0, "box_detections_per_img": 10}
