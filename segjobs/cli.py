@@ -23,10 +23,11 @@ from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
 from segjobs.config import describe_keys, nearest
 from segjobs.config.examples import example, example_names
-from segjobs.errors import ExitCode, SegjobsError
+from segjobs.errors import ConfigError, ExitCode, SegjobsError
 from segjobs.redact import redact
 from segjobs.results import Result
 from segjobs.stdout import drop_output, kept_for_the_result
+from segjobs.text import visible
 
 Job = Callable[..., Result]
 
@@ -157,12 +158,12 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         sys.stdout.write(result.text())
         return result.exit_code
     except SegjobsError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
+        for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+            sys.stderr.write(f"error: {visible(problem)}\n")
         return error.exit_code
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
-        sys.stderr.write(f"{redact(shlex.join(sys.orig_argv))}\n")
+        sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
         return ExitCode.STOPPED
 
 

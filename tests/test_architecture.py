@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "narrow": set(),
     "errors": {"redact"},
     "stdout": set(),
-    "results": {"errors"},
+    "results": {"errors", "text"},
     "completion": {"config"},
     "api": {"config", "manifest", "results", "storage", "jobs"},
     "plugins": {"errors"},
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "evaluation": {*_BASE, *_TEAM - {"page"}, "manifest", "", "evaluation"},
     "training": {*_BASE, *_TEAM, "manifest", "", "training"},
     "jobs": {*_BASE, *_TEAM, "manifest", "evaluation", "training", "results", "", "jobs"},
-    "cli": {"errors", "config", "completion", "stdout", "redact", "results", "jobs", ""},
+    "cli": {"errors", "config", "completion", "stdout", "redact", "results", "text", "jobs", ""},
     "__main__": {"cli"},
     "flows": {"cli"},
 }
