@@ -7,10 +7,12 @@ runs.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from segjobs.results import Result
 from segjobs.stdout import drop_output, kept_for_the_result
 from segjobs.text import visible
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Job = Callable[..., Result]
 
 
@@ -161,6 +164,13 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
             sys.stderr.write(f"error: {visible(problem)}\n")
         return error.exit_code
+    except OSError as error:
+        # The machine's own disk, under whichever library: its temporary files, its home, Ray's folder.
+        if error.errno not in _DISK:
+            raise
+        what = error.filename or tempfile.gettempdir()
+        sys.stderr.write(f"error: {visible(redact(f'{what}: {error.strerror}'))}; free some space, or set TMPDIR\n")
+        return ExitCode.USAGE
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")

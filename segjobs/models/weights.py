@@ -182,20 +182,31 @@ def _local_copy(uri: str, storage: Storage) -> Path:
 
 
 def _cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
-    """The file under ``key``, downloaded by the first of this node's processes that asks for it."""
-    root = Path(os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")).expanduser() / "weights"
-    folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
+    """The file under ``key``, downloaded by the first of this node's processes that asks for it.
+
+    A cache that cannot be written serves what is in it. Raises StorageError where something lacks there.
+    """
+    root = os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")
+    folder = Path(os.path.expanduser(root)) / "weights" / hashlib.sha256(key.encode()).hexdigest()[:32]
     path = folder / name
+    if path.exists():  # it was published whole
+        return path
+    if root.startswith("~") and not folder.is_absolute():
+        raise StorageError("no home folder is known to keep weights in; set SEGJOBS_CACHE to a writable folder")
+    part = folder / f"{uuid.uuid4().hex}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made: {error}; set SEGJOBS_CACHE to a writable folder") from error
-    with FileLock(folder / "lock"):
+        lock = FileLock(folder / "lock")
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # the second of disks that cannot lock
+        raise StorageError(
+            f"{folder}: weights cannot be kept there: {error}; set SEGJOBS_CACHE to a writable folder"
+        ) from error
+    try:
         if not path.exists():
-            part = folder / f"{uuid.uuid4().hex}.part"
-            try:
-                download(part)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            download(part)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        lock.release()
     return path

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError
-from segjobs.storage.local import LocalFiles
+from segjobs.storage.local import LocalFiles, writing
 from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse
 from segjobs.storage.uris import FileInfo, is_remote, join, local_path, local_uri, scheme_of
 
@@ -34,6 +34,7 @@ __all__ = [
     "local_path",
     "local_uri",
     "refuse",
+    "writing",
 ]
 
 

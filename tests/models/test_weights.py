@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 from segjobs.config import ModelConfig
-from segjobs.errors import ConfigError, ConflictError, WeightsError
+from segjobs.errors import ConfigError, ConflictError, StorageError, WeightsError
 from segjobs.models import weights as weights_module
 from segjobs.models.registry import build, resolve
 from segjobs.models.tensors import load_into, read_tensors, save_model
@@ -351,6 +351,26 @@ def test_a_download_happens_once_and_is_checked(web, tmp_path):
 def test_an_unreachable_server():
     with pytest.raises(WeightsError, match=r"cannot be fetched.*Connection refused"):
         weights_module._fetch_published("http://127.0.0.1:9/net-00000000.pth")
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has(tmp_path, monkeypatch):
+    def download(path):
+        path.write_bytes(b"weights")
+
+    kept = weights_module._cached("key", "w.pth", download)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("nothing is made"))
+    assert weights_module._cached("key", "w.pth", download) == kept
+    monkeypatch.undo()
+    monkeypatch.setenv("SEGJOBS_CACHE", "/proc/nowhere")
+    with pytest.raises(StorageError, match=r"^/proc/nowhere/\S+: weights cannot be kept there.*; set SEGJOBS_CACHE"):
+        weights_module._cached("key", "w.pth", download)
+
+
+def test_no_home_folder_for_a_cache(monkeypatch):
+    monkeypatch.delenv("SEGJOBS_CACHE")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME, of a user without a name
+    with pytest.raises(StorageError, match=r"^no home folder is known .*; set SEGJOBS_CACHE to a writable folder$"):
+        weights_module._cached("key", "w.pth", lambda _: None)
 
 
 def test_published_weights_in_the_hub_cache_are_used_in_place(tmp_path, state):

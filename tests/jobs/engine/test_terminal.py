@@ -1,6 +1,8 @@
 """Every line and table on its way to a person: strangers' names stay names, and tell a terminal nothing."""
 
+import errno
 import json
+import os
 
 import pytest
 from rich.table import Table
@@ -62,3 +64,14 @@ def test_an_error_is_a_line_a_problem(
     monkeypatch.setattr("segjobs.cli.signal.signal", lambda *_: None)
     assert run_verb("label", []) == 2
     assert capsys.readouterr().err.splitlines() == lines
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_the_machines_own_disk(code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(code, os.strerror(code), "/tmp/x")  # noqa: S108
+
+    monkeypatch.setattr("segjobs.cli.configs.load_config", fails)
+    monkeypatch.setattr("segjobs.cli.signal.signal", lambda *_: None)
+    assert run_verb("label", []) == 2
+    assert capsys.readouterr().err == f"error: /tmp/x: {os.strerror(code)}; free some space, or set TMPDIR\n"
