@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from pydantic import BaseModel
 
@@ -108,6 +109,12 @@ VERBS: dict[str, Verb] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What is wrong with the command line, which may hold names of files."""
+        super().error(visible(message))
+
+
 class _Stopped(BaseException):
     """A signal asked the process to end."""
 
@@ -145,7 +152,7 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     ``program``: what the help calls the command; None takes the script's name.
     """
     verb = VERBS[name]
-    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments = _add_arguments(parser, verb).parse_intermixed_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -203,7 +210,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.Argu
 
 def _parser(*, complete: bool = False) -> argparse.ArgumentParser:
     """The command's own parser. ``complete``: with all that each verb takes, for completions."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "segjobs",
         description="Batch image segmentation on Ray: label, score and look at very large image collections.",
         epilog="`segjobs VERB --help` has every key of a verb; `segjobs init VERB` prints its YAML file, commented.",

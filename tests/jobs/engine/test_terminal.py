@@ -75,3 +75,9 @@ def test_the_machines_own_disk(code: int, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("segjobs.cli.signal.signal", lambda *_: None)
     assert run_verb("label", []) == 2
     assert capsys.readouterr().err == f"error: /tmp/x: {os.strerror(code)}; free some space, or set TMPDIR\n"
+
+
+def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_verb("label", [f"--{NAME}"])
+    assert f"unrecognized arguments: --{SHOWN}" in capsys.readouterr().err
