@@ -12,7 +12,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeGuard
 
@@ -30,7 +30,8 @@ _WRAPPERS = (
 )
 """Keys that training scripts put a state dict under; of several, the first of these is taken."""
 _LEVELS = 3  # of such keys
-_HARMLESS = [argparse.Namespace]  # beside tensors in the checkpoints of torchvision's reference training
+_HARMLESS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [argparse.Namespace]
+"""Beside tensors in the checkpoints of torchvision's reference training."""
 _UNPACKED_FACTOR, _UNPACKED_BYTES = 4, 64 << 20  # torch stores tensors as they are; others have zipped them
 _GARBLED = (
     *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, struct.error),
