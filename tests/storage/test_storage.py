@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 from segjobs.config import S3Config, StorageConfig
 from segjobs.errors import ConfigError, StorageError
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
+from segjobs.storage.uris import microseconds
 
 Store = tuple[Storage, str]
 NAMES = [
@@ -166,6 +168,13 @@ def test_dates_beyond_the_calendar_are_its_ends(seconds: int, tmp_path: Path, mo
     assert info is not None
     table = pa.table({"mtime": pa.array([info.mtime_us], pa.int64()).cast(pa.timestamp("us", tz="UTC"))})
     assert table["mtime"][0].as_py().year in (1, 9999)
+
+
+@pytest.mark.parametrize("us", [0, -1_500_000, 1_700_000_000_123_457, 253_402_300_799_999_999, -62_135_596_800_000_000])
+def test_microseconds_of_a_date_are_exact(us: int) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+    assert microseconds(moment) == microseconds(moment.replace(tzinfo=None)) == us
+    assert microseconds(datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))) > 253_402_300_799_999_999
 
 
 def test_a_missing_file(store: Store) -> None:
