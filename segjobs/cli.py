@@ -7,14 +7,17 @@ runs.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from pydantic import BaseModel
 
@@ -23,11 +26,13 @@ from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
 from segjobs.config import describe_keys, nearest
 from segjobs.config.examples import example, example_names
-from segjobs.errors import ExitCode, SegjobsError
+from segjobs.errors import ConfigError, ExitCode, SegjobsError
 from segjobs.redact import redact
 from segjobs.results import Result
 from segjobs.stdout import drop_output, kept_for_the_result
+from segjobs.text import visible
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Job = Callable[..., Result]
 
 
@@ -104,6 +109,12 @@ VERBS: dict[str, Verb] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What is wrong with the command line, which may hold names of files."""
+        super().error(visible(message))
+
+
 class _Stopped(BaseException):
     """A signal asked the process to end."""
 
@@ -141,7 +152,7 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     ``program``: what the help calls the command; None takes the script's name.
     """
     verb = VERBS[name]
-    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments = _add_arguments(parser, verb).parse_intermixed_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -157,12 +168,19 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         sys.stdout.write(result.text())
         return result.exit_code
     except SegjobsError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
+        for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+            sys.stderr.write(f"error: {visible(problem)}\n")
         return error.exit_code
+    except OSError as error:
+        # The machine's own disk, under whichever library: its temporary files, its home, Ray's folder.
+        if error.errno not in _DISK:
+            raise
+        what = error.filename or tempfile.gettempdir()
+        sys.stderr.write(f"error: {visible(redact(f'{what}: {error.strerror}'))}; free some space, or set TMPDIR\n")
+        return ExitCode.USAGE
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
-        sys.stderr.write(f"{redact(shlex.join(sys.orig_argv))}\n")
+        sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
         return ExitCode.STOPPED
 
 
@@ -192,7 +210,7 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.Argu
 
 def _parser(*, complete: bool = False) -> argparse.ArgumentParser:
     """The command's own parser. ``complete``: with all that each verb takes, for completions."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "segjobs",
         description="Batch image segmentation on Ray: label, score and look at very large image collections.",
         epilog="`segjobs VERB --help` has every key of a verb; `segjobs init VERB` prints its YAML file, commented.",

@@ -10,21 +10,46 @@ from collections.abc import Iterator, Mapping
 
 HIDDEN = "***"
 
-_SIGNED = (
-    r"X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|GoogleAccessId|Signature|sig|"
-    r"access_token|auth_token|token|api_?key|password|passwd|secret"
+# Names that hold a secret wherever they stand, and those that do in a query only: token=3 may be a folder.
+_WHEREVER = (
+    r"X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|GoogleAccessId|Credential|Signature|"
+    r"(?:\w+[_-])?(?:client|consumer|shared)[_-]?(?:secret|access[_-]?key|access[_-]?signature)|"
+    r"(?:\w+[_-])?(?:account|api|private|subscription)[_-]?key|(?:\w+[_-])?secret[_-]?(?:access[_-]?)?key|"
+    r"(?:\w+[_-])?(?:access|refresh|auth|session|security|sas|id|bearer)[_-]?token|"
+    r"(?:\w+[_-])?(?:password|passwd|passphrase|pwd)"
 )
+_IN_QUERY = rf"(?:{_WHEREVER}|sig|token|secret)"
+_NOT_YET = rf"(?!{re.escape(HIDDEN)})"
 # What stands for a secret by its form, wherever it appears → what is left of it.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?<=://)[^/\s'\"@?#]*:[^/\s'\"@]*@"), f"{HIDDEN}@"),  # https://user:password@host
-    (re.compile(rf"([?&](?:{_SIGNED})=)(?!{re.escape(HIDDEN)})[^&\s'\"#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),  # AWS access key ids
-    (re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|glpat-[\w-]{20,})"), HIDDEN),  # tokens of hubs
+    # https://user:p@ss@host: up to the last @ before the path.
+    (re.compile(r"(?<=://)[^/\s'\"?#]*:[^/\s'\"]*@"), f"{HIDDEN}@"),
+    # https://user:p/ss@host: what follows the colon is no port.
+    (re.compile(r"(?<=://)(?<!file://)[^/\s:@'\"\[]+:(?!\d+(?:[/?#\s]|$))[^\s'\"]*@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)(?<!hf://)(?<!az://)[^/\s:@'\"?#]+@"), f"{HIDDEN}@"),  # https://token@host
+    (re.compile(rf"([?&;]{_IN_QUERY}=){_NOT_YET}[^&;\s'\"#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?<![\w-])((?:{_WHEREVER})\s?=\s?['\"]?){_NOT_YET}[^&;,\s'\"#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # JSON, YAML and Python: "client_secret": "…"
+    (re.compile(rf"(?<![\w-])((?:{_WHEREVER})['\"]?\s?:\s?['\"]){_NOT_YET}[^'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # Headers
     (re.compile(r"\b(Bearer|Basic)\s+(?!\*)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        re.compile(
+            rf"((?:Authorization|X-Api-Key|X-Auth-Token|X-Amz-Security-Token)['\"]?\s?:\s?['\"]?(?:Token\s)?)"
+            rf"(?!Bearer|Basic|Digest|AWS4){_NOT_YET}[^\s'\",;*]{{8,}}",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),  # AWS access key ids
+    (re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,})"), HIDDEN),
+    (re.compile(r"\b(?:xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|ya29\.[\w-]{20,}|sk-[\w-]{20,})"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"), HIDDEN),  # JSON web tokens
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), HIDDEN),
 )
 _NAMES = re.compile(
-    r"(?:^|[_.-])(?:password|passwd|secret|token|api_?key|access_?key(?:_?id)?|secret_?key|private_?key|credentials?)$",
+    r"(?:^|[_.-])(?:password|passwd|passphrase|pwd|secret|token|authorization|credentials?|connection_?string|"
+    r"client_?secret|(?:api|access|secret|private|account|storage|shared_?access|secret_?access)_?key(?:_?id)?)$",
     re.IGNORECASE,
 )
 

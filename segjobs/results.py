@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from segjobs.errors import ExitCode
+from segjobs.text import visible
 
 
 class Result(Protocol):
@@ -202,10 +203,11 @@ class DryRun:
 
     def text(self) -> str:
         return "".join(
-            "".join(f"{name + ':':14}{value}\n" for name, value in table.items()) + "dry run: nothing was written\n"
+            "".join(f"{name + ':':14}{visible(str(value))}\n" for name, value in table.items())
+            + "dry run: nothing was written\n"
             for table in self.tables
         )
 
 
 def _line(record: Mapping[str, object]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return visible(json.dumps(record, ensure_ascii=False)) + "\n"

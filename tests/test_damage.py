@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from segjobs.errors import ManifestError
+from segjobs.config import ModelConfig
+from segjobs.errors import ManifestError, WeightsError
 from segjobs.evaluation.report_types import Inputs, Report
 from segjobs.evaluation.scores import Scores
 from segjobs.jobs.engine.adopt import adopt_run
@@ -23,9 +24,12 @@ from segjobs.jobs.prepare.label_checks import read_checks
 from segjobs.jobs.report.tasks import rank_scores
 from segjobs.manifest.parts import find_run, image_ids_of, open_run, read_part
 from segjobs.manifest.seal import sealed_json
+from segjobs.models.tensors import save_model
+from segjobs.models.weights import locate
 from segjobs.page.picks import Wanted
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import Checkpoints
+from tests import toy_model
 from tests.jobs.engine.test_run import job_of, listing, run
 from tests.made import TRUTH, manifest, scored
 
@@ -35,7 +39,7 @@ FLIPS, ENDS = 60, 12
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, one that died, an evaluation, a page's candidates, checks, a plan of an export, a checkpoint."""
+    """A finished run, one that died, an evaluation, candidates of a page, checks, an export's plan, a model."""
     root = tmp_path_factory.mktemp("made")
     for name in ("run", "died"):
         run(job_of(root / name, listing(7)), root / "log")
@@ -44,6 +48,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "run" / "checks.json").write_bytes(sealed_json({"checks": {"orphans": {"count": 3}}}))
     (root / "run" / "export.json").write_bytes(sealed_json({"images": {"ok": 3}}))
     checkpoints(root / "model").save_best(3, {"weight": torch.ones(4)})
+    toy: Any = toy_model.build()
+    toy.module = torch.nn.Conv2d(3, 3, 1)
+    save_model(toy, str(root / "model"), STORAGE)
     return root
 
 
@@ -66,6 +73,10 @@ def _ranked(root: Path) -> Any:
     return rank_scores(block, storage=STORAGE, wanted=Wanted(2, 2, 2, 0)).to_pylist()
 
 
+def _weights(root: Path) -> Any:
+    return locate(ModelConfig(name="toy", weights=str(root / "model")), None, STORAGE).sha256
+
+
 def _json(kind: Any, root: Path, name: str) -> Any:
     where = str(root / "scores" / name)
     return kind.from_json(STORAGE.read(where), where=where)
@@ -86,6 +97,8 @@ READERS: Mapping[str, Callable[[Path], Any]] = {
     "scores/report.json": lambda root: _json(Report, root, "report.json"),
     "scores/per_image.parquet": _ranked,
     "model/checkpoints/best-00000003.pt": lambda root: checkpoints(root / "model").load_best(3)["weight"].tolist(),
+    "model/model.json": _weights,
+    "model/model.safetensors": _weights,
 }
 
 
@@ -103,7 +116,7 @@ def test_damage_is_one_line_that_names_the_file(made: Path, name: str) -> None:
     try:
         for data in broken:
             path.write_bytes(data)
-            with pytest.raises(ManifestError, match=rf"^\S*{path.name}\S* .*; \w[^\n]*$"):
+            with pytest.raises((ManifestError, WeightsError), match=rf"^\S*{path.name}\S* .*; \w[^\n]*$"):
                 read(made)
     finally:
         path.write_bytes(whole)

@@ -23,6 +23,33 @@ SECRET = "hunter2" * 3
         (f"https://h/x?X-Goog-Signature={SECRET}", "https://h/x?X-Goog-Signature=***"),
         (f"GET /?token={SECRET}#top", "GET /?token=***#top"),
         (f"Authorization: Bearer {SECRET}", "Authorization: Bearer ***"),
+        (f"'Authorization': 'Bearer {SECRET}'", "'Authorization': 'Bearer ***'"),
+        (f"Authorization: {SECRET}; check it", "Authorization: ***; check it"),
+        (f"authorization: Token {SECRET}", "authorization: Token ***"),
+        (
+            f"Authorization: AWS4-HMAC-SHA256 Credential={SECRET}/2026/s3, SignedHeaders=host, Signature={SECRET}",
+            "Authorization: AWS4-HMAC-SHA256 Credential=***, SignedHeaders=host, Signature=***",
+        ),
+        (f"https://u:p@{SECRET}@host/x", "https://***@host/x"),
+        (f"https://u:@@{SECRET}@host:81/a@b", "https://***@host:81/a@b"),
+        (f"https://u:p/{SECRET}@host/x", "https://***@host/x"),
+        (f"https://u:p?{SECRET}#@host/x", "https://***@host/x"),
+        (f"https://{SECRET}@host/x", "https://***@host/x"),
+        (f"redis://:{SECRET}@host:6379/0 is gone", "redis://***@host:6379/0 is gone"),
+        (f"AccountName=me;AccountKey={SECRET}==;EndpointSuffix=x", "AccountName=me;AccountKey=***;EndpointSuffix=x"),
+        (f"Endpoint=sb://x/;SharedAccessKey={SECRET}=", "Endpoint=sb://x/;SharedAccessKey=***"),
+        (f"grant_type=x&client_secret={SECRET}&scope=y", "grant_type=x&client_secret=***&scope=y"),
+        (f"client_secret={SECRET}", "client_secret=***"),
+        (f'{{"client_secret": "{SECRET}", "id": 3}}', '{"client_secret": "***", "id": 3}'),
+        (f"AWS_SECRET_ACCESS_KEY={SECRET} segjobs label", "AWS_SECRET_ACCESS_KEY=*** segjobs label"),
+        (f"azure_storage_account_key = '{SECRET}'", "azure_storage_account_key = '***'"),
+        (
+            f"https://x.blob.core.windows.net/c?sv=1&amp;sig={SECRET}%3D",
+            "https://x.blob.core.windows.net/c?sv=1&amp;sig=***",
+        ),
+        (f"x-api-key: {SECRET}", "x-api-key: ***"),
+        (f"github_pat_{SECRET}", "***"),
+        (f"eyJ{SECRET}.eyJ{SECRET}.{SECRET}", "***"),
         ("the key AKIA0123456789ABCDEF is unknown", "the key *** is unknown"),
         (f"hf_{SECRET}", "***"),
         (f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}", "***"),
@@ -46,6 +73,16 @@ def test_secrets_are_taken_out(text: str, shown: str) -> None:
         "torchvision:COCO_V1",
         "photos/**/*.jpg",
         "bearer of news",
+        "file:///home/me@work/a:b@c.jpg",
+        "http://[::1]:80/a@b",
+        "https://host:443/me:you@home.jpg",
+        "hf://org@x/repo",
+        "az://container@account/x",
+        "s3://bucket/token=3/key=4/sig=5/a.jpg",
+        "api_key: unknown key; known: url",
+        "storage.s3.profile: password: expected a text",
+        "designature=3 and monkey=4",
+        "labels.code=3, see ?year=2026&key=11",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -58,7 +95,9 @@ def test_what_was_redacted_stays_as_it_is(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "password", "db.password", "api_key", "APIKEY"])
+@pytest.mark.parametrize(
+    "name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "password", "db.password", "api_key", "APIKEY", "AccountKey"]
+)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 

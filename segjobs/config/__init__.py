@@ -37,6 +37,7 @@ from segjobs.config.sections import (
     S3Config,
     ShardConfig,
     StorageConfig,
+    check_resize,
 )
 from segjobs.config.train import (
     AugmentConfig,
@@ -89,6 +90,7 @@ __all__ = [
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",
+    "check_resize",
     "check_uri",
     "describe_keys",
     "digest",

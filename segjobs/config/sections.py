@@ -18,13 +18,19 @@ IMAGE_GLOBS = [
 ]
 """Names of what ``segjobs/sources/decode.py`` reads."""
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
+_NUMBER = re.compile(r"\d+")
+MAX_SIDE = 16_384
+"""Pixels of a side that a network can be given: a square of them is 3 GB as numbers, without what it computes."""
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 
 
-def _check_resize(text: str | None) -> str | None:
-    if text is not None and not _RESIZE.fullmatch(text):
+def check_resize(text: str) -> str:
+    """A rule of ``model.resize``; ValueError for what is none, or asks for more than any memory holds."""
+    if not _RESIZE.fullmatch(text):
         raise ValueError("expected 'native', 'short:520', 'long:1024' or '256x256' (height x width)")
+    if any(len(number) > len(str(MAX_SIDE)) or int(number) > MAX_SIDE for number in _NUMBER.findall(text)):
+        raise ValueError(f"sides are at most {MAX_SIDE} pixels")
     return text
 
 
@@ -174,7 +180,7 @@ class ModelConfig(Section):
     categories: list[str] | None = Field(
         default=None, description="class names in channel order; null takes the weights' own"
     )
-    resize: Annotated[str | None, AfterValidator(_check_resize)] = Field(
+    resize: Annotated[str, AfterValidator(check_resize)] | None = Field(
         default=None,
         description="size that the network sees: native, short:520, long:1024 or 256x256 (h x w); null takes the model's own",
     )

@@ -18,6 +18,7 @@ from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.labels.base import prints_of
 from segjobs.labels.class_tables import ClassTable
 from segjobs.labels.coco import CocoAnnotation, read_coco, segment_of
+from segjobs.labels.json_text import parse_json
 from segjobs.labels.match_files import match_labels, match_paths
 from segjobs.labels.png import segments_from_ids
 from segjobs.manifest.schema import Category, Task
@@ -157,6 +158,9 @@ def _detections(results: Any, uri: str) -> tuple[dict[Any, list[Any]], bool]:
             missing = set[str]() if there.get("bbox") else {"segmentation or bbox"}
         if missing:
             raise ManifestError(f"{uri}: entry {position} lacks {', '.join(sorted(missing))}")
+        for key in ("image_id", "category_id"):
+            if isinstance(there[key], bool) or not isinstance(there[key], int | float | str):
+                raise ManifestError(f"{uri}: entry {position}: {key} {there[key]!r}, expected a number")
         by_image[there["image_id"]].append(there)
     if 0 < len(without) < len(entries):
         raise ManifestError(f"{uri}: entry {without[0]} has no segmentation, others have: masks are all or none")
@@ -170,13 +174,16 @@ def _read_detections(text: str, size_hw: tuple[int, int], *, categories: Sequenc
     return ForeignMasks(found, whole["number"])
 
 
+_LARGEST_SCORE = 1e30  # of a float32; NaN is none either
+
+
 def _segment(entry: Any, place: int, known: Mapping[int, Category], size_hw: tuple[int, int]) -> Segment:
     """One detection; where it has a box alone, its mask covers nothing."""
     category = known.get(entry["category_id"])
     if category is None:
         raise ItemError("LABEL_VALUE", f"detection {place}: category id {entry['category_id']!r} is not in the JSON")
     score = entry["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float):
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _LARGEST_SCORE:
         raise ItemError("LABEL_VALUE", f"detection {place}: score {score!r}, expected a number")
     shape = entry.get("segmentation") or {"size": list(size_hw), "counts": [size_hw[0] * size_hw[1]]}
     one = CocoAnnotation(place, entry["category_id"], False, shape, entry.get("bbox"))
@@ -185,7 +192,7 @@ def _segment(entry: Any, place: int, known: Mapping[int, Category], size_hw: tup
 
 def _json(storage: Storage, uri: str, key: str) -> Any:
     try:
-        return json.loads(storage.read(uri))
+        return parse_json(storage.read(uri))
     except OSError as error:
         raise ConfigError(f"{key}: {uri}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:

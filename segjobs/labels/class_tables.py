@@ -8,7 +8,7 @@ pixel values + ClassTable → masks_from_indices → one segment per class prese
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import yaml
@@ -19,7 +19,7 @@ from segjobs.labels.base import Finding, Masks, UnknownId, policy_of, read_whole
 from segjobs.manifest.rle import VOID, encode_label_map
 from segjobs.manifest.schema import VOC_NAMES, Category, make_categories, palette_color
 from segjobs.manifest.segments import Segment
-from segjobs.storage import Storage
+from segjobs.storage import Storage, is_utf8
 from segjobs.text import first_few
 
 Value = TypeVar("Value")
@@ -182,6 +182,16 @@ def with_class_names(labels: LabelsConfig, storage: Storage) -> LabelsConfig:
     return labels.model_copy(update={"categories": _names_in(labels.class_file, storage)})
 
 
+class _Texts(yaml.BaseLoader):
+    """Every scalar a text; of two equal keys none is lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key stands there twice", problem_mark=node.start_mark)
+        return mapping
+
+
 def _names_in(uri: str, storage: Storage) -> list[str]:
     data = read_whole(storage, uri, "labels.class_file")
     try:
@@ -189,14 +199,14 @@ def _names_in(uri: str, storage: Storage) -> list[str]:
         if not uri.lower().endswith((".yaml", ".yml")):
             return [line.strip() for line in text.split("\n") if line.strip()]
         # Every scalar a text: a class that is called 0, no or 2020-01-01 keeps its name.
-        raw = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes texts, lists and dicts alone
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raw = yaml.load(text, Loader=_Texts)  # noqa: S506  # makes texts, lists and dicts alone
+    except (ValueError, OverflowError, yaml.YAMLError, RecursionError) as error:  # of characters beyond Unicode too
         what = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise ConfigError(f"labels.class_file: {uri}: not readable: {what}") from None
     names = raw.get("names") if isinstance(raw, dict) else None
     if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
         names = [names[str(number)] for number in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name and is_utf8(name) for name in names):
         raise ConfigError(f"labels.class_file: {uri}: expected 'names', a list of texts or a table of 0, 1, 2, …")
     return names
 

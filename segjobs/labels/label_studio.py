@@ -55,7 +55,7 @@ def read_label_studio(data: bytes, *, name: str = "Label Studio JSON") -> Docume
             if path in images:
                 raise ValueError(f"{path!r} stands there twice")
             images[path] = _image(chosen["result"])
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ManifestError(f"{name}: {place}: {words_of(error)}; expected Label Studio's JSON export") from None
     return Document(images, hashlib.sha256(data).hexdigest(), leftover("other_annotations", others))
 
@@ -64,7 +64,9 @@ def _path(data: Mapping[str, Any]) -> str:
     """What the task's image is called."""
     if isinstance(data.get("image_id"), str):
         return data["image_id"]
-    url = data["image"] if "image" in data else next(value for value in data.values() if isinstance(value, str))
+    url = data["image"] if "image" in data else next((value for value in data.values() if isinstance(value, str)), None)
+    if url is None:
+        raise KeyError("image")
     parts = urlsplit(str(url))
     inner = parse_qs(parts.query).get("d")
     path = inner[0] if inner else unquote(parts.path)

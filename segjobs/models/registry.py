@@ -7,23 +7,23 @@ no network of the table does without torch, or without torchvision: their import
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
-from segjobs.errors import ConfigError
+from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import (
     VOC_NAMES,
     Category,
     ModelCard,
     Options,
     Task,
-    categories_from_json,
     make_categories,
     palette_color,
 )
 from segjobs.models.base import Segmenter
+from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
 from segjobs.models.table import ModelSpec, get_spec
 from segjobs.models.weights import Weights, locate, published_entry
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
 _STAGES = 5  # of a U-Net's decoder
+_MOST_UNITS = 1 << 16  # of a layer, and of what else an option counts
 _TORCHVISION_LICENCE = "BSD-3-Clause"
 
 
@@ -91,13 +92,8 @@ def resolve_start(
         raise ConfigError(f"model.name {config.name!r}: only the models of the table can be trained")
     spec = get_spec(config.name)
     _check_options(config.name, spec, config.options)
-    weights = locate(config, spec.published, storage)
-    saved = weights.description or {}
-    if saved and saved["name"] != config.name:
-        raise ConfigError(
-            f"model.name is {config.name!r}, but {config.weights} holds a {saved['name']!r}; give that name"
-        )
-    options = {**spec.options, **saved.get("options", {}), **config.options}
+    weights = _located(config, spec, storage)
+    options = {**spec.options, **_saved_options(weights), **config.options}
     if weights.path is None and "frozen_norm" in options and "frozen_norm" not in config.options:
         options["frozen_norm"] = False  # batch norms that stay as they were made by chance teach nothing
     _check_options(config.name, spec, options)
@@ -117,8 +113,8 @@ def start(
     """
     import torch
 
-    from segjobs.models.tensors import read_tensors
     from segjobs.models.transfer import load_matching
+    from segjobs.models.weights_file import read_tensors
 
     spec = get_spec(card.name)
     with torch.random.fork_rng(devices=[]):
@@ -126,13 +122,17 @@ def start(
         module = spec.network(card.options, _channel_count(card))
     transfer = None
     if weights.path is not None:
-        known = categories_from_json(weights.description["categories"]) if weights.description else ()
+        known = _known_categories(card.name, spec, weights)
         heads: set[str] = set()
-        if [one.name for one in known] != [one.name for one in card.categories]:
+        if known is not None and [one.name for one in known] != [one.name for one in card.categories]:
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
             heads = {key for key, value in module.state_dict().items() if other[key].shape != value.shape}
         transfer = load_matching(module, read_tensors(weights.path), other_classes=heads)
+        if known is None:
+            transfer = replace(
+                transfer, note="the file names no classes: where it has as many, they are taken for these"
+            )
     return _segmenter(module, card, device=device, precision=precision), transfer
 
 
@@ -166,14 +166,29 @@ def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: 
     return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
 
 
-def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Description | None) -> dict[str, Any]:
     """The spec's, then what model.json says, then the config's resize."""
     mean, std = normalisation(options.get("encoder", ""))
     preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
-    preprocessing.update(saved.get("preprocessing", {}))
+    preprocessing.update(saved.preprocessing if saved else {})
     if config.resize is not None:
         preprocessing["resize"] = config.resize
     return preprocessing
+
+
+def _located(config: ModelConfig, spec: ModelSpec, storage: Storage) -> Weights:
+    """The weights, which are of the model that the config names."""
+    weights = locate(config, spec.published, storage)
+    saved = weights.description
+    if saved and saved.name != config.name:
+        raise ConfigError(f"model.name is {config.name!r}, but {config.weights} holds a {saved.name!r}; give that name")
+    if saved and saved.task not in (None, spec.task):
+        raise WeightsError(f"{config.weights}: its task is {saved.task}, but {config.name} is for {spec.task} masks")
+    return weights
+
+
+def _saved_options(weights: Weights) -> Options:
+    return weights.description.options if weights.description else {}
 
 
 def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights]:
@@ -182,13 +197,8 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
     _check_options(config.name, spec, config.options)
     if config.categories is not None:
         _check_names(config.categories, spec.task)
-    weights = locate(config, spec.published, storage)
-    saved = weights.description or {}
-    if saved and saved["name"] != config.name:
-        raise ConfigError(
-            f"model.name is {config.name!r}, but {config.weights} holds a {saved['name']!r}; give that name"
-        )
-    options = {**spec.options, **saved.get("options", {}), **config.options}
+    weights = _located(config, spec, storage)
+    options = {**spec.options, **_saved_options(weights), **config.options}
     _check_options(config.name, spec, options)
     categories = _categories(config, spec, weights)
     return _card(config, options, categories, weights), weights
@@ -196,7 +206,7 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
 
 def _card(config: ModelConfig, options: Options, categories: tuple[Category, ...], weights: Weights) -> ModelCard:
     """The card of a model of the table. Its licence is that of the weights."""
-    spec, saved = get_spec(config.name), weights.description or {}
+    spec, saved = get_spec(config.name), weights.description
     preprocessing = _preprocessing(config, spec, options, saved)
     return ModelCard(
         name=config.name,
@@ -206,7 +216,7 @@ def _card(config: ModelConfig, options: Options, categories: tuple[Category, ...
         weights=weights.uri,
         options=options,
         preprocessing=preprocessing,
-        licence=_TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved.get("licence"),
+        licence=_TORCHVISION_LICENCE if weights.uri.startswith("torchvision:") else saved and saved.licence,
     )
 
 
@@ -221,13 +231,22 @@ def _check_options(name: str, spec: ModelSpec, options: Options) -> None:
         fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
         if not fits:
             problems.append(f"model.options.{key}: {value!r}: expected a {type(default).__name__}, such as {default!r}")
+        elif type(value) is int and not 0 < value <= _MOST_UNITS:
+            problems.append(f"model.options.{key}: {value}: expected 1 to {_MOST_UNITS}, such as {default!r}")
     if problems:
         raise ConfigError(*problems)
     if "encoder" in options:
         check_encoder(options["encoder"])
     channels = options.get("decoder_channels")
-    if channels is not None and not (len(channels) == _STAGES and all(type(n) is int and n > 0 for n in channels)):
-        raise ConfigError(f"model.options.decoder_channels: {channels!r}: expected {_STAGES} counts, coarsest first")
+    if channels is not None and not (len(channels) == _STAGES and all(_is_units(n) for n in channels)):
+        raise ConfigError(
+            f"model.options.decoder_channels: {channels!r}: expected {_STAGES} counts, coarsest first, "
+            f"of 1 to {_MOST_UNITS} each"
+        )
+
+
+def _is_units(value: object) -> bool:
+    return type(value) is int and 0 < value <= _MOST_UNITS
 
 
 def _check_names(names: Sequence[str], task: Task) -> None:
@@ -243,19 +262,16 @@ def _check_names(names: Sequence[str], task: Task) -> None:
 
 def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple[Category, ...]:
     """From the config, else from model.json, else from the published weights, else PASCAL VOC's."""
-    if weights.description is not None:
-        saved = categories_from_json(weights.description["categories"])
+    known = _known_categories(config.name, spec, weights)
+    if weights.description is not None and known is not None:
         if config.categories is None:
-            return saved
-        if len(config.categories) != len(saved):
+            return known
+        if len(config.categories) != len(known):
             raise ConfigError(
-                f"model.categories names {len(config.categories)} classes, {config.weights} has {len(saved)}"
+                f"model.categories names {len(config.categories)} classes, {config.weights} has {len(known)}"
             )
-        return tuple(replace(old, name=name) for old, name in zip(saved, config.categories, strict=True))
-    if spec.task == "semantic":
-        published = VOC_NAMES  # torchvision's semantic weights are all for them
-    else:
-        published = published_entry(config.name, spec.published, "default").meta["categories"]
+        return tuple(replace(old, name=name) for old, name in zip(known, config.categories, strict=True))
+    published = _published_names(config.name, spec)
     if config.categories is None:
         return _from_channels(published, spec.task)
     if weights.uri.startswith("torchvision:") and len(config.categories) != len(published):
@@ -264,6 +280,21 @@ def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple
             "leave model.categories out"
         )
     return _from_channels(config.categories, spec.task)
+
+
+def _known_categories(name: str, spec: ModelSpec, weights: Weights) -> tuple[Category, ...] | None:
+    """The classes of the weights themselves; None of a file without a model.json, and of random ones."""
+    if weights.description is not None:
+        return weights.description.categories
+    if weights.uri.startswith("torchvision:"):
+        return _from_channels(_published_names(name, spec), spec.task)
+    return None
+
+
+def _published_names(name: str, spec: ModelSpec) -> Sequence[str]:
+    if spec.task == "semantic":
+        return VOC_NAMES  # torchvision's semantic weights are all for them
+    return published_entry(name, spec.published, "default").meta["categories"]
 
 
 def _from_channels(names: Sequence[str], task: Task) -> tuple[Category, ...]:

@@ -1,6 +1,6 @@
 """A start from weights that do not fit wholly: tensors by name in, those that fit loaded, and the account of all.
 
-Of weights for other classes the head does not fit: its tensors keep their random start. ``weights.load_into`` is for
+Of weights for other classes the head does not fit: its tensors keep their random start. ``tensors.load_into`` is for
 use, where everything has to fit.
 """
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from segjobs.errors import WeightsError
+from segjobs.models.fit import under_own_names, unfit
 
 _LEAST_SHARE = 0.25  # of the module's tensors; unrelated architectures share next to no names and shapes
 _SHOWN = 6
@@ -22,11 +23,13 @@ class Transfer:
 
     ``loaded``: keys of the module. ``skipped``: the module's others, which stay as they were, each with the reason.
     ``unused``: keys of the weights that the module lacks. Counters of batch norms are in none of them.
+    ``note``: what else there is to say.
     """
 
     loaded: tuple[str, ...]
     skipped: Mapping[str, str]
     unused: tuple[str, ...]
+    note: str = ""
 
     def __str__(self) -> str:
         text = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.skipped)} tensors"
@@ -34,7 +37,7 @@ class Transfer:
             text += f"; new: {_first([f'{key} ({why})' for key, why in self.skipped.items()])}"
         if self.unused:
             text += f"; not used: {_first(self.unused)}"
-        return text
+        return f"{text}; {self.note}" if self.note else text
 
 
 def load_matching(
@@ -45,7 +48,9 @@ def load_matching(
     Those are a head's whose shape fits by chance: as many classes, but others. Raises WeightsError, and loads
     nothing, where less than a quarter of the module's tensors would be: weights of another architecture.
     """
-    wanted = {key: value for key, value in module.state_dict().items() if not _counter(key)}
+    state = module.state_dict()
+    wanted = {key: value for key, value in state.items() if not _counter(key)}
+    tensors = under_own_names(tensors, state)
     skipped = {}
     for key, value in wanted.items():
         if key not in tensors:
@@ -54,6 +59,8 @@ def load_matching(
             skipped[key] = _change(tensors[key].shape, value.shape)
         elif key in other_classes:
             skipped[key] = "other classes"
+        elif why := unfit(tensors[key], value):
+            skipped[key] = why
     loaded = tuple(key for key in wanted if key not in skipped)
     unused = tuple(key for key in tensors if key not in wanted and not _counter(key))
     found = Transfer(loaded, skipped, unused)
@@ -62,13 +69,17 @@ def load_matching(
             f"the weights are of another architecture: {found}. Check model.name and model.options, "
             "or start from model.weights=none"
         )
-    counters = {key: value for key, value in tensors.items() if _counter(key)}
+    counters = {key: value for key, value in tensors.items() if _counter(key) and _fits(value, state.get(key))}
     module.load_state_dict({**counters, **{key: tensors[key] for key in loaded}}, strict=False)
     return found
 
 
 def _counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
+
+
+def _fits(value: torch.Tensor, wanted: torch.Tensor | None) -> bool:
+    return wanted is not None and value.shape == wanted.shape and unfit(value, wanted) is None
 
 
 def _change(given: torch.Size, wanted: torch.Size) -> str:

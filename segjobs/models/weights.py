@@ -1,4 +1,4 @@
-"""Weights by URI, found or fetched once per node and checked; what is in them is read in ``tensors.py``.
+"""Weights by URI, found or fetched once per node and checked; what is in them is read in ``weights_file.py``.
 
     model.weights → locate (cache, lock, SHA-256) → Weights
 
@@ -9,28 +9,26 @@ its URI is fetched anew; local files are used where they are.
 
 import difflib
 import hashlib
-import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from segjobs.config import ModelConfig
 from segjobs.errors import StorageError, WeightsError
+from segjobs.models.description import Description, parse_description
 from segjobs.storage import Storage, is_remote, join, local_path
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
-_SUFFIXES = (".safetensors", ".pth", ".pt")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".bin")
 
-Description = Mapping[str, Any]
-"""model.json's content: see ``tensors.save_model``."""
 WeightsFile = tuple[Path, Description | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
 
@@ -93,11 +91,12 @@ def _checked(uri: str, found: WeightsFile, expected: str | None) -> Weights:
     path, description = found
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    described = (description or {}).get("sha256")
+    described = description and description.sha256
     for origin, wanted in (("model.sha256", expected), (DESCRIPTION, described)):
         if wanted not in (None, sha256):
             raise WeightsError(
-                f"{uri}: the weights' SHA-256 is {sha256}, but {origin} says {wanted}: damaged or replaced ({path})"
+                f"{path}: the SHA-256 of {uri}'s weights is {sha256}, but {origin} says {wanted}: damaged or replaced; "
+                "fetch or save them again"
             )
     return Weights(uri, sha256, path, description)
 
@@ -139,7 +138,7 @@ def _fetch_hub(uri: str) -> WeightsFile:
         description = None
         if not file:
             text = Path(hf_hub_download(f"{owner}/{repo}", DESCRIPTION, revision=revision)).read_bytes()
-            description = _parsed(text, f"{uri}/{DESCRIPTION}")
+            description = parse_description(text, f"{uri}/{DESCRIPTION}")
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         raise WeightsError(
             f"{uri}: cannot be fetched: {first_line(error)}. Check the name, the revision and HF_TOKEN"
@@ -160,7 +159,7 @@ def _fetch_stored(uri: str, storage: Storage) -> WeightsFile:
         ) from None
     except OSError as error:
         raise WeightsError(f"{uri}: cannot be read: {error}") from error
-    return _local_copy(join(uri, TENSORS), storage), _parsed(text, join(uri, DESCRIPTION))
+    return _local_copy(join(uri, TENSORS), storage), parse_description(text, join(uri, DESCRIPTION))
 
 
 def _local_copy(uri: str, storage: Storage) -> Path:
@@ -182,33 +181,32 @@ def _local_copy(uri: str, storage: Storage) -> Path:
     return path
 
 
-def _parsed(text: bytes, where: str) -> Description:
-    try:
-        description = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{where}: not readable as JSON: {error}") from error
-    needed = {"name", "options", "categories", "preprocessing"}
-    lacking = needed - set(description) if isinstance(description, dict) else needed
-    if lacking:
-        raise WeightsError(f"{where}: no model description of segjobs: {', '.join(sorted(lacking))} missing")
-    return description
-
-
 def _cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
-    """The file under ``key``, downloaded by the first of this node's processes that asks for it."""
-    root = Path(os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")).expanduser() / "weights"
-    folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
+    """The file under ``key``, downloaded by the first of this node's processes that asks for it.
+
+    A cache that cannot be written serves what is in it. Raises StorageError where something lacks there.
+    """
+    root = os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")
+    folder = Path(os.path.expanduser(root)) / "weights" / hashlib.sha256(key.encode()).hexdigest()[:32]
     path = folder / name
+    if path.exists():  # it was published whole
+        return path
+    if root.startswith("~") and not folder.is_absolute():
+        raise StorageError("no home folder is known to keep weights in; set SEGJOBS_CACHE to a writable folder")
+    part = folder / f"{uuid.uuid4().hex}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made: {error}; set SEGJOBS_CACHE to a writable folder") from error
-    with FileLock(folder / "lock"):
+        lock = FileLock(folder / "lock")
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # the second of disks that cannot lock
+        raise StorageError(
+            f"{folder}: weights cannot be kept there: {error}; set SEGJOBS_CACHE to a writable folder"
+        ) from error
+    try:
         if not path.exists():
-            part = folder / f"{uuid.uuid4().hex}.part"
-            try:
-                download(part)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            download(part)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        lock.release()
     return path

@@ -19,9 +19,9 @@ from typing import Protocol
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
 from segjobs.errors import ConfigError
-from segjobs.storage.local import LocalFiles
+from segjobs.storage.local import LocalFiles, writing
 from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse
-from segjobs.storage.uris import FileInfo, is_remote, join, local_path, local_uri, scheme_of
+from segjobs.storage.uris import FileInfo, is_remote, is_utf8, join, local_path, local_uri, scheme_of
 
 __all__ = [
     "NO_FILE",
@@ -30,10 +30,12 @@ __all__ = [
     "Storage",
     "Store",
     "is_remote",
+    "is_utf8",
     "join",
     "local_path",
     "local_uri",
     "refuse",
+    "writing",
 ]
 
 

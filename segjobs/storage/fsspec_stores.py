@@ -312,7 +312,10 @@ def _file_info(uri: str, found: Mapping[str, Any], path: str = "") -> FileInfo:
     """``found``: what the file system says of a file. A server that tells no length has size 0."""
     moment = found.get("mtime") or found.get("last_modified") or found.get("Last-Modified")
     if isinstance(moment, str):
-        moment = parsedate_to_datetime(moment)
+        try:
+            moment = parsedate_to_datetime(moment)
+        except ValueError:  # no date: other bytes are told by size and etag
+            moment = None
     etag = str(found.get("etag") or found.get("ETag") or "").strip('"')
     name = path or uri.rpartition("/")[2]
     return FileInfo(uri, name, int(found.get("size") or 0), microseconds(moment) if moment else 0, etag)

@@ -1,18 +1,22 @@
-"""Files of the local disk: written beside their place, made durable, and linked where nothing is."""
+"""Files of the local disk: written beside their place, made durable, and linked (else renamed) where nothing is."""
 
 import errno
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from segjobs.errors import StorageError
 from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse, walk_folder
+from segjobs.storage.rename import rename_new
 from segjobs.storage.uris import FileInfo, local_path
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_NO_RIGHTS = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what file systems without them say
 # What no file is to blame for: too many open, no memory, a network disk that is gone.
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN)
 
@@ -68,7 +72,8 @@ class LocalFiles:
             )
 
     def get_file(self, uri: str, path: Path) -> None:
-        shutil.copyfile(local_path(uri), path)
+        with writing(str(path)):
+            shutil.copyfile(local_path(uri), path)
 
     def is_folder(self, uri: str) -> bool:
         status = _status(uri)
@@ -86,17 +91,13 @@ class LocalFiles:
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """A temporary file beside it, fsync, hard link, fsync of the folder."""
-        try:
+        with writing(uri):
             return _link_new(local_path(uri).absolute(), data)
-        except OSError as error:
-            raise _cannot_write(uri, error) from error
 
     def put_file_if_absent(self, uri: str, path: Path) -> bool:
         """The new name is a hard link to ``path``, or to a copy of it where that is on another disk."""
-        try:
+        with writing(uri):
             return _link_file(path, local_path(uri).absolute())
-        except OSError as error:
-            raise _cannot_write(uri, error) from error
 
     def delete(self, uri: str) -> None:
         try:
@@ -115,10 +116,23 @@ def _status(uri: str) -> os.stat_result | None:
         raise StorageError(f"{uri}: cannot be looked up: {error.strerror or error}") from error
 
 
+@contextmanager
+def writing(uri: str) -> Generator[None]:
+    """While something is written for ``uri``. Raises StorageError for what the disk says: it is full, or no place."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(uri, error) from error
+
+
 def _cannot_write(uri: str, error: OSError) -> StorageError:
+    """The one line about a disk that takes no more."""
     if error.errno in _FULL_DISK:
         return StorageError(f"{uri}: the disk is full; free some space and run the command again")
-    return StorageError(f"{uri}: cannot write: {error.strerror or error}")
+    said = error.strerror or str(error)
+    if error.errno in _NO_RIGHTS:
+        return StorageError(f"{uri}: cannot write: {said}; mend its rights or mount, or take another place")
+    return StorageError(f"{uri}: cannot write: {said}")
 
 
 def _link_file(source: Path, path: Path) -> bool:
@@ -130,12 +144,14 @@ def _link_file(source: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno not in (errno.EXDEV, *_NO_LINKS):
             raise
-        beside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+        beside = _beside(path)
         try:
             shutil.copyfile(source, beside)
-            return _link_file(beside, path)
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            return _take_name(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -144,18 +160,39 @@ def _link_file(source: Path, path: Path) -> bool:
 
 def _link_new(path: Path, data: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+        return _take_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+
+
+def _take_name(temporary: Path, path: Path) -> bool:
+    """Give a whole file its name, unless somebody has it. It may keep its temporary one."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            rename_new(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as second:
+            raise OSError(
+                f"its file system has no hard links ({error.strerror}), nor names that are taken only where they are "
+                f"free ({second.strerror}); take a place on another disk or in a bucket"
+            ) from error
     _sync_folder(path.parent)
     return True
 

@@ -2,24 +2,32 @@
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from segjobs.config import check_uri
 from segjobs.errors import ConfigError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # 0001-01-01 to 9999-12-31
+"""Disks and stores keep others too, that nobody meant: a clock gone wrong, a broken archive."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
     """One listed file. ``path`` is relative to the listed root; ``mtime_us`` is Unix time in
-    microseconds; ``etag`` is empty for local files. ``size`` is -1 for a file that is not there."""
+    microseconds, within the years 1 to 9999 of Python's dates; ``etag`` is empty for local files. ``size`` is -1 for a
+    file that is not there."""
 
     uri: str
     path: str
     size: int
     mtime_us: int
     etag: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mtime_us", min(max(self.mtime_us, _FIRST_US), _LAST_US))
 
 
 def is_remote(uri: str) -> bool:
@@ -71,5 +79,5 @@ def is_utf8(text: str) -> bool:
 
 
 def microseconds(moment: datetime) -> int:
-    """Unix time of a datetime, in microseconds."""
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    """Unix time of a datetime (without a zone: UTC), in microseconds; exact, before 1970 and in the year 9999 too."""
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)

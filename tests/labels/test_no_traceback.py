@@ -1,24 +1,31 @@
 """Label files of strangers: whatever JSON, text or YAML stands in them, masks come out or one of our errors."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segjobs.config import LabelsConfig
+from segjobs.config import LabelsConfig, PredictionsConfig
 from segjobs.errors import ConfigError, ItemError, ManifestError
-from segjobs.labels import coco, coco_panoptic, labelme, yolo
-from segjobs.labels.class_tables import with_class_names
+from segjobs.evaluation.foreign import Reference, open_coco_results
+from segjobs.exporters.label_studio_rle import encode_mask
+from segjobs.labels import coco, coco_panoptic, cvat, kaggle, label_studio, labelme, via, yolo
+from segjobs.labels.base import Policy
+from segjobs.labels.class_tables import named_categories, with_class_names
+from segjobs.labels.drawn import Document
+from segjobs.labels.drawn import masks_of as masks_of_drawn
 from segjobs.manifest.schema import Category
 from segjobs.storage import Storage
 
 OURS = (ItemError, ManifestError, ConfigError)
 SIZE_HW = (4, 5)
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=30, deadline=None)
 ODD = st.sampled_from(
     ["", "0", "\ud800", None, True, -1, 0, 7, 2**31, 10**400, 1e400, float("nan"), 1.5, [], {}, [[]], [None], {"a": 1}]
 )
@@ -75,10 +82,55 @@ def read_labelme(data: bytes) -> None:
     labelme.masks_of(shapes, SIZE_HW, rules)
 
 
+def label_studio_file() -> list[dict[str, Any]]:
+    polygon = {"points": [[20, 25], [60, 25], [60, 75]], "polygonlabels": ["cat"]}
+    brush = {"format": "rle", "rle": encode_mask(np.eye(4, 5, dtype=bool)), "brushlabels": ["cat"]}
+    results = [{"type": "polygonlabels", "value": polygon}, {"type": "brushlabels", "value": brush}]
+    return [{"data": {"image": "/data/a.jpg"}, "annotations": [{"result": results, "was_cancelled": False}]}]
+
+
+def via_file() -> dict[str, Any]:
+    shapes = [
+        {"name": "polygon", "all_points_x": [1, 3, 3], "all_points_y": [1, 1, 3]},
+        {"name": "ellipse", "cx": 2, "cy": 2, "rx": 1, "ry": 1, "theta": 0.5},
+    ]
+    regions = [{"shape_attributes": shape, "region_attributes": {"class": "cat"}} for shape in shapes]
+    return {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": regions}}
+
+
+def results_file() -> list[dict[str, Any]]:
+    return [
+        {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [1, 1, 2, 2], "segmentation": [SQUARE]},
+        {"image_id": 1, "category_id": 1, "score": 1, "segmentation": {"size": [4, 5], "counts": [20]}},
+    ]
+
+
+def read_drawn(document: Document) -> None:
+    for image in document.images.values():
+        json.dumps(asdict(image)).encode()  # an image's text in the plan
+        masks_of_drawn(image, SIZE_HW, (Category(0, "cat", (1, 1, 1)),), Policy(unknown="ignore"))
+
+
+def read_results(data: bytes) -> None:
+    files = {"/results.json": data, "/images.json": json.dumps(coco_file()).encode()}
+
+    class Stored(Storage):
+        def read(self, uri: str) -> bytes:
+            return files[uri]
+
+    config = PredictionsConfig(format="coco_results", uri="/results.json", images="/images.json")
+    foreign = open_coco_results(config, Stored(), Reference((Category(1, "cat", (1, 1, 1)),), "instance", ["a.jpg"]))
+    for text in foreign.texts.values():
+        foreign.read(text, SIZE_HW)
+
+
 READERS = {
     "coco": (coco_file, read_coco),
     "panoptic": (panoptic_file, read_panoptic),
     "labelme": (labelme_file, read_labelme),
+    "label_studio": (label_studio_file, lambda data: read_drawn(label_studio.read_label_studio(data))),
+    "via": (via_file, lambda data: read_drawn(via.read_via(data, LabelsConfig(format="via", uri="x")))),
+    "results": (results_file, read_results),
 }
 
 
@@ -148,6 +200,65 @@ def test_any_data_yaml(text: str) -> None:
         with_class_names(LabelsConfig(format="yolo", uri="x", class_file="data.yaml"), Stored())
     except OURS as error:
         str(error).encode()
+
+
+@given(text=st.text(alphabet="01 .-e9,;\n\"'<>/=&#x!", max_size=40), at=st.integers(0, 400))
+@few
+def test_any_cvat_xml_and_kaggle_csv(text: str, at: int) -> None:
+    xml = '<annotations><image name="a" width="5" height="4"><polygon label="cat" points="1,1;3,1;3,3"/>'
+    xml += '<mask label="cat" rle="0,4" left="1" top="1" width="2" height="2"/>'
+    xml += '<ellipse label="cat" cx="2" cy="2" rx="1" ry="1"/></image>'
+    csv = "ImageId,EncodedPixels,ClassId\na,1 3 11 3,cat\nb,-1,cat\n"
+    for whole, read in ((xml + "</annotations>", cvat.read_cvat), (csv, kaggle.read_kaggle)):
+        place = at % len(whole)
+        try:
+            read_drawn(read((whole[:place] + text + whole[place + len(text) :]).encode()))
+        except OURS as error:
+            str(error).encode()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xfe\x00", b"<a>" * 10**5, b"\0", b'<annotations><image name="a"/>', b"9" * 5000]
+)
+def test_what_is_hardly_xml_or_csv(data: bytes) -> None:
+    for read in (cvat.read_cvat, kaggle.read_kaggle):
+        with pytest.raises(OURS):
+            read(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('names: ["\\ud800"]', "expected 'names'"),
+        ('names: ["\\U00110000"]', "not readable: chr"),
+        ('names: ["\\UFFFFFFFF"]', "not readable: "),
+        ("names: {0: a, 0: b}", "a key stands there twice"),
+        ("names: {0: a, 00: b}", "expected 'names'"),
+        ("names: {-1: a}", "expected 'names'"),
+        ("names: {1e400: a}", "expected 'names'"),
+        ("names: &a [*a]", "recursive node"),
+        ("names: [[a]]", "expected 'names'"),
+        ("names: [{a: b}]", "expected 'names'"),
+        ('names: [""]', "expected 'names'"),
+        ("names: {? [a] : b}", "unhashable key"),
+        ("names: " + "[" * 2_000, "nested too deeply"),
+        ("names: !!python/object:os.system x", "expected 'names'"),
+        ("a: b\n---\nnames: [x]", "expected a single document"),
+        ("names:\n\t- a", "cannot start any token"),
+        ("- a", "expected 'names'"),
+        ("names: [a, a]", "named twice"),
+        ("", "expected 'names'"),
+    ],
+)
+def test_class_names_that_are_none(text: str, words: str) -> None:
+    class Stored(Storage):
+        def read(self, uri: str) -> bytes:
+            return text.encode()
+
+    labels = LabelsConfig(format="yolo", uri="x", class_file="data.yaml")
+    with pytest.raises(ConfigError, match=words) as caught:
+        named_categories(with_class_names(labels, Stored()))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_class_name_with_half_a_character(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_unknown_names():
         ("unet", {"decoder_channels": 64}, r"decoder_channels: 64: expected a list, such as \[256, 128"),
         ("unet", {"decoder_channels": [64, 32]}, r"decoder_channels: \[64, 32\]: expected 5 counts, coarsest first"),
         ("unet", {"decoder_channels": [64, 32, 16, 8, 0]}, "expected 5 counts"),
+        ("unet", {"decoder_channels": [64, 32, 16, 8, 10**12]}, "expected 5 counts.*of 1 to 65536 each"),
+        ("fcn8s_vgg16", {"hidden": 10**12}, "model.options.hidden: 1000000000000: expected 1 to 65536"),
         ("lraspp_mobilenet_v3_large", {"aux_loss": True}, "no option of lraspp_mobilenet_v3_large; known: none"),
         ("fcn_resnet50", {"aux_loss": "yes"}, "'yes': expected a bool, such as False"),
         ("maskrcnn_resnet50_fpn", {"box_detections_per_img": 0.5}, "0.5: expected a int, such as 100"),

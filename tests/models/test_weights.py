@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 from segjobs.config import ModelConfig
-from segjobs.errors import ConfigError, ConflictError, WeightsError
+from segjobs.errors import ConfigError, ConflictError, StorageError, WeightsError
 from segjobs.models import weights as weights_module
 from segjobs.models.registry import build, resolve
 from segjobs.models.tensors import load_into, read_tensors, save_model
@@ -227,8 +227,8 @@ def test_tensors_that_do_not_fit_are_named(state, tmp_path):
     [
         ("w.safetensors", b"", "not readable as weights"),
         ("w.safetensors", b"\xff" * 64, "not readable as weights"),
-        ("w.pth", b"", "not readable as weights|holds more than tensors"),
-        ("w.pth", b"not a pickle", "holds more than tensors, or is damaged"),
+        ("w.pth", b"", "not readable as weights"),
+        ("w.pth", b"not a pickle", "no file of torch.save, or a damaged one"),
     ],
 )
 def test_damaged_files(name, content, message, tmp_path):
@@ -265,9 +265,9 @@ def test_missing_weights(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not readable as JSON"),
+        ("{", r"no model description of segjobs: Invalid JSON.*; mend it, or save"),
         ("[]", "no model description"),
-        ('{"name": "x"}', "options, preprocessing missing"),
+        ('{"name": "x"}', "no model description of segjobs: options: Field required, and 2 more; "),
     ],
 )
 def test_a_damaged_model_json(text, message, random_model, tmp_path):
@@ -279,7 +279,7 @@ def test_a_damaged_model_json(text, message, random_model, tmp_path):
 
 def test_another_digest_than_expected(random_model, tmp_path):
     save_model(random_model, str(tmp_path), STORAGE)
-    with pytest.raises(WeightsError, match=r"SHA-256 is [0-9a-f]{64}, but model\.sha256 says 0{64}"):
+    with pytest.raises(WeightsError, match=r"weights is [0-9a-f]{64}, but model\.sha256 says 0{64}: damaged"):
         resolve(tiny_config(tmp_path, sha256="0" * 64), STORAGE)
     tensors = tmp_path / "model.safetensors"
     data = bytearray(tensors.read_bytes())
@@ -351,6 +351,26 @@ def test_a_download_happens_once_and_is_checked(web, tmp_path):
 def test_an_unreachable_server():
     with pytest.raises(WeightsError, match=r"cannot be fetched.*Connection refused"):
         weights_module._fetch_published("http://127.0.0.1:9/net-00000000.pth")
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has(tmp_path, monkeypatch):
+    def download(path):
+        path.write_bytes(b"weights")
+
+    kept = weights_module._cached("key", "w.pth", download)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("nothing is made"))
+    assert weights_module._cached("key", "w.pth", download) == kept
+    monkeypatch.undo()
+    monkeypatch.setenv("SEGJOBS_CACHE", "/proc/nowhere")
+    with pytest.raises(StorageError, match=r"^/proc/nowhere/\S+: weights cannot be kept there.*; set SEGJOBS_CACHE"):
+        weights_module._cached("key", "w.pth", download)
+
+
+def test_no_home_folder_for_a_cache(monkeypatch):
+    monkeypatch.delenv("SEGJOBS_CACHE")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME, of a user without a name
+    with pytest.raises(StorageError, match=r"^no home folder is known .*; set SEGJOBS_CACHE to a writable folder$"):
+        weights_module._cached("key", "w.pth", lambda _: None)
 
 
 def test_published_weights_in_the_hub_cache_are_used_in_place(tmp_path, state):

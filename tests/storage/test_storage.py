@@ -3,14 +3,18 @@
 import errno
 import os
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from segjobs.config import S3Config, StorageConfig
 from segjobs.errors import ConfigError, StorageError
 from segjobs.storage import Storage, is_remote, join, local_path, local_uri
+from segjobs.storage.uris import microseconds
 
 Store = tuple[Storage, str]
 NAMES = [
@@ -93,6 +97,84 @@ def test_a_file_from_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.
     assert not Storage().put_file_if_absent(str(tmp_path / "out/file"), tmp_path / "made")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"], "nothing temporary stays"
     assert (tmp_path / "out/file").read_bytes() == b"made"
+
+
+def _failing(code: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_without_hard_links_a_name_is_taken_by_a_rename(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _failing(code))
+    storage, uri = Storage(), str(tmp_path / "out/part")
+    (tmp_path / "made").write_bytes(b"made")
+    assert storage.put_if_absent(uri, b"first")
+    assert not storage.put_if_absent(uri, b"second")
+    assert not storage.put_file_if_absent(uri, tmp_path / "made")
+    assert storage.read(uri) == b"first"
+    assert storage.put_file_if_absent(str(tmp_path / "out/file"), tmp_path / "made")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "part": b"first",
+        "file": b"made",
+    }
+    assert (tmp_path / "made").read_bytes() == b"made"
+
+
+def test_without_any_way_to_publish_it_says_what_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", _failing(errno.EPERM))
+    monkeypatch.setattr("segjobs.storage.local.rename_new", _failing(errno.EINVAL))
+    with pytest.raises(StorageError, match=r"part: cannot write: its file system has no hard links .*; take a place"):
+        Storage().put_if_absent(str(tmp_path / "part"), b"data")
+    assert not list(tmp_path.iterdir()), "nothing temporary stays"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space and run the command again"),
+        (errno.EDQUOT, "the disk is full; free some space and run the command again"),
+        (errno.EROFS, "cannot write: Read-only file system; mend its rights or mount, or take another place"),
+        (errno.EACCES, "cannot write: Permission denied; mend its rights or mount, or take another place"),
+        (errno.EIO, "cannot write: Input/output error"),
+    ],
+)
+@pytest.mark.parametrize("where", ["fsync", "link", "mkdir"])
+def test_a_disk_that_takes_no_more(
+    code: int, words: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").write_bytes(b"made")
+    monkeypatch.setattr(os, where, _failing(code))
+    uri = str(tmp_path / "out/part")
+    for put in (
+        lambda: Storage().put_if_absent(uri, b"data"),
+        lambda: Storage().put_file_if_absent(uri, tmp_path / "made"),
+    ):
+        with pytest.raises(StorageError, match=rf"^{uri}: {words}$"):
+            put()
+
+
+@pytest.mark.parametrize("seconds", [253_402_300_800, 2**40, -(2**40)])
+def test_dates_beyond_the_calendar_are_its_ends(seconds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What disks keep differs; what they tell is beyond Python's dates."""
+    real = os.stat(tmp_path)
+    status = os.stat_result((33188, *real[1:6], 3, *real[7:]), {"st_mtime_ns": seconds * 10**9})
+    monkeypatch.setattr("segjobs.storage.local._status", lambda _: status)
+    info = Storage().info(str(tmp_path / "a.jpg"))
+    assert info is not None
+    table = pa.table({"mtime": pa.array([info.mtime_us], pa.int64()).cast(pa.timestamp("us", tz="UTC"))})
+    assert table["mtime"][0].as_py().year in (1, 9999)
+
+
+@pytest.mark.parametrize("us", [0, -1_500_000, 1_700_000_000_123_457, 253_402_300_799_999_999, -62_135_596_800_000_000])
+def test_microseconds_of_a_date_are_exact(us: int) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+    assert microseconds(moment) == microseconds(moment.replace(tzinfo=None)) == us
+    assert microseconds(datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))) > 253_402_300_799_999_999
 
 
 def test_a_missing_file(store: Store) -> None:

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
-from rich.console import Console
 from rich.table import Table
 
 from segjobs.config import BenchConfig, InputConfig, LabelConfig, OutputConfig
@@ -24,6 +23,7 @@ from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
@@ -49,9 +49,9 @@ def bench(config: BenchConfig) -> BenchResult:
     if target and storage.exists(target):
         raise ConflictError(f"{target} is there already; choose a new output.uri")
     _check_plain(config)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     with TemporaryDirectory(prefix="segjobs-bench-") as folder:
-        rounds = _Bench(config, Path(folder), lambda text: console.print(f"bench: {text}", markup=False))
+        rounds = _Bench(config, Path(folder), lambda text: console.print(f"bench: {text}"))
         report = _report(config, rounds.run())
     for table in _tables(report):
         console.print(table)

@@ -177,8 +177,8 @@ def _run(command: Sequence[str], address: str | None, published: Callable[[], Se
                 process.terminate()
             watch.stop()
     if process.returncode:
-        lines = "\n".join(said.splitlines()[-_LAST_LINES:])
-        raise ClusterError(f"a measured run ended with exit code {process.returncode}:\n{lines}")
+        lines = " | ".join(said.splitlines()[-_LAST_LINES:])
+        raise ClusterError(f"a measured run ended with exit code {process.returncode}: {lines}")
     return Observed(started_s, published(), watch.memory(), watch.cpu_s)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
 from segjobs.evaluation.report_types import Report
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
@@ -33,34 +33,34 @@ def demo(config: DemoConfig) -> DemoResult:
     """Run the demonstration into ``config.output.uri``, a local folder."""
     steps: list[Result] = []
     folder = local_path(config.output.uri)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     for part, count, seed in (
         ("train", config.train_images, config.seed),
         ("test", config.test_images, config.seed + 1),
     ):
         if not (folder / part).exists():
-            console.print(f"[bold]draw[/] {count} scenes for {part}")
+            console.print(f"[bold]draw[/] {count} scenes for {part}", markup=True)
             write_dataset(folder / f".{part}", count=count, seed=seed)
             (folder / f".{part}").rename(folder / part)  # complete, or not there
-        console.print(f"[bold]prepare[/] the labels of {part}")
+        console.print(f"[bold]prepare[/] the labels of {part}", markup=True)
         steps.append(prepare(_prepare_config(folder, part)))
-    console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on the scenes")
+    console.print(f"[bold]train[/] a U-Net ({config.encoder}, random weights) on the scenes", markup=True)
     steps.append(train(_train_config(config, folder)))
-    console.print("[bold]label[/] the held-out scenes")
+    console.print("[bold]label[/] the held-out scenes", markup=True)
     steps.append(label(_label_config(folder)))
-    console.print("[bold]evaluate[/]")
+    console.print("[bold]evaluate[/]", markup=True)
     steps.append(evaluate(_evaluate_config(folder)))
     miou = _mean_iou(folder)
     sheet = _draw_sheet(folder, miou)
-    console.print(f"[bold]look[/] at {sheet}: image, truth and prediction side by side")
-    console.print(
-        "next, the whole evaluation as a page:\n"
-        f"  segjobs report evaluation.uri={folder}/report output.uri={folder}/report\n"
-        "your own photographs with this model, or with a published one (downloads its weights):\n"
-        f"  segjobs label input.uri=PHOTOS/ output.uri=out/mine model.name=unet model.weights={folder}/model\n"
+    console.print(f"look at {sheet}: image, truth and prediction side by side")
+    for line in (
+        "next, the whole evaluation as a page:",
+        f"  segjobs report evaluation.uri={folder}/report output.uri={folder}/report",
+        "your own photographs with this model, or with a published one (downloads its weights):",
+        f"  segjobs label input.uri=PHOTOS/ output.uri=out/mine model.name=unet model.weights={folder}/model",
         "  segjobs label input.uri=PHOTOS/ output.uri=out/run1 model.name=deeplabv3_resnet50",
-        markup=False,
-    )
+    ):
+        console.print(line)
     return DemoResult(tuple(steps), miou, str(sheet))
 
 

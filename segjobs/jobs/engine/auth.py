@@ -74,8 +74,11 @@ def _refuses(address: str, token: str | None) -> bool:
 
 
 def token_file() -> Path:
-    """Where Ray looks for the token if it is not in the environment."""
-    return Path(os.environ.get(_PATH) or Path.home() / ".ray" / "auth_token").expanduser()
+    """Where Ray looks for the token if it is not in the environment. Raises ClusterError where that is no place."""
+    path = os.path.expanduser(os.environ.get(_PATH) or "~/.ray/auth_token")
+    if path.startswith("~"):
+        raise ClusterError(f"no home folder is known to keep Ray's token in; set HOME, or {_PATH} to a file of yours")
+    return Path(path)
 
 
 def keep_token() -> None:

@@ -30,6 +30,8 @@ DECODE_CPUS = 1.0
 
 _SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
+_SOCKET_NAME_BYTES = 107  # of AF_UNIX
+_SESSION, _SOCKET = "/ray/session_2026-01-01_00-00-00_000000", "/sockets/plasma_store"
 _CONNECT_S = 20  # in which a cluster's address must answer
 
 
@@ -96,8 +98,21 @@ def _check_address(target: str) -> None:
     check_token(target)
 
 
+def _check_temporary() -> None:
+    """Raise ClusterError where Ray's sockets would have longer names than Linux takes."""
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(name, "/tmp")  # noqa: S108  # as Ray chooses it
+    room = _SOCKET_NAME_BYTES - len(f"{_SESSION}_{os.getpid()}{_SOCKET}")
+    if len(os.fsencode(folder)) > room:
+        raise ClusterError(
+            f"{name}={folder} has {len(os.fsencode(folder))} bytes, and Ray's sockets below it have room for {room}: "
+            "set RAY_TMPDIR to a shorter folder, such as /tmp, and run the command again"
+        )
+
+
 def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
+    _check_temporary()
     begin = time.monotonic()
     try:
         with lean_node(_LOCAL_START_S):

@@ -21,6 +21,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from segjobs.jobs.engine.terminal import Terminal
+from segjobs.text import visible
+
 _FIRST_LINE_S, _LINE_EVERY_S = 1.0, 10.0  # where there is no terminal
 _BAR_CHARS = 40
 
@@ -77,7 +80,7 @@ class Progress:
         self._seconds = dict(_imports_s)
         _imports_s.clear()
         self._verb = verb
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Terminal()
         self._display: _LiveLine | _PlainLines | None = None
         self._spinner = Spinner("dots")
         self._lock = threading.RLock()
@@ -86,7 +89,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One plain line."""
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     # --- the start -----------------------------------------------------------------------------
 
@@ -199,11 +202,11 @@ class Progress:
         """The same with something that moves."""
         with self._lock:
             if self._items is None:
-                self._spinner.update(text=Text(self.line()))
+                self._spinner.update(text=Text(visible(self.line())))
                 return self._spinner
             bar = ProgressBar(total=max(1, self._items.total), completed=self._items.done, width=_BAR_CHARS)
             row = Table.grid(padding=(0, 1))
-            row.add_row(bar, Text(self.line()))
+            row.add_row(bar, Text(visible(self.line())))
             return row
 
     @property

@@ -1,10 +1,9 @@
 """What a person reads when a run ends, and the result that its verb gives."""
 
-from rich.console import Console
-
 from segjobs.errors import ExitCode
 from segjobs.jobs.engine.adopt import Adopted, moved_line
 from segjobs.jobs.engine.run import Summary
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.results import DryRun, RunResult
 from segjobs.storage import join
 from segjobs.text import shorten
@@ -19,9 +18,9 @@ def print_summary(summary: Summary, max_failed_fraction: float) -> RunResult:
     """
     allowed = summary.failed <= max_failed_fraction * summary.images
     code = ExitCode.DONE if allowed else ExitCode.TOO_MANY_FAILED
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     for line in _lines(summary, max_failed_fraction, allowed=allowed):
-        console.print(line, markup=False)
+        console.print(line)
     return RunResult(
         uri=summary.uri,
         run_id=summary.run_id,

@@ -7,8 +7,6 @@ Without truth the baseline takes its place: the report then tells how far two mo
 classes' areas and counts drift. What an evaluation is stands in ``segjobs/evaluation``; here it runs on Ray.
 """
 
-from rich.console import Console
-
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode
 from segjobs.evaluation.entries import Entry, Evaluation, open_evaluation
@@ -21,6 +19,7 @@ from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.seal import sealed_text
@@ -106,9 +105,9 @@ def _publish(storage: Storage, uri: str, data: bytes) -> None:
 
 
 def _print(report: Report, uri: str) -> None:
-    console = Console(stderr=True, highlight=False)
+    console = Terminal()
     for table in tables(report):
-        console.print(table)
+        console.print(table, soft_wrap=False)
     lines = [
         *headlines(report),
         f"convention {report.convention!r}, missing={report.missing}; images: "
@@ -120,4 +119,4 @@ def _print(report: Report, uri: str) -> None:
         f"report: {join(uri, 'report.json')}, per_class.parquet, per_image.parquet",
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from segjobs.errors import ConflictError
 from segjobs.exporters.base import Document, Series
-from segjobs.storage import Storage, is_remote, join, local_path
+from segjobs.storage import Storage, is_remote, join, local_path, writing
 
 FAILURES = "failures.jsonl"
 
@@ -57,9 +57,9 @@ class Documents:
 
     def __enter__(self) -> "Documents":
         beside = None if is_remote(self._uri) else local_path(self._uri)
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
+        with writing(self._uri), ExitStack() as stack:
+            if beside is not None:
+                beside.mkdir(parents=True, exist_ok=True)
             self._folder = Path(stack.enter_context(TemporaryDirectory(prefix=".documents-", dir=beside)))
             self._open = [
                 [
@@ -78,13 +78,18 @@ class Documents:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        with writing(self._uri):  # what is still in memory goes to the disk
+            self._stack.close()
 
     def _create(self, stack: ExitStack, name: str) -> BinaryIO:
         return stack.enter_context((self._folder / name).open("w+b"))
 
     def add(self, rows: pa.Table) -> None:
-        """The rows of the next part (``EXPORT_SCHEMA``)."""
+        """The rows of the next part (``EXPORT_SCHEMA``). Raises StorageError where the disk is full."""
+        with writing(self._uri):
+            self._add(rows)
+
+    def _add(self, rows: pa.Table) -> None:
         images = [text for text in rows["image"].to_pylist() if text is not None]
         records = [text for texts in rows["records"].to_pylist() for text in texts]
         for opened in self._open:
@@ -101,6 +106,10 @@ class Documents:
 
     def publish(self) -> list[PublishedFile]:
         """Publish every document; path, bytes and SHA-256 of each. Raises ConflictError where another stands there."""
+        with writing(self._uri):
+            return self._publish_all()
+
+    def _publish_all(self) -> list[PublishedFile]:
         for opened in self._open:
             for one in opened:
                 one.file.write(one.series.after.encode() if one.count or one.series.before else b"")

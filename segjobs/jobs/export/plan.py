@@ -1,6 +1,5 @@
 """What an export is of: config and manifest in; the writers' setting, the tasks and the plan that names them out."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -14,6 +13,7 @@ from segjobs.exporters.file_names import same_stem, unusual_names
 from segjobs.jobs.engine.standing import differences, differing, read_standing_json, unlike
 from segjobs.jobs.export.documents import PublishedFile
 from segjobs.jobs.export.parts import Span
+from segjobs.labels.json_text import parse_json
 from segjobs.manifest.parts import Run, footer_of, list_parts, part_uri
 from segjobs.manifest.seal import damaged, open_table
 from segjobs.storage import Storage, join
@@ -54,10 +54,10 @@ def numbering(
     missing there; an image that it does not list is left to fail by itself.
     """
     try:
-        raw = json.loads(storage.read(uri))
+        raw = parse_json(storage.read(uri))
         files = {str(entry["file_name"]): int(entry["id"]) for entry in raw["images"]}
         classes = {str(entry["name"]): int(entry["id"]) for entry in raw["categories"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ConfigError(f"ids_from: {uri}: expected COCO JSON with images and categories: {error!r}") from None
     known = [category.name for category in setting.categories if category.name not in classes]
     if known:

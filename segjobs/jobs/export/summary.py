@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 import pyarrow as pa
-from rich.console import Console
 
 from segjobs.config import ExportConfig
 from segjobs.errors import ExitCode
 from segjobs.exporters.base import LOSSES, Exporter, LossKind, Setting
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.export.documents import PublishedFile
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Footer
@@ -124,9 +124,9 @@ def print_summary(report: ExportReport, config: ExportConfig) -> ExportResult:
         lines.append(f"more than max_failed_fraction={config.max_failed_fraction:g} of the images failed")
     lines += _loss_lines(report["losses"], config.format, ok=images["ok"], failed=images["failed"])
     lines.append(f"export: {', '.join(join(config.output.uri, file['path']) for file in report['files'])}")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
     return ExportResult(
         uri=config.output.uri,
         format=config.format,

@@ -23,6 +23,7 @@ from segjobs.manifest.parts import Run, open_run, read_part
 from segjobs.manifest.rows import planned_items
 from segjobs.manifest.schema import MANIFEST_SCHEMA
 from segjobs.storage import Storage
+from segjobs.storage.uris import microseconds
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,7 @@ def _print_of(row: Mapping[str, Any]) -> tuple[int, int, str]:
     source = row["source"]
     if source["mtime"] is None:
         return -1, 0, ""
-    seconds, micros = int(source["mtime"].timestamp()), source["mtime"].microsecond
-    return source["size"], 1_000_000 * seconds + micros, source["etag"] or ""
+    return source["size"], microseconds(source["mtime"]), source["etag"] or ""
 
 
 def _code(row: Mapping[str, Any]) -> str | None:

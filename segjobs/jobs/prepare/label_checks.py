@@ -18,12 +18,12 @@ from typing import TypedDict, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 from rich.table import Table
 
 from segjobs import __version__
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.shards import Job, Tally
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
 from segjobs.manifest.rows import planned_items, segments_of
@@ -281,8 +281,8 @@ def read_checks(storage: Storage, uri: str) -> dict[str, DescribedCheck]:
 
 def print_found(storage: Storage, uri: str) -> None:
     """The checks that found something and the statistics of a finished run, on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    say = partial(console.print, markup=False)
+    console = Terminal()
+    say = partial(console.print)
     try:
         print_checks(read_checks(storage, uri))
         where = join(uri, STATISTICS_FILE)
@@ -298,17 +298,17 @@ def print_found(storage: Storage, uri: str) -> None:
         )
     for line in _remarks(totals):
         say(line)
-    Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110).print(_class_table(totals))
+    Terminal(width=None if sys.stderr.isatty() else 110).print(_class_table(totals), soft_wrap=False)
 
 
 def print_checks(checks: Mapping[str, DescribedCheck]) -> None:
     """One line a check that found something, on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     for check, found in checks.items():
         if found["count"]:
             name, detail = found["examples"][0]
             detail = f": {detail}" if detail else ""
-            console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}", markup=False)
+            console.print(f"check {check}: {found['count']} ({found['what']}), such as {name!r}{detail}")
 
 
 def _remarks(totals: StoredStatistics) -> Iterable[str]:

@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rich.console import Console
-
 from segjobs.config import ReportConfig, digest, later
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.evaluation.report_types import Report, ScoredRun
@@ -20,6 +18,7 @@ from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
@@ -73,7 +72,7 @@ def report(config: ReportConfig) -> ReportResult:
 
 
 def _told(uri: str, size_bytes: int) -> ReportResult:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"page: {uri}, {size_bytes / 1e6:.2f} MB", markup=False)
+    Terminal().print(f"page: {uri}, {size_bytes / 1e6:.2f} MB")
     return ReportResult(uri, size_bytes)
 
 

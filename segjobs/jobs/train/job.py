@@ -18,7 +18,6 @@ import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from rich.console import Console
 
 from segjobs import __version__
 from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest, later
@@ -28,6 +27,7 @@ from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
+from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
@@ -325,7 +325,7 @@ def _print(storage: Storage, uri: str) -> TrainResult:
         training, figures = description["training"], description["validation"]
     except KeyError as error:
         raise damaged(where, f"no key {error}", mend=mend) from error
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal()
     lines = [
         f"{training['steps']} steps, {training['epochs']:g} epochs, {clock(training['seconds'])}; "
         f"the weights are those of step {training['step_of_the_weights']}"
@@ -338,6 +338,6 @@ def _print(storage: Storage, uri: str) -> TrainResult:
             lines.append(f"  {name}: IoU {'–' if value is None else f'{value:.4f}'}")
     lines.append(f"model: {uri} (model.weights={uri})")
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
     score = figures["score"] if figures else None
     return TrainResult(uri, training["steps"], training["seconds"], score)

@@ -22,7 +22,7 @@ from segjobs.models.base import Segmenter
 from segjobs.models.tensors import save_model
 from segjobs.page.contact_sheet import evenly_spread, sheet_png, tile_of
 from segjobs.page.curves import draw_curves
-from segjobs.storage import Storage, join
+from segjobs.storage import Storage, join, writing
 from segjobs.training.checkpoints import TrainingState
 from segjobs.training.examples import ExampleReader
 from segjobs.training.validate import HEADLINES, ValidationScores, image_score, predictions, truth_segments
@@ -107,7 +107,7 @@ def publish_events(lines: Sequence[str], uri: str, storage: Storage) -> None:
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    with tempfile.TemporaryDirectory() as folder:
+    with writing(folder_uri), tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
             for line in new:
                 values = line.get("validation", line)

@@ -1,5 +1,6 @@
 """Which clusters a job may join, who can read the token, and what is said where a cluster refuses it."""
 
+import os
 import socket
 import stat
 import subprocess
@@ -25,6 +26,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
+
+
+def test_without_a_home_folder_it_says_where_the_token_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME, of a user without a name
+    with pytest.raises(ClusterError, match=r"no home folder is known .*; set HOME, or RAY_AUTH_TOKEN_PATH to a file"):
+        check_access("local", OPEN)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/proc/nowhere/token")
+    with pytest.raises(ClusterError, match=r"^/proc/nowhere/token: Ray's token cannot be kept there.*; set RAY_AUTH"):
+        check_access("local", OPEN)
 
 
 ELSEWHERE = ["10.0.0.1:6379", "ray://head.example:10001", "head:6379", "[2001:db8::1]:6379", "0.0.0.0:6379"]

@@ -8,7 +8,7 @@ import pytest
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
-from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
+from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout, start_local
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,16 @@ def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
     assert connect(ComputeConfig()) == Resources(2.0, 0.0)
     assert connect(ComputeConfig(address="10.0.0.1:6379")) == Resources(2.0, 0.0)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_that_is_too_long_for_sockets_is_said_before_the_start(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, "/scratch/" + "x" * 60)
+    with pytest.raises(ClusterError, match=rf"^{name}=/scratch/x+ has 69 bytes, .*: set RAY_TMPDIR to a shorter"):
+        start_local()
 
 
 def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:

@@ -1,9 +1,11 @@
 """What a person reads where Ray fails on the driver."""
 
+import errno
+
 from ray.exceptions import ObjectStoreFullError, RaySystemError
 
 from segjobs import __version__
-from segjobs.errors import ConfigError, ItemError
+from segjobs.errors import ConfigError, ItemError, StorageError
 from segjobs.jobs.engine.ray_errors import own_error
 
 
@@ -36,3 +38,13 @@ def test_the_error_of_this_project_is_found_below_what_ray_wraps_around_it() -> 
         "the object store of a node is full; lower shard.bytes or start Ray with a larger one; "
         "what is published stays: run the command again to continue"
     )
+    four = Wrapped()
+    four.cause = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")  # noqa: S108
+    assert str(own_error(four)) == (
+        "a node's disk takes no more: /tmp/x: No space left on device; what is published stays: run the command again "
+        "to continue"
+    )
+    full = StorageError("out: the disk is full")
+    full.__cause__ = four.cause
+    four.cause = full
+    assert own_error(four) is full
