@@ -11,15 +11,27 @@ from types import ModuleType
 from typing import Any, ParamSpec, Protocol
 
 import ray
-from ray._private import parameter, services
+from ray._private import parameter, services, state
 from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-__all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled"]
+from segjobs.jobs.engine.ray_calls import is_client
+
+__all__ = [
+    "ExecutionCallback",
+    "free_by_node",
+    "free_ports",
+    "lean_node",
+    "map_batches",
+    "node_kinds",
+    "other_drivers",
+    "pickled",
+]
 
 Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
+_state: Any = state.state
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
@@ -119,3 +131,22 @@ def map_batches(blocks: Any, kind: Callable[..., object], **options: object) -> 
 def pickled(thing: object) -> bytes:
     """``thing`` as Ray's workers get it: lambdas and closures too."""
     return cloudpickle_fast.dumps(thing)
+
+
+def node_kinds() -> list[dict[str, float]]:
+    """Resources of each kind of node that the cluster's autoscaler can add, where it has told the cluster of them."""
+    config = None if is_client() else _state.get_cluster_config()
+    groups: Any = config.node_group_configs if config else ()
+    return [dict(group.resources) for group in groups if group.max_count == -1 or group.max_count > group.min_count]
+
+
+def free_by_node() -> dict[str, dict[str, float]]:
+    """Node id → the resources that nobody holds there now; nothing where Ray's client does not know."""
+    return {} if is_client() else _state.available_resources_per_node()
+
+
+def other_drivers() -> int:
+    """How many processes besides this one have work done by the cluster."""
+    own = ray.get_runtime_context().get_job_id()
+    alive = [job for job in _state.job_table() if not job["IsDead"] and job["JobID"] != own]
+    return sum("/ray/dashboard/" not in job["Entrypoint"] for job in alive)  # its own server is a driver too

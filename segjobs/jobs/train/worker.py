@@ -85,6 +85,8 @@ class Trainer:
         config = task.config
         self.task, self.config = task, config
         self.rank, self.world, self.device = place.rank, place.world, place.device
+        self._heard: ray.ObjectRef | None = None
+        self._say(placed=True)
         self.segmenter, self.transfer = start(
             task.card, task.weights, seed=config.model.seed, device=self.device, precision=config.compute.precision
         )
@@ -107,7 +109,6 @@ class Trainer:
             self.reader = ExampleReader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
-        self._heard: ray.ObjectRef | None = None
         self._clock: _Clock | None = None
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from segjobs.jobs.engine import ray_private
-from segjobs.jobs.engine.ray_private import lean_node
+from segjobs.jobs.engine.ray_private import free_by_node, lean_node, node_kinds, other_drivers
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 from ray._private import node, parameter, services, worker  # isort: skip
@@ -96,3 +96,10 @@ def test_a_local_ray_has_no_more_processes_than_a_job_needs(ray_session: None) -
     scripts = {Path(word).name for one in psutil.Process().children() for word in one.cmdline() if word[-3:] == ".py"}
     assert not scripts & {"monitor.py", "log_monitor.py", "dashboard.py"}
     assert ray.is_initialized()
+
+
+def test_the_state_of_a_cluster(ray_session: None) -> None:
+    (free,) = free_by_node().values()
+    assert 0 <= free.get("CPU", 0) <= 2
+    assert other_drivers() == 0
+    assert node_kinds() == [], "no autoscaler has told of any"
