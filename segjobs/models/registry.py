@@ -9,6 +9,7 @@ no network of the table does without torch, or without torchvision: their import
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
@@ -113,7 +114,8 @@ def start(
 ) -> tuple[Segmenter, "Transfer | None"]:
     """The Segmenter of ``resolve_start``, and what became of the tensors that it starts from (None of random ones).
 
-    A head of other classes, or of the same in another order, stays random. Raises WeightsError where no tensor fits.
+    A head of other classes, or of the same in another order, stays random. Names are the same in any case.
+    Raises WeightsError where no tensor fits.
     """
     import torch
 
@@ -126,14 +128,37 @@ def start(
         module = spec.network(card.options, _channel_count(card))
     transfer = None
     if weights.path is not None:
-        known = categories_from_json(weights.description["categories"]) if weights.description else ()
-        heads: set[str] = set()
-        if [one.name for one in known] != [one.name for one in card.categories]:
+        left_out: dict[str, str] = {}
+        if reason := _why_no_head(_classes_of(weights, spec, card.name), [one.name for one in card.categories]):
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
-            heads = {key for key, value in module.state_dict().items() if other[key].shape != value.shape}
-        transfer = load_matching(module, read_tensors(weights.path), other_classes=heads)
+            left_out = {key: reason for key, value in module.state_dict().items() if other[key].shape != value.shape}
+        transfer = load_matching(module, read_tensors(weights.path), left_out=left_out)
     return _segmenter(module, card, device=device, precision=precision), transfer
+
+
+def _classes_of(weights: Weights, spec: ModelSpec, name: str) -> list[str] | None:
+    """The names of the classes that weights were trained for, in order; None where nothing says them."""
+    if weights.description is not None:
+        return [one.name for one in categories_from_json(weights.description["categories"])]
+    if weights.uri.startswith("torchvision:"):
+        return [one.name for one in _from_channels(_published_names(name, spec), spec.task)]
+    return None
+
+
+def _why_no_head(known: Sequence[str] | None, wanted: Sequence[str]) -> str | None:
+    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
+    if known is None:
+        return "the weights do not say their classes"
+    old, new = ([name.casefold() for name in names] for names in (known, wanted))
+    if old == new:
+        return None
+    if sorted(old) == sorted(new):
+        return "the same classes in another order"
+    other = next(
+        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
+    )
+    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
@@ -252,10 +277,7 @@ def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple
                 f"model.categories names {len(config.categories)} classes, {config.weights} has {len(saved)}"
             )
         return tuple(replace(old, name=name) for old, name in zip(saved, config.categories, strict=True))
-    if spec.task == "semantic":
-        published = VOC_NAMES  # torchvision's semantic weights are all for them
-    else:
-        published = published_entry(config.name, spec.published, "default").meta["categories"]
+    published = _published_names(config.name, spec)
     if config.categories is None:
         return _from_channels(published, spec.task)
     if weights.uri.startswith("torchvision:") and len(config.categories) != len(published):
@@ -264,6 +286,13 @@ def _categories(config: ModelConfig, spec: ModelSpec, weights: Weights) -> tuple
             "leave model.categories out"
         )
     return _from_channels(config.categories, spec.task)
+
+
+def _published_names(name: str, spec: ModelSpec) -> Sequence[str]:
+    """Of torchvision's weights for a model, by channel."""
+    if spec.task == "semantic":
+        return VOC_NAMES  # all are for them
+    return published_entry(name, spec.published, "default").meta["categories"]
 
 
 def _from_channels(names: Sequence[str], task: Task) -> tuple[Category, ...]:

@@ -38,12 +38,13 @@ class Transfer:
 
 
 def load_matching(
-    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, other_classes: Collection[str] = ()
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, left_out: Mapping[str, str] | None = None
 ) -> Transfer:
-    """Copy into ``module`` the tensors whose names and shapes it has, but for the keys of ``other_classes``.
+    """Copy into ``module`` the tensors whose names and shapes it has, but for the keys that are ``left_out``.
 
-    Those are a head's whose shape fits by chance: as many classes, but others. Raises WeightsError, and loads
-    nothing, where less than a quarter of the module's tensors would be: weights of another architecture.
+    Those, each with the reason, are a head's whose shape fits by chance: as many classes, but others.
+    Raises WeightsError, and loads nothing, where less than a quarter of the module's tensors would be:
+    weights of another architecture.
     """
     wanted = {key: value for key, value in module.state_dict().items() if not _counter(key)}
     skipped = {}
@@ -52,8 +53,8 @@ def load_matching(
             skipped[key] = "not among the weights"
         elif tensors[key].shape != value.shape:
             skipped[key] = _change(tensors[key].shape, value.shape)
-        elif key in other_classes:
-            skipped[key] = "other classes"
+        elif left_out and key in left_out:
+            skipped[key] = left_out[key]
     loaded = tuple(key for key in wanted if key not in skipped)
     unused = tuple(key for key in tensors if key not in wanted and not _counter(key))
     found = Transfer(loaded, skipped, unused)

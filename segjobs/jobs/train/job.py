@@ -33,7 +33,7 @@ from segjobs.jobs.engine.waits import TASK, Need, Waits
 from segjobs.jobs.train.division import Division, divide
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
-from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
+from segjobs.jobs.train.index import Index, Shown, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category, ModelCard
 from segjobs.manifest.seal import damaged, open_json, sealed_json
@@ -90,6 +90,7 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
     from segjobs.models.registry import resolve_start
     from segjobs.models.table import get_spec
+    from segjobs.training.batch_norms import check_batch
 
     task = get_spec(config.model.name).task
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
@@ -105,6 +106,7 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     }
     held = sources.pop("validation.uri", None)
     card, weights = resolve_start(config.model, categories, storage)
+    check_batch(config, card)
     return Start(categories, list(sources.values()), held, card, weights)
 
 
@@ -261,12 +263,12 @@ def _places(held: Index) -> np.ndarray:
 
 def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
     """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
-    classes, task = len(start.categories), start.card.task
+    classes, shown = len(start.categories), Shown(start.card.task, start.card.preprocessing["resize"])
     share = 0.0 if start.validation else config.validation.share
     with progress.phase("index", "looking through the manifests"), Waits(progress, [TASK]):
-        learnt, held = make_index(start.sources, storage, task, classes=classes, share=share)
+        learnt, held = make_index(start.sources, storage, shown, classes=classes, share=share)
         if start.validation:
-            held, _ = make_index([start.validation], storage, task, classes=classes, share=0.0)
+            held, _ = make_index([start.validation], storage, shown, classes=classes, share=0.0)
     for what, index in (("", learnt), (" to score on", held)):
         for reason, (count, example) in index.left_out.items():
             progress.note(f"train: {count} image(s){what} left out: {reason}, such as {example!r}")
