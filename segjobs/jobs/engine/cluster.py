@@ -13,12 +13,13 @@ import ray
 
 from segjobs.config import ClusterConfig
 from segjobs.errors import ClusterError
+from segjobs.jobs import set_environment
 from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import nodes_alive, start_ray
 from segjobs.jobs.engine.ray_data import settle
-from segjobs.jobs.engine.ray_private import lean_node, node_kinds
+from segjobs.jobs.engine.ray_private import lean_node, node_kinds, without_log_level
 
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
 _CONNECT_S = 20  # in which a cluster's address must answer
@@ -74,8 +75,10 @@ def start_local(**options: object) -> None:
 
 
 def _init(target: str, **options: object) -> None:
+    set_environment()
     try:
-        start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with without_log_level():
+            start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error

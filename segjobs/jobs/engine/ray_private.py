@@ -1,8 +1,11 @@
 """What jobs need of Ray beyond its public names, in one file: each has a test that fails where a release changes it."""
 
 import inspect
+import os
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,8 +14,8 @@ from types import ModuleType
 from typing import Any, ParamSpec, Protocol
 
 import ray
-from ray._private import parameter, services, state
-from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
+from ray import _raylet
+from ray._private import parameter, ray_constants, services, state
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -27,17 +30,23 @@ __all__ = [
     "node_kinds",
     "other_drivers",
     "pickled",
+    "without_log_level",
 ]
 
 Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
 _state: Any = state.state
+_extension: Any = _raylet
+_LEVEL_LINE = b"Set ray log level from environment variable"
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @contextmanager
 def lean_node(patience_s: float) -> Generator[None]:
     """While it is entered, ``ray.init`` starts a node of fewer processes, and waits ``patience_s`` seconds for it.
+
+    Its servers, that of its metrics too, which asks for no token, listen on the loopback interface alone: so Ray does
+    on Windows and macOS; elsewhere it takes an address that other machines reach, whatever it is told.
 
     Left out are the autoscaler's monitor, the log monitor and the dashboard's server, of no use to one job on one
     machine: 11 of the 25 CPU seconds of a start. Ray itself waits 30 s for a node, a constant in its code, and leaves
@@ -49,6 +58,7 @@ def lean_node(patience_s: float) -> Generator[None]:
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, **ports)
     nodes: list[subprocess.Popen[bytes]] = []
     with (
+        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
         _replaced(parameter, "RayParams", lean),
         _replaced(services, "start_api_server", _start_no_server),
         _replaced(services, "start_raylet", _told(_services.start_raylet, ports, nodes)),
@@ -78,7 +88,7 @@ def _told(
     def start_raylet(*args: Given.args, **kwargs: Given.kwargs) -> _Started:
         given = signature.bind(*args, **kwargs).arguments
         for name, port in ports.items():
-            persist_port(given["session_dir"], given["node_id"], name, port)
+            _extension.persist_port(given["session_dir"], given["node_id"], name, port)
         info = start(*args, **kwargs)
         nodes.append(info.process)
         return info
@@ -91,8 +101,43 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("", 0))
+            one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def without_log_level() -> Generator[None]:
+    """While it is entered, a driver that ``ray.init`` makes does not tell of RAY_BACKEND_LOG_LEVEL.
+
+    Ray's C++ side writes that line to standard error whatever the level. All else that comes while it starts is kept.
+    """
+    make = _extension.CoreWorker
+
+    def quietly(*args: object, **kwargs: object) -> object:
+        with _stderr_without(_LEVEL_LINE):
+            return make(*args, **kwargs)
+
+    with _replaced(_raylet, "CoreWorker", quietly):
+        yield
+
+
+@contextmanager
+def _stderr_without(text: bytes) -> Generator[None]:
+    """What the process writes to standard error meanwhile comes after it, but for lines that hold ``text``."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            for line in file:
+                if text not in line:
+                    os.write(2, line)
 
 
 @contextmanager
