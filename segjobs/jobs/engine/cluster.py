@@ -17,11 +17,12 @@ from segjobs.jobs import set_environment
 from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.ray_calls import nodes_alive, start_ray
+from segjobs.jobs.engine.ray_calls import nodes_alive, own_address, start_ray
 from segjobs.jobs.engine.ray_data import settle
-from segjobs.jobs.engine.ray_private import lean_node, node_kinds, without_log_level
+from segjobs.jobs.engine.ray_private import lean_node, node_kinds, on_loopback, without_log_level
 
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _CONNECT_S = 20  # in which a cluster's address must answer
 
 
@@ -60,6 +61,18 @@ def _check_address(target: str) -> None:
     check_token(target)
 
 
+def _listens_to_loopback_alone(target: str) -> bool:
+    """Whether the Ray at ``host:port`` is a local one of this machine, as jobs start them."""
+    host, separator, port = target.rpartition(":")
+    if not separator or host not in _LOOPBACK or not port.isdecimal():
+        return False
+    try:
+        socket.create_connection((own_address(), int(port)), timeout=_CONNECT_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
     begin = time.monotonic()
@@ -91,7 +104,8 @@ def _start(target: str) -> None:
     if target == "local":
         start_local()
     else:
-        _init(target)
+        with on_loopback() if _listens_to_loopback_alone(target) else nullcontext():
+            _init(target)
     # Ray puts its own handler there, which exits with 1: a stopped job exits with 75.
     if on_term is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any, ParamSpec, Protocol
@@ -28,6 +28,7 @@ __all__ = [
     "lean_node",
     "map_batches",
     "node_kinds",
+    "on_loopback",
     "other_drivers",
     "pickled",
     "without_log_level",
@@ -45,8 +46,7 @@ _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_l
 def lean_node(patience_s: float) -> Generator[None]:
     """While it is entered, ``ray.init`` starts a node of fewer processes, and waits ``patience_s`` seconds for it.
 
-    Its servers, that of its metrics too, which asks for no token, listen on the loopback interface alone: so Ray does
-    on Windows and macOS; elsewhere it takes an address that other machines reach, whatever it is told.
+    Its servers, that of its metrics too, which asks for no token, listen on the loopback interface alone.
 
     Left out are the autoscaler's monitor, the log monitor and the dashboard's server, of no use to one job on one
     machine: 11 of the 25 CPU seconds of a start. Ray itself waits 30 s for a node, a constant in its code, and leaves
@@ -58,13 +58,21 @@ def lean_node(patience_s: float) -> Generator[None]:
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, **ports)
     nodes: list[subprocess.Popen[bytes]] = []
     with (
-        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        on_loopback(),
         _replaced(parameter, "RayParams", lean),
         _replaced(services, "start_api_server", _start_no_server),
         _replaced(services, "start_raylet", _told(_services.start_raylet, ports, nodes)),
         _replaced(services, "get_node", _patient(_services.get_node, patience_s, nodes)),
     ):
         yield
+
+
+def on_loopback() -> AbstractContextManager[None]:
+    """While it is entered, this machine's address is that of its loopback interface for Ray.
+
+    So it is on Windows and macOS; elsewhere Ray turns it into one that other machines reach, whatever it is told.
+    """
+    return _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
 def _start_no_server(*_: object, **__: object) -> tuple[str, None]:

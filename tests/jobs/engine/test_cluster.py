@@ -1,11 +1,12 @@
 """A Ray for a job: the one that runs, one that a job starts for itself, and one that does not answer."""
 
 import signal
+import socket
 import subprocess
 import sys
 
 from segjobs.config import ComputeConfig
-from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.cluster import _listens_to_loopback_alone, connect
 from segjobs.jobs.engine.layout import Resources, Share
 
 
@@ -14,6 +15,17 @@ def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
     assert connect(ComputeConfig()) == Resources((Share(2.0),))
     assert connect(ComputeConfig(address="10.0.0.1:6379")) == Resources((Share(2.0),))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_local_ray_is_joined_at_its_loopback_address() -> None:
+    with socket.socket() as local, socket.socket() as every:
+        local.bind(("127.0.0.1", 0))
+        local.listen()
+        every.bind(("", 0))
+        every.listen()
+        assert _listens_to_loopback_alone(f"127.0.0.1:{local.getsockname()[1]}")
+        assert not _listens_to_loopback_alone(f"127.0.0.1:{every.getsockname()[1]}")
+        assert not any(map(_listens_to_loopback_alone, ("auto", "local", "ray://127.0.0.1:1", "10.0.0.1:6379")))
 
 
 def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:
