@@ -12,9 +12,9 @@ for a section is its ``uri`` (a model's its ``name``), a dict is the section's k
 
 A verb runs or continues its job, as the command does, and returns when it is done: with the result, whose
 ``exit_code`` is DONE, TOO_MANY_FAILED or GATE_MISSED, or with a SegjobsError for what stops the whole. It prints
-progress and a summary on standard error, and nothing on standard output. It installs no signal handler that outlives
-it; where a signal stops it, what is published stays, and the same call continues. A Ray that this process has
-initialised is used as it is, and goes on.
+progress and a summary on standard error, and nothing on standard output. It leaves the process as it found it: Ray
+Data's settings, loggers, filters of warnings, the environment, signal handlers. Where a signal stops it, what is
+published stays, and the same call continues. A Ray that this process has initialised is used as it is, and goes on.
 
 Ray, torch and pyarrow are imported when a function needs them.
 """

@@ -108,7 +108,11 @@ def ray_environment(ray_session: None) -> dict[str, str]:
     """For a command in a process of its own: it joins the session's Ray. One for each would take most of the time."""
     import ray
 
-    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}  # a local Ray asks for it
+    return {
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "RAY_AUTH_MODE": "token",  # a local Ray asks for it
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # and listens on loopback, where a plain script is to join it
+    }
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from segjobs.config import LabelConfig, PrepareConfig
 from segjobs.jobs.engine.adopt import adopt_run
-from segjobs.jobs.engine.cluster import Layout
 from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.engine.layout import Layout
 from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job

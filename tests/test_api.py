@@ -27,12 +27,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_photos_to_a_page(
-    ray_session: None, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_session: None,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import ray
     from ray.data import DataContext
 
+    from tests.process_state import OURS, process
+
     block_size = DataContext.get_current().target_max_block_size = 123 * 2**20
+    for name in OURS:
+        monkeypatch.delenv(name, raising=False)  # which the import has set
+    before = process()
     node = ray.get_runtime_context().get_node_id()
     keys: dict[str, Any] = {"compute.actors": 1, "shard.images": 2}
     run = segjobs.label(input=photos, model=TOY, output=tmp_path / "run", max_failed_fraction=0.5, **keys)
@@ -65,6 +74,7 @@ def test_from_photos_to_a_page(
     assert capsys.readouterr().out == ""
     assert ray.is_initialized() and ray.get_runtime_context().get_node_id() == node, "the caller's Ray goes on"
     assert DataContext.get_current().target_max_block_size == block_size, "and so do its settings"
+    assert process() == before
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from PIL import Image
 from segjobs.config import TrainConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.train.job import Division, make_task, open_start
+from segjobs.jobs.train.division import Division
+from segjobs.jobs.train.job import make_task, open_start
 from segjobs.manifest.parts import Run, part_bytes, part_uri, publish_part, receipt_of, write_run
 from segjobs.manifest.rows import Author, failed_row, ok_row
 from segjobs.manifest.run_info import RunCounts

@@ -9,6 +9,7 @@ no network of the table does without torch, or without torchvision: their import
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
@@ -109,7 +110,8 @@ def start(
 ) -> tuple[Segmenter, "Transfer | None"]:
     """The Segmenter of ``resolve_start``, and what became of the tensors that it starts from (None of random ones).
 
-    A head of other classes, or of the same in another order, stays random. Raises WeightsError where no tensor fits.
+    A head of other classes, or of the same in another order, stays random. Names are the same in any case.
+    Raises WeightsError where no tensor fits.
     """
     import torch
 
@@ -123,17 +125,30 @@ def start(
     transfer = None
     if weights.path is not None:
         known = _known_categories(card.name, spec, weights)
-        heads: set[str] = set()
-        if known is not None and [one.name for one in known] != [one.name for one in card.categories]:
+        left_out: dict[str, str] = {}
+        if known and (reason := _why_no_head([one.name for one in known], [one.name for one in card.categories])):
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
-            heads = {key for key, value in module.state_dict().items() if other[key].shape != value.shape}
-        transfer = load_matching(module, read_tensors(weights.path), other_classes=heads)
+            left_out = {key: reason for key, value in module.state_dict().items() if other[key].shape != value.shape}
+        transfer = load_matching(module, read_tensors(weights.path), left_out=left_out)
         if known is None:
             transfer = replace(
                 transfer, note="the file names no classes: where it has as many, they are taken for these"
             )
     return _segmenter(module, card, device=device, precision=precision), transfer
+
+
+def _why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
+    old, new = ([name.casefold() for name in names] for names in (known, wanted))
+    if old == new:
+        return None
+    if sorted(old) == sorted(new):
+        return "the same classes in another order"
+    other = next(
+        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
+    )
+    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
@@ -292,8 +307,9 @@ def _known_categories(name: str, spec: ModelSpec, weights: Weights) -> tuple[Cat
 
 
 def _published_names(name: str, spec: ModelSpec) -> Sequence[str]:
+    """Of torchvision's weights for a model, by channel."""
     if spec.task == "semantic":
-        return VOC_NAMES  # torchvision's semantic weights are all for them
+        return VOC_NAMES  # all are for them
     return published_entry(name, spec.published, "default").meta["categories"]
 
 

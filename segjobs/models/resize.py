@@ -35,7 +35,7 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     wanted = int(number)
     short, long = sorted(size_hw)
     if side == "short":
-        if long > MAX_ASPECT * short:
+        if is_long_strip(rule, size_hw):
             raise ItemError(
                 "TOO_LARGE",
                 f"{width}x{height} pixels is too long a strip for model.resize={rule} (at most {MAX_ASPECT}:1); "
@@ -45,6 +45,11 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     else:
         new_short, new_long = max(1, int(wanted * short / long)), wanted
     return (new_long, new_short) if height > width else (new_short, new_long)
+
+
+def is_long_strip(rule: str, size_hw: tuple[int, int]) -> bool:
+    """Whether ``short:N`` refuses an image of this size."""
+    return rule.startswith("short:") and max(size_hw) > MAX_ASPECT * min(size_hw)
 
 
 def detection_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:

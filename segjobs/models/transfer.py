@@ -41,12 +41,13 @@ class Transfer:
 
 
 def load_matching(
-    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, other_classes: Collection[str] = ()
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, left_out: Mapping[str, str] | None = None
 ) -> Transfer:
-    """Copy into ``module`` the tensors whose names and shapes it has, but for the keys of ``other_classes``.
+    """Copy into ``module`` the tensors whose names and shapes it has, but for the keys that are ``left_out``.
 
-    Those are a head's whose shape fits by chance: as many classes, but others. Raises WeightsError, and loads
-    nothing, where less than a quarter of the module's tensors would be: weights of another architecture.
+    Those, each with the reason, are a head's whose shape fits by chance: as many classes, but others.
+    Raises WeightsError, and loads nothing, where less than a quarter of the module's tensors would be:
+    weights of another architecture.
     """
     state = module.state_dict()
     wanted = {key: value for key, value in state.items() if not _counter(key)}
@@ -57,8 +58,8 @@ def load_matching(
             skipped[key] = "not among the weights"
         elif tensors[key].shape != value.shape:
             skipped[key] = _change(tensors[key].shape, value.shape)
-        elif key in other_classes:
-            skipped[key] = "other classes"
+        elif left_out and key in left_out:
+            skipped[key] = left_out[key]
         elif why := unfit(tensors[key], value):
             skipped[key] = why
     loaded = tuple(key for key in wanted if key not in skipped)

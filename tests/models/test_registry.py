@@ -3,20 +3,22 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ConfigError, ItemError
 from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
 from segjobs.models.encoders import ENCODERS, normalisation
-from segjobs.models.registry import build, check_postprocess, resolve
+from segjobs.models.registry import _why_no_head, build, check_postprocess, resolve, start
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
-from segjobs.models.weights import published_entry
+from segjobs.models.weights import Weights, published_entry
 from segjobs.storage import Storage
 
 STORAGE = Storage()
@@ -216,3 +218,30 @@ def test_a_label_index_that_is_no_class():
     with pytest.raises(ItemError, match=r"label index 7 is no class of the model .0 to 1.") as caught:
         own_model().loss([np.zeros((2, 2, 3), np.uint8)], [LabelMap(np.full((2, 2), 7, np.uint16))])
     assert caught.value.code == "LABEL_VALUE"
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        (["ground", "square"], None),
+        (["Ground", "SQUARE"], None),
+        (["square", "ground"], "the same classes in another order"),
+        (["ground", "disc"], "other classes: 'disc' there, 'square' here"),
+        (["ground"], "other classes: None there, 'square' here"),
+    ],
+)
+def test_why_a_head_stays_random(known: list[str] | None, reason: str | None) -> None:
+    assert _why_no_head(known, ["ground", "square"]) == reason
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a model directory", "torchvision's"])
+def test_the_head_of_the_same_classes_is_kept(tmp_path: Path, own: bool) -> None:
+    classes = tuple(replace(one, id=one.id + 7, color=(1, 2, 3)) for one in make_categories(VOC_NAMES))
+    card = replace(card_of("lraspp_mobilenet_v3_large"), categories=classes)
+    trained, path = start(card, Weights("none", "seed:1"), seed=1, device="cpu")[0].module, tmp_path / "w.safetensors"
+    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, path)
+    saved = {"categories": [{"id": n, "name": name.title(), "color": [0, 0, 0]} for n, name in enumerate(VOC_NAMES)]}
+    weights = Weights("out/m" if own else "torchvision:COCO_WITH_VOC_LABELS_V1", "0", path, saved if own else None)
+    again, transfer = start(card, weights, seed=2, device="cpu")
+    assert transfer is not None and not transfer.skipped
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in again.module.state_dict().items())

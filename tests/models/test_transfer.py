@@ -45,8 +45,8 @@ def test_a_head_of_other_classes_stays_random():
 def test_a_head_that_fits_by_chance():
     module, other = network(3, 0), network(3, 1)
     kept = module[3].weight.detach().clone()
-    transfer = load_matching(module, other.state_dict(), other_classes={"3.weight", "3.bias"})
-    assert transfer.skipped == {"3.weight": "other classes", "3.bias": "other classes"}
+    transfer = load_matching(module, other.state_dict(), left_out={"3.weight": "other classes", "3.bias": "no bias"})
+    assert transfer.skipped == {"3.weight": "other classes", "3.bias": "no bias"}
     assert torch.equal(module[3].weight, kept)
     assert str(load_matching(module, other.state_dict())) == "loaded 10 of 10 tensors"
     transfer = load_matching(module, {**other.state_dict(), "2.weight": torch.zeros(4, 4, 3, 3)})

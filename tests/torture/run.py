@@ -25,7 +25,7 @@ import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segjobs.jobs.engine.cluster import Layout
+from segjobs.jobs.engine.layout import Layout
 from segjobs.jobs.label.job import most_in_flight
 from tests.flow_process import Flow, flow, run_flow
 

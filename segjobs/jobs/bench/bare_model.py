@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from segjobs.config import BenchConfig
-from segjobs.jobs.engine.cluster import Layout
+from segjobs.jobs.engine.layout import Layout
 from segjobs.jobs.engine.ray_calls import Answer, Asked, end_actor
 from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.manifest.parts import part_bytes

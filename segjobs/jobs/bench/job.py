@@ -22,7 +22,8 @@ from segjobs.config import BenchConfig, InputConfig, LabelConfig, OutputConfig
 from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
-from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
+from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.layout import Layout, Resources, layout
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan

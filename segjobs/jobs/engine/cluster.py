@@ -1,8 +1,4 @@
-"""Ray for one job: which cluster, and what fits on it.
-
-``connect`` joins or starts a cluster and tells what it has; ``layout`` divides that among model
-actors, decoding and writing, and says before the start what is missing.
-"""
+"""Ray for one job: ``connect`` joins or starts a cluster and tells what it has, which ``layout.py`` divides."""
 
 import logging
 import os
@@ -12,56 +8,24 @@ import threading
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Literal
 
 import ray
 
-from segjobs.config import ClusterConfig, ComputeConfig
+from segjobs.config import ClusterConfig
 from segjobs.errors import ClusterError
+from segjobs.jobs import set_environment
 from segjobs.jobs.engine.auth import check_access, check_token
+from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.ray_calls import start_ray, total_resources
+from segjobs.jobs.engine.ray_calls import nodes_alive, own_address, start_ray
 from segjobs.jobs.engine.ray_data import settle
-from segjobs.jobs.engine.ray_private import lean_node
+from segjobs.jobs.engine.ray_private import lean_node, node_kinds, on_loopback, without_log_level
 
-DECODE_CPUS = 1.0
-"""CPUs of a decoding task."""
-
-_SPARE_CPUS = 0.25  # of an actor on a CPU: decoding tasks fit in beside four of them
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
 _SOCKET_NAME_BYTES = 107  # of AF_UNIX
 _SESSION, _SOCKET = "/ray/session_2026-01-01_00-00-00_000000", "/sockets/plasma_store"
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _CONNECT_S = 20  # in which a cluster's address must answer
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the whole cluster has, in Ray's logical units."""
-
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a job lies on the cluster. ``threads``: torch threads of one actor on a CPU."""
-
-    min_actors: int
-    max_actors: int
-    cpus_per_actor: float
-    gpus_per_actor: float
-    threads: int
-    decode: Literal["task", "actor"]
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.gpus_per_actor else "cpu"
-
-    def __str__(self) -> str:
-        pool = f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors}-{self.max_actors}"
-        what = f"{self.gpus_per_actor:g} GPU" if self.gpus_per_actor else f"{self.threads} CPU thread(s)"
-        return f"{pool} actor(s) of {what}, decoding in {'tasks' if self.decode == 'task' else 'the actors'}"
 
 
 def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resources:
@@ -80,8 +44,9 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     # A run of fewer shards than actors is no mistake, and the advice is about a knob that jobs do not have.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     settle()
-    have = total_resources()
-    return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
+    return Resources(
+        tuple(Share.of(node["Resources"]) for node in nodes_alive()), tuple(Share.of(kind) for kind in node_kinds())
+    )
 
 
 def _check_address(target: str) -> None:
@@ -110,6 +75,18 @@ def _check_temporary() -> None:
         )
 
 
+def _listens_to_loopback_alone(target: str) -> bool:
+    """Whether the Ray at ``host:port`` is a local one of this machine, as jobs start them."""
+    host, separator, port = target.rpartition(":")
+    if not separator or host not in _LOOPBACK or not port.isdecimal():
+        return False
+    try:
+        socket.create_connection((own_address(), int(port)), timeout=_CONNECT_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
     _check_temporary()
@@ -126,8 +103,10 @@ def start_local(**options: object) -> None:
 
 
 def _init(target: str, **options: object) -> None:
+    set_environment()
     try:
-        start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with without_log_level():
+            start_ray(target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(f"Ray at {target!r} cannot be joined: {text}") from error
@@ -140,47 +119,8 @@ def _start(target: str) -> None:
     if target == "local":
         start_local()
     else:
-        _init(target)
+        with on_loopback() if _listens_to_loopback_alone(target) else nullcontext():
+            _init(target)
     # Ray puts its own handler there, which exits with 1: a stopped job exits with 75.
     if on_term is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)
-
-
-def layout(compute: ComputeConfig, have: Resources) -> Layout:
-    """Divide the cluster among the stages. Raises ClusterError where the pool's minimum does not fit.
-
-    ``auto`` takes one actor per GPU share; without GPUs one single-threaded actor per CPU on a small
-    machine (measured on two cores: 1.07 times one actor of two threads) and two threads each above
-    four CPUs, where the models' memory starts to count.
-    """
-    gpus = compute.gpus_per_actor if compute.gpus_per_actor is not None else float(have.gpus >= 1)
-    threads = compute.threads or max(1, int(compute.cpus_per_actor or (1 if have.cpus <= 4 else 2)))
-    cpus = compute.cpus_per_actor or (1.0 if gpus else threads - _SPARE_CPUS)
-    decode = compute.decode if compute.decode != "auto" else ("task" if gpus else "actor")
-    # Actors hold their CPUs to the end: one decoding task has to fit beside all of them.
-    beside = DECODE_CPUS if decode == "task" else 0.0
-    low, _, high = compute.actors.partition("-")
-    if compute.actors == "auto":
-        fit = min(int((have.cpus - beside) // cpus), _gpu_actors(have, gpus) if gpus else int(have.cpus // threads))
-        smallest = largest = max(1, fit)
-    else:
-        smallest, largest = int(low), int(high or low)
-    if gpus and smallest > _gpu_actors(have, gpus):
-        raise ClusterError(
-            f"compute.actors={compute.actors} of {gpus:g} GPU each: the cluster's {have.gpus:g} GPUs have room for "
-            f"{_gpu_actors(have, gpus)}; lower compute.actors or set compute.gpus_per_actor=0"
-        )
-    if smallest * cpus + beside > have.cpus:
-        decoding = f" and {beside:g} for a decoding task", ", or set compute.decode=actor"
-        others, instead = decoding if beside else ("", "")
-        raise ClusterError(
-            f"compute.actors={compute.actors} of {cpus:g} CPUs each{others} need "
-            f"{smallest * cpus + beside:g} CPUs, the cluster has {have.cpus:g}: lower compute.actors or "
-            f"compute.cpus_per_actor{instead}"
-        )
-    return Layout(smallest, largest, cpus, gpus, threads, decode)
-
-
-def _gpu_actors(have: Resources, share: float) -> int:
-    """How many actors of so much GPU fit; a part of one is a part of the same one."""
-    return int(have.gpus) * int(1 / share + 1e-6) if share < 1 else int(have.gpus // share)

@@ -7,6 +7,7 @@
 and imports no Ray: an image that kills its process kills the job, and the next one goes on with that shard.
 """
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from segjobs.errors import ClusterError
 from segjobs.jobs.engine.first_signal import FirstSignal
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.watchdog import OnStuck
-from segjobs.manifest.parts import part_uri
-from segjobs.storage import Storage
+from segjobs.manifest.parts import part_uri, plan_uri
+from segjobs.storage import Storage, is_remote
 
 Work = Callable[[pa.Table], pa.Table]
 """What is done with a block: the planned items of one shard, or what the stage before has made of them."""
@@ -123,8 +124,9 @@ class Executor(Protocol):
 def work_on(stage: str, items: pa.Table, work: Work, *, storage: Storage, uri: str) -> pa.Table:
     """``work(items)``; where another run has published the shard's part meanwhile, the items as they came.
 
-    Raises ClusterError where the memory ends.
+    Raises ClusterError where the memory ends, or where this node sees another disk than the driver.
     """
+    check_seen(storage, uri)
     number = items["shard"][0].as_py()
     try:
         return items if storage.exists(part_uri(uri, number)) else work(items)
@@ -133,6 +135,23 @@ def work_on(stage: str, items: pa.Table, work: Work, *, storage: Storage, uri: s
             f"{stage} of shard {number}: out of memory on its node ({error or 'no more to be had'}); "
             "lower shard.bytes, shard.images, compute.batch_size or decode.max_pixels, and run the command again"
         ) from error
+
+
+def check_seen(storage: Storage, uri: str) -> None:
+    """Raise ClusterError where the run's plan, published before any work, is not to be seen at a local ``uri``.
+
+    On a node that joined after all were asked (``shared_disk.py``) its images would be missing, and its parts lost.
+    """
+    if not is_remote(uri) and not storage.exists(plan_uri(uri)):
+        raise unshared("output.uri", uri, socket.gethostname())
+
+
+def unshared(key: str, uri: str, node: str) -> ClusterError:
+    """What is said of a local path that a node does not see. ``key``: of the config."""
+    return ClusterError(
+        f"{key}: {uri} is a path of the driver's disk, and node {node} does not see the same there; take a place that "
+        "all nodes share: s3://bucket/prefix, or a disk that is mounted at one path on each"
+    )
 
 
 class InProcess:

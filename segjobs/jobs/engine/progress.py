@@ -79,7 +79,8 @@ class Progress:
     def __init__(self, verb: str) -> None:
         self._seconds = dict(_imports_s)
         _imports_s.clear()
-        self._verb = verb
+        self.verb = verb
+        self._heard_s = time.monotonic()
         self._console = Terminal()
         self._display: _LiveLine | _PlainLines | None = None
         self._spinner = Spinner("dots")
@@ -91,12 +92,23 @@ class Progress:
         """One plain line."""
         self._console.print(text)
 
+    def hear(self) -> None:
+        """Something came of what the job waits for."""
+        self._heard_s = time.monotonic()
+
+    def quiet_s(self) -> float:
+        """Seconds since a phase began or something of the items was heard; 0 while a shard is at work."""
+        with self._lock:
+            at_work = self._items is not None and self._items.at_work
+            return 0.0 if at_work else time.monotonic() - self._heard_s
+
     # --- the start -----------------------------------------------------------------------------
 
     @contextmanager
     def phase(self, name: str, doing: str) -> Generator[Phase]:
         """A phase of the start while it is entered; its seconds are told and kept, unless it raises."""
         self._phase = Phase(name, doing)
+        self.hear()
         self._show()
         try:
             yield self._phase
@@ -122,7 +134,7 @@ class Progress:
     def _tell(self, ended: Phase | None) -> None:
         # Never while the lock is held: what is printed above a live line waits for the line, which waits for the lock.
         if ended is not None:
-            self.note(f"{self._verb}: {ended.ended()}")
+            self.note(f"{self.verb}: {ended.ended()}")
 
     # --- items ---------------------------------------------------------------------------------
 
@@ -136,15 +148,17 @@ class Progress:
         assert self._items is not None  # noqa: S101
         self._items.began = time.monotonic()
         self._phase = Phase("workers", "starting workers")
+        self.hear()
 
     def counted(self, shard: int, *, ok: int, failed: int) -> None:
         """So many items of a shard that is at work are done; none of either where an attempt at it begins."""
+        self.hear()
         with self._lock:
             assert self._items is not None  # noqa: S101
             ended = None
             if self._phase is not None and self._phase.name == "workers":
                 ended = self._end_phase()
-                self._phase = Phase("first image", "the first image")
+                self._phase = Phase("first image", f"the first {self._items.unit.removesuffix('s')}")
                 self._items.began = time.monotonic()
             self._items.count(shard, ok, failed)
         self._tell(ended)
@@ -152,6 +166,7 @@ class Progress:
 
     def advance(self, *, ok: int, failed: int, shard: int | None = None) -> None:
         """So many more items have been published: those of ``shard``, where its items are counted."""
+        self.hear()
         with self._lock:
             assert self._items is not None  # noqa: S101
             self._items.publish(shard, ok, failed)
@@ -164,17 +179,20 @@ class Progress:
         self._tell(ended)
 
     def show(self, done: int, text: str) -> None:
-        """So many of all items are done, with what there is to say about it."""
+        """So many of all items are done, with what there is to say about it. The first ends what was waited for."""
+        self.hear()
         with self._lock:
             assert self._items is not None  # noqa: S101
             self._items.shown = (done, text)
+            ended = self._end_phase()
+        self._tell(ended)
 
     def stop(self) -> None:
         """Take the live line away; what comes next is the summary."""
         self._hide()
         items, self._items = self._items, None
         if items is not None and items.done == items.total and not self._console.is_terminal:
-            self.note(f"{self._verb}: {items.text()}")
+            self.note(f"{self.verb}: {items.text()}")
         self._phase = None
         sys.stderr.flush()
 
@@ -195,8 +213,8 @@ class Progress:
         with self._lock:
             waiting = self._phase.so_far() if self._phase else ""
             if self._items is None:
-                return f"{self._verb}: {waiting}"
-            return f"{self._verb}: {self._items.text(waiting)}"
+                return f"{self.verb}: {waiting}"
+            return f"{self.verb}: {self._items.text(waiting)}"
 
     def live(self) -> RenderableType:
         """The same with something that moves."""

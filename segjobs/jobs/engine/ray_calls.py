@@ -43,6 +43,7 @@ class Node(TypedDict):
 
     NodeID: str
     NodeManagerAddress: str
+    Resources: dict[str, float]
 
 
 def nodes_alive() -> list[Node]:

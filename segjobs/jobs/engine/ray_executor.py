@@ -15,9 +15,11 @@ import pyarrow as pa
 from segjobs.jobs.engine.attempts import Attempts, open_attempts
 from segjobs.jobs.engine.executor import Rows, Stage, Stopping, Tasks, Work
 from segjobs.jobs.engine.graceful_stop import GracefulStop
+from segjobs.jobs.engine.layout import Share
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import total_resources
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, map_in_actors, rows_of
+from segjobs.jobs.engine.waits import Need, Waits
 from segjobs.storage import Storage
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class RayAttempt:
         data = dataset_of(blocks)
         for stage in stages:
             data = _through(data, stage, self.attempts)
-        return rows_of(_by_storage(data, write, len(blocks), waiting=waiting))
+        with Waits(self.progress, [_need(stage) for stage in stages]):
+            yield from rows_of(_by_storage(data, write, len(blocks), waiting=waiting))
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
         return GracefulStop(self.attempts, self.progress, grace_s)
@@ -76,6 +79,13 @@ def _through(data: "Dataset", stage: Stage, attempts: Attempts) -> "Dataset":
 
 def _task(items: pa.Table, *, stage: Stage, attempts: Attempts) -> pa.Table:
     return StageActor(stage, attempts)(items)
+
+
+def _need(stage: Stage) -> Need:
+    place = stage.place
+    if isinstance(place, Tasks):
+        return Need(f"a task ({stage.name})", Share(place.cpus))
+    return Need(f"an actor ({stage.name})", Share(place.cpus, place.gpus))
 
 
 class StageActor:

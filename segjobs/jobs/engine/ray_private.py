@@ -1,33 +1,54 @@
 """What jobs need of Ray beyond its public names, in one file: each has a test that fails where a release changes it."""
 
 import inspect
+import os
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from random import SystemRandom
 from types import ModuleType
 from typing import Any, ParamSpec, Protocol
 
 import ray
-from ray._private import parameter, services
-from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
+from ray import _raylet
+from ray._private import parameter, ray_constants, services, state
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-__all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled"]
+from segjobs.jobs.engine.ray_calls import is_client
+
+__all__ = [
+    "ExecutionCallback",
+    "free_by_node",
+    "free_ports",
+    "lean_node",
+    "map_batches",
+    "node_kinds",
+    "on_loopback",
+    "other_drivers",
+    "pickled",
+    "without_log_level",
+]
 
 Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, Linux gives those from 32,768 on to connections
+_state: Any = state.state
+_extension: Any = _raylet
+_LEVEL_LINE = b"Set ray log level from environment variable"
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @contextmanager
 def lean_node(patience_s: float) -> Generator[None]:
     """While it is entered, ``ray.init`` starts a node of fewer processes, and waits ``patience_s`` seconds for it.
+
+    Its servers, that of its metrics too, which asks for no token, listen on the loopback interface alone.
 
     Left out are the autoscaler's monitor, the log monitor and the dashboard's server, of no use to one job on one
     machine: 11 of the 25 CPU seconds of a start. Ray itself waits 30 s for a node, a constant in its code, and leaves
@@ -39,12 +60,21 @@ def lean_node(patience_s: float) -> Generator[None]:
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, **ports)
     nodes: list[subprocess.Popen[bytes]] = []
     with (
+        on_loopback(),
         _replaced(parameter, "RayParams", lean),
         _replaced(services, "start_api_server", _start_no_server),
         _replaced(services, "start_raylet", _told(_services.start_raylet, ports, nodes)),
         _replaced(services, "get_node", _patient(_services.get_node, patience_s, nodes)),
     ):
         yield
+
+
+def on_loopback() -> AbstractContextManager[None]:
+    """While it is entered, this machine's address is that of its loopback interface for Ray.
+
+    So it is on Windows and macOS; elsewhere Ray turns it into one that other machines reach, whatever it is told.
+    """
+    return _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
 def _start_no_server(*_: object, **__: object) -> tuple[str, None]:
@@ -68,7 +98,7 @@ def _told(
     def start_raylet(*args: Given.args, **kwargs: Given.kwargs) -> _Started:
         given = signature.bind(*args, **kwargs).arguments
         for name, port in ports.items():
-            persist_port(given["session_dir"], given["node_id"], name, port)
+            _extension.persist_port(given["session_dir"], given["node_id"], name, port)
         info = start(*args, **kwargs)
         nodes.append(info.process)
         return info
@@ -87,11 +117,46 @@ def free_ports(count: int) -> list[int]:
         while len(ports) < count:
             port = SystemRandom().choice(_PORTS)
             try:
-                stack.enter_context(socket.socket()).bind(("", port))
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             except OSError:
                 continue
             ports.append(port)
     return ports
+
+
+@contextmanager
+def without_log_level() -> Generator[None]:
+    """While it is entered, a driver that ``ray.init`` makes does not tell of RAY_BACKEND_LOG_LEVEL.
+
+    Ray's C++ side writes that line to standard error whatever the level. All else that comes while it starts is kept.
+    """
+    make = _extension.CoreWorker
+
+    def quietly(*args: object, **kwargs: object) -> object:
+        with _stderr_without(_LEVEL_LINE):
+            return make(*args, **kwargs)
+
+    with _replaced(_raylet, "CoreWorker", quietly):
+        yield
+
+
+@contextmanager
+def _stderr_without(text: bytes) -> Generator[None]:
+    """What the process writes to standard error meanwhile comes after it, but for lines that hold ``text``."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            for line in file:
+                if text not in line:
+                    os.write(2, line)
 
 
 @contextmanager
@@ -130,3 +195,22 @@ def map_batches(blocks: Any, kind: Callable[..., object], **options: object) -> 
 def pickled(thing: object) -> bytes:
     """``thing`` as Ray's workers get it: lambdas and closures too."""
     return cloudpickle_fast.dumps(thing)
+
+
+def node_kinds() -> list[dict[str, float]]:
+    """Resources of each kind of node that the cluster's autoscaler can add, where it has told the cluster of them."""
+    config = None if is_client() else _state.get_cluster_config()
+    groups: Any = config.node_group_configs if config else ()
+    return [dict(group.resources) for group in groups if group.max_count == -1 or group.max_count > group.min_count]
+
+
+def free_by_node() -> dict[str, dict[str, float]]:
+    """Node id → the resources that nobody holds there now; nothing where Ray's client does not know."""
+    return {} if is_client() else _state.available_resources_per_node()
+
+
+def other_drivers() -> int:
+    """How many processes besides this one have work done by the cluster."""
+    own = ray.get_runtime_context().get_job_id()
+    alive = [job for job in _state.job_table() if not job["IsDead"] and job["JobID"] != own]
+    return sum("/ray/dashboard/" not in job["Entrypoint"] for job in alive)  # its own server is a driver too

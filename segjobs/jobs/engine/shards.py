@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.config import digest
-from segjobs.jobs.engine.executor import Attempt, Executor, Stage
+from segjobs.jobs.engine.executor import Attempt, Executor, Stage, check_seen
 from segjobs.manifest.parts import PartInfo, Receipt, part_bytes, part_uri, publish_part, receipt_of
 from segjobs.manifest.plan import Plan
 from segjobs.manifest.schema import Footer
@@ -156,6 +156,7 @@ class _Writer:
         Of a shard that was left undone: the receipt of the part that another run has published, if any.
         """
         start = time.monotonic()
+        check_seen(self.storage, self.uri)
         if "status" not in rows.column_names:
             return self.verify(rows)
         numbers, keys = set(rows["shard"].to_pylist()), set(rows["shard_key"].to_pylist())

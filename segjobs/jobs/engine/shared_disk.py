@@ -1,8 +1,8 @@
 """Local paths on a cluster of several nodes: what a job reads and writes in; nothing out, or what a node does not see.
 
 A local path means a disk of whoever opens it. A token is written at the output, and each node is asked, by a task of
-its own, whether it is there, and what is read too. A node that joins later is not asked; ``run.py`` looks for every
-part from the driver before it closes a run.
+its own, whether it is there, and what is read too. A node that joins later is asked for the run's plan with each
+shard (``executor.py``), and ``run.py`` looks for every part from the driver before it closes a run.
 """
 
 import uuid
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import ray
 from ray.exceptions import RayError
 
-from segjobs.errors import ClusterError
+from segjobs.jobs.engine.executor import unshared
 from segjobs.jobs.engine.ray_calls import Node, ask_node, is_client, nodes_alive
 from segjobs.storage import Storage, is_remote, join, local_path
 
@@ -43,10 +43,7 @@ def refuse(paths: Mapping[str, str], told: Mapping[str, Sequence[bool]]) -> None
     for node, seen in told.items():
         for (key, uri), there in zip(paths.items(), seen, strict=True):
             if not there:
-                raise ClusterError(
-                    f"{key}: {uri} is a path of the driver's disk, and node {node} does not see the same there; take a "
-                    "place that all nodes share: s3://bucket/prefix, or a disk that is mounted at one path on each"
-                )
+                raise unshared(key, uri, node)
 
 
 def see(uris: Sequence[str]) -> list[bool]:

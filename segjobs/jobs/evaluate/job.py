@@ -20,6 +20,7 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.engine.terminal import Terminal
+from segjobs.jobs.engine.waits import TASK, Waits
 from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.seal import sealed_text
@@ -91,8 +92,9 @@ def _score(entry: Entry, progress: Progress) -> None:
     progress.start(total=run.info.counts.images, done=0)
     progress.begin()
     try:
-        for ok, others in score(entry.pairing, entry.spans, entry.uri):
-            progress.advance(ok=ok, failed=others)
+        with Waits(progress, [TASK]):
+            for ok, others in score(entry.pairing, entry.spans, entry.uri):
+                progress.advance(ok=ok, failed=others)
     finally:
         progress.stop()
 

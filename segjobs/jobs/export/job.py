@@ -32,6 +32,7 @@ from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.jobs.engine.shared_disk import check_shared
+from segjobs.jobs.engine.waits import TASK, Waits
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
 from segjobs.jobs.export.plan import adopt, make_plan, make_setting, make_spans, numbering
@@ -97,8 +98,9 @@ def _run(
     progress.start(total=total, done=total - sum(span.part.rows for span in pending))
     try:
         progress.begin()
-        for ok, failed in _work(exporting, pending):
-            progress.advance(ok=ok, failed=failed)
+        with Waits(progress, [TASK]):
+            for ok, failed in _work(exporting, pending):
+                progress.advance(ok=ok, failed=failed)
     finally:
         progress.stop()
     tally = ExportTally()

@@ -12,8 +12,9 @@ from typing import Any
 
 from segjobs.config import LabelConfig, digest, later
 from segjobs.jobs.engine.adopt import adopt_run, moved_line
-from segjobs.jobs.engine.cluster import DECODE_CPUS, Layout, connect, layout
+from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
+from segjobs.jobs.engine.layout import DECODE_CPUS, Layout, layout
 from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers

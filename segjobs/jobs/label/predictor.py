@@ -26,6 +26,7 @@ from segjobs.jobs.engine.executor import OnRow
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
+from segjobs.jobs.label.model_blame import ModelBlame
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
 from segjobs.sources.blame import Blame
@@ -121,6 +122,7 @@ class Predictor:
         self._encoders = ThreadPoolExecutor(_ENCODERS, "encode", initializer=compute_single_threaded)
         self._device = ThreadPoolExecutor(1, "device")
         self._turn = Lock()
+        self._blame = ModelBlame(settings.card.label)
         self._landed_s = 0.0
         # An actor that dies in its constructor is started again and again: say why at the first shard instead.
         self._broken: SegjobsError | None = None
@@ -144,7 +146,9 @@ class Predictor:
                     self._land(shard)
         while shard.flights:
             self._land(shard)
-        done = (row.result() if isinstance(row, Future) else row for row in shard.rows.values())
+        done = [row.result() if isinstance(row, Future) else row for row in shard.rows.values()]
+        if self._settings.redo is None:  # there, the images that it failed at are all that it is shown
+            self._blame.judge(done)
         return rows_table(done, TIMES_SCHEMA, items)
 
     def _prepare_ahead(self, items: pa.Table) -> Iterator[_Prepared]:

@@ -19,6 +19,7 @@ from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
 from segjobs.jobs.engine.terminal import Terminal
+from segjobs.jobs.engine.waits import TASK, Waits
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
@@ -61,7 +62,8 @@ def report(config: ReportConfig) -> ReportResult:
         return _told(uri, standing.size_bytes)
     connect(config.compute, progress)
     check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
-    page = make_page(config, sources, progress)
+    with Waits(progress, [TASK]):
+        page = make_page(config, sources, progress)
     data = render(page, max_bytes=config.max_bytes).encode()
     if standing is not None:
         storage.delete(uri)

@@ -79,6 +79,8 @@ class Order:
 def _epoch(order: Order, epoch: int) -> np.ndarray:
     rows, first = [], 0
     for number, (size, weight) in enumerate(zip(order.sizes, order.weights, strict=True)):
+        if not size:  # nothing is left of this source
+            continue
         whole, rest = divmod(round(size * weight), size)
         extra = np.random.default_rng([order.seed, epoch, number + 1]).permutation(size)[:rest]
         rows.append(first + np.concatenate([np.tile(np.arange(size), whole), extra]))

@@ -52,8 +52,12 @@ class StepMessage(RateMessage):
 
 
 class Message(TypedDict, total=False):
-    """What a worker says: a line for a person, a score, a step, or the step of the checkpoint it ends with."""
+    """What a worker says: a line for a person, a score, a step, or the step of the checkpoint it ends with.
 
+    ``placed``: Ray found room for it and all others.
+    """
+
+    placed: bool
     note: str
     scores: ScoreMessage
     step: StepMessage
@@ -113,6 +117,8 @@ def follow(
     # Not on this thread: Ray Train would take SIGINT over, and a stopped training would not end with 75.
     thread = threading.Thread(target=catch, name="ray-train", daemon=True)
     told = _Told(steps)
+    progress.start(total=steps, done=0, unit="steps")
+    progress.begin()
     try:
         with FirstSignal() as stop:
             thread.start()
@@ -145,6 +151,8 @@ class _Told:
 
     def tell(self, messages: Iterable[Message], progress: Progress) -> None:
         for message in messages:
+            if "placed" in message:
+                progress.counted(0, ok=0, failed=0)
             if "note" in message:
                 progress.note(f"train: {message['note']}")
             if "saved" in message:
@@ -163,9 +171,7 @@ class _Told:
         progress.note(f"train: epoch {scores['epoch']:.1f}, step {scores['step']}: validation {name} {value}{best}")
 
     def _tell_step(self, step: StepMessage, progress: Progress) -> None:
-        if not self.started:
-            self.started = True
-            progress.start(total=self._steps, done=step["step"], unit="steps")
+        self.started = True
         per_step = step["images_per_s"]
         left = (self._steps - step["step"]) * step["step_size"] / per_step if per_step else 0.0
         progress.show(

@@ -23,7 +23,7 @@ from segjobs.manifest.schema import Category, Task
 from segjobs.storage import Storage
 from segjobs.training.examples import ExampleSource
 
-_SCAN_COLUMNS = ("image_id", "status", "confidence", "segments")
+_SCAN_COLUMNS = ("image_id", "status", "width", "height", "confidence", "segments")
 _PARTS_PER_TASK = 16
 
 
@@ -114,8 +114,22 @@ def _learnable(run: Run, task: Task) -> list[Category]:
 # --- index --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How a model of ``task`` is shown images: after its card's rule ``resize``."""
+
+    task: Task
+    resize: str
+
+    def is_too_long(self, size_hw: tuple[int, int]) -> bool:
+        """Whether it cannot be shown an image of this size."""
+        from segjobs.models.resize import is_long_strip
+
+        return self.task == "semantic" and is_long_strip(self.resize, size_hw)
+
+
 def make_index(
-    sources: Sequence[ExampleSource], storage: Storage, task: Task, *, classes: int, share: float
+    sources: Sequence[ExampleSource], storage: Storage, shown: Shown, *, classes: int, share: float
 ) -> tuple[Index, Index]:
     """Scan the sources' parts in tasks: the images to learn from, and those of the first source in ``share``.
 
@@ -129,7 +143,7 @@ def make_index(
     ]
     scan = ray.remote(num_cpus=1)(_scan_parts)
     try:
-        scanned = ray.get([scan.remote(source, parts, storage, task, share) for _, source, parts in chunks])
+        scanned = ray.get([scan.remote(source, parts, storage, shown, share) for _, source, parts in chunks])
     except RayError as error:
         raise own_error(error) or error from error
     sides = []
@@ -161,15 +175,15 @@ class _Scanned:
     left_out: dict[str, tuple[int, str]]
 
 
-def _scan_parts(source: ExampleSource, parts: range, storage: Storage, task: Task, share: float) -> list[_Scanned]:
-    return [one for part in parts for one in _scan(source, part, storage, task, share)]
+def _scan_parts(source: ExampleSource, parts: range, storage: Storage, shown: Shown, share: float) -> list[_Scanned]:
+    return [one for part in parts for one in _scan(source, part, storage, shown, share)]
 
 
-def _scan(source: ExampleSource, part: int, storage: Storage, task: Task, share: float) -> Iterable[_Scanned]:
+def _scan(source: ExampleSource, part: int, storage: Storage, shown: Shown, share: float) -> Iterable[_Scanned]:
     table = read_part(storage, source.run, source.run.parts[part], columns=_SCAN_COLUMNS)
     image_ids = table["image_id"].to_pylist()
     row, classes, areas = _used_segments(table["segments"].combine_chunks(), source)
-    reasons = _reasons(table, np.bincount(row, minlength=len(image_ids)) == 0, source, task)
+    reasons = _reasons(table, np.bincount(row, minlength=len(image_ids)) == 0, source, shown)
     held = np.zeros(len(image_ids), bool)
     if share:
         held = split_by_shares(image_ids, {"learnt": 1 - share, "held": share}, None).members["held"]
@@ -182,18 +196,22 @@ def _scan(source: ExampleSource, part: int, storage: Storage, task: Task, share:
             if reason
         }
         taken = kept[row]
-        weights = areas[taken] if task == "semantic" else np.ones(taken.sum(), np.int64)
+        weights = areas[taken] if shown.task == "semantic" else np.ones(taken.sum(), np.int64)
         yield _Scanned(part, side, np.flatnonzero(kept).astype(np.int32), classes[taken], weights, left_out)
 
 
-def _reasons(table: pa.Table, empty: np.ndarray, source: ExampleSource, task: Task) -> np.ndarray:
+def _reasons(table: pa.Table, empty: np.ndarray, source: ExampleSource, shown: Shown) -> np.ndarray:
     """Why each image is left out, as text; empty where it is not."""
     confidence = table["confidence"].to_numpy().astype(np.float64)  # null becomes NaN, which no bound excludes
     least = source.config.min_confidence
+    sizes = zip(table["height"].to_pylist(), table["width"].to_pylist(), strict=True)
     conditions = {
         "failed in the manifest": np.array(table["status"].to_pylist()) != "ok",
         f"confidence below {least:g}": confidence < least,
-        "without a labelled pixel": empty & (task == "semantic"),
+        "without a labelled pixel": empty & (shown.task == "semantic"),
+        f"too long a strip for model.resize={shown.resize}": np.array(
+            [height is not None and shown.is_too_long((height, width)) for height, width in sizes], bool
+        ),
     }
     return np.select(list(conditions.values()), list(conditions), "")
 

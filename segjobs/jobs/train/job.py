@@ -20,17 +20,20 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from segjobs import __version__
-from segjobs.config import SourceConfig, TrainComputeConfig, TrainConfig, digest, later
-from segjobs.errors import ClusterError, ConfigError, ConflictError
-from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect
+from segjobs.config import SourceConfig, TrainConfig, digest, later
+from segjobs.errors import ConfigError, ConflictError
+from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.layout import Share
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
 from segjobs.jobs.engine.terminal import Terminal
+from segjobs.jobs.engine.waits import TASK, Need, Waits
+from segjobs.jobs.train.division import Division, divide
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
-from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
+from segjobs.jobs.train.index import Index, Shown, class_index, class_list, make_index, open_source
 from segjobs.manifest.parts import Run
 from segjobs.manifest.schema import Category, ModelCard
 from segjobs.manifest.seal import damaged, open_json, sealed_json
@@ -87,6 +90,7 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
     from segjobs.models.registry import resolve_start
     from segjobs.models.table import get_spec
+    from segjobs.training.batch_norms import check_batch
 
     task = get_spec(config.model.name).task
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
@@ -102,6 +106,7 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     }
     held = sources.pop("validation.uri", None)
     card, weights = resolve_start(config.model, categories, storage)
+    check_batch(config, card)
     return Start(categories, list(sources.values()), held, card, weights)
 
 
@@ -154,36 +159,6 @@ def _check_identity(storage: Storage, config: TrainConfig, identity: Mapping[str
         raise unlike(f"{config.output.uri} holds another training", lines, "one", finished=finished)
 
 
-@dataclass(frozen=True)
-class Division:
-    """How a training lies on the cluster. ``threads``: torch threads of one worker on a CPU."""
-
-    workers: int
-    cpus: float
-    gpus: float
-    threads: int
-
-
-def divide(compute: TrainComputeConfig, have: Resources) -> Division:
-    """Workers and what each has, leaving CPUs to the tasks that read. Raises ClusterError where it does not fit."""
-    gpus = compute.gpus_per_worker if compute.gpus_per_worker is not None else float(have.gpus >= 1)
-    workers = compute.workers
-    if workers == "auto":
-        workers = max(1, int(have.gpus // gpus)) if gpus else 1
-    reading = max(DECODE_CPUS, have.cpus / 8)
-    node = max((one["Resources"].get("CPU", 0.0) for one in ray.nodes() if one["Alive"]), default=have.cpus)
-    share = (have.cpus - reading) / workers
-    cpus = compute.cpus_per_worker or (min(1.0, share) if gpus else min(share, node))
-    if cpus <= 0 or workers * cpus + DECODE_CPUS > have.cpus or workers * gpus > have.gpus:
-        raise ClusterError(
-            f"compute.workers={workers} of {cpus:g} CPUs and {gpus:g} GPUs each, and {DECODE_CPUS:g} CPU "
-            f"to read, do not fit: the cluster has {have.cpus:g} CPUs and {have.gpus:g} GPUs; lower compute.workers or "
-            "compute.cpus_per_worker"
-        )
-    threads = compute.threads or max(1, int(min(have.cpus / workers, node)) if not gpus else int(cpus))
-    return Division(workers, cpus, gpus, threads)
-
-
 # --- the training -------------------------------------------------------------------------------
 
 
@@ -207,8 +182,10 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
         ),
         run_config=RunConfig(failure_config=FailureConfig(max_failures=0)),
     )
+    need = Need("a training worker", Share(division.cpus, division.gpus))
     try:
-        follow(trainer.fit, mailbox, progress, steps=task.feed.steps, grace_s=config.compute.grace_s)
+        with Waits(progress, [need]):
+            follow(trainer.fit, mailbox, progress, steps=task.feed.steps, grace_s=config.compute.grace_s)
     except (TrainingFailedError, RayError) as error:
         raise _cause(error) or error from error
 
@@ -286,11 +263,12 @@ def _places(held: Index) -> np.ndarray:
 
 def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
     """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
-    classes, task = len(start.categories), start.card.task
+    classes, shown = len(start.categories), Shown(start.card.task, start.card.preprocessing["resize"])
     share = 0.0 if start.validation else config.validation.share
-    learnt, held = make_index(start.sources, storage, task, classes=classes, share=share)
-    if start.validation:
-        held, _ = make_index([start.validation], storage, task, classes=classes, share=0.0)
+    with progress.phase("index", "looking through the manifests"), Waits(progress, [TASK]):
+        learnt, held = make_index(start.sources, storage, shown, classes=classes, share=share)
+        if start.validation:
+            held, _ = make_index([start.validation], storage, shown, classes=classes, share=0.0)
     for what, index in (("", learnt), (" to score on", held)):
         for reason, (count, example) in index.left_out.items():
             progress.note(f"train: {count} image(s){what} left out: {reason}, such as {example!r}")

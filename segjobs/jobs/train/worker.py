@@ -32,6 +32,7 @@ from segjobs.jobs.train.follow import Message, Place, RateMessage, StepMessage
 from segjobs.jobs.train.task import TrainTask, WorkerRank
 from segjobs.models.base import VOID, LabelMap, Prediction, Segmenter
 from segjobs.models.registry import start
+from segjobs.training.batch_norms import is_too_small, too_small
 from segjobs.training.checkpoints import Checkpoints, CheckpointTensors, TrainingState
 from segjobs.training.examples import ExampleReader
 from segjobs.training.optim import RunningMean, freeze, learning_rate, make_optimiser, to_train_mode
@@ -85,6 +86,8 @@ class Trainer:
         config = task.config
         self.task, self.config = task, config
         self.rank, self.world, self.device = place.rank, place.world, place.device
+        self._heard: ray.ObjectRef | None = None
+        self._say(placed=True)
         self.segmenter, self.transfer = start(
             task.card, task.weights, seed=config.model.seed, device=self.device, precision=config.compute.precision
         )
@@ -107,7 +110,6 @@ class Trainer:
             self.reader = ExampleReader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
-        self._heard: ray.ObjectRef | None = None
         self._clock: _Clock | None = None
 
     def run(self) -> None:
@@ -185,6 +187,11 @@ class Trainer:
                 f"{len(batch)} images of {', '.join(sorted(sizes))} pixels do not fit on the device: lower batch_size "
                 f"(and raise accumulate) or augment.crop_px ({str(error).splitlines()[0]})"
             ) from error
+        except ValueError as error:
+            if not is_too_small(error):
+                raise
+            tall, wide = (max(one.image.shape[axis] for one in batch) for axis in (0, 1))
+            raise TrainingError(f"batch_size: {too_small(len(batch), (tall, wide))}") from error
         except ItemError as error:
             names = ", ".join(repr(one.image_id) for one in batch)
             raise TrainingError(f"one of the images {names} cannot be learnt from: {error}") from error

@@ -9,7 +9,7 @@ from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
-from segjobs.jobs.engine.cluster import Layout, Resources
+from segjobs.jobs.engine.layout import Layout, Resources, Share
 from segjobs.sources.synthetic import write_photos
 from tests.flow_process import REPOSITORY, run_flow
 
@@ -75,7 +75,7 @@ def config_of(*overrides: str) -> BenchConfig:
 
 
 def test_a_run_too_short_for_a_steady_state_is_refused() -> None:
-    lay, have = Layout(2, 2, 0.75, 0, 1, "actor"), Resources(2, 0)
+    lay, have = Layout(2, 2, 0.75, 0, 1, "actor"), Resources((Share(2),))
     _check_shards(config_of("images=896"), lay, have)
     with pytest.raises(ConfigError, match=r"images: 895 are 13 shards of 64; 2 actors .* with 14 or more"):
         _check_shards(config_of("images=895"), lay, have)

@@ -177,14 +177,14 @@ def test_a_head_that_asks_for_a_token(sent: str, ray_head: Head, tmp_path: Path)
         environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "another")
     script = (
         "from segjobs.config import ComputeConfig\nfrom segjobs.jobs.engine.cluster import connect\n"
-        f"print(connect(ComputeConfig(address={ray_head.address!r})))"
+        f"have = connect(ComputeConfig(address={ray_head.address!r}))\nprint(have.cpus, have.gpus)"
     )
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     said = (done.stdout or done.stderr).splitlines()[-1].removeprefix("segjobs.errors.ClusterError: ")
     assert (
         said
         == {
-            "its own": "Resources(cpus=2.0, gpus=1.0)",
+            "its own": "2.0 1.0",
             "none": (
                 f"Ray at {ray_head.address!r} asks for a token, and this process sends none: set RAY_AUTH_MODE=token, "
                 f"with the cluster's token in {ray_head.environment['RAY_AUTH_TOKEN_PATH']} (chmod 600), or in a file "

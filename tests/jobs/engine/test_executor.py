@@ -53,6 +53,24 @@ def test_every_shard_goes_through_all_stages_before_the_next_one_begins(tmp_path
     assert pq.read_table(tmp_path / "parts")["image_id"].to_pylist() == ["00", "01", "02", "03", "04"]
 
 
+@pytest.mark.parametrize("step", ["stage", "writer"])
+def test_what_a_node_with_a_disk_of_its_own_would_do_is_refused(tmp_path: Path, step: str) -> None:
+    """As on a node that joined late, the plan is not there: before a shard is worked on, or before it is published."""
+
+    def work(items: pa.Table) -> pa.Table:
+        if step == "writer" or items["shard"][0].as_py() == 0:
+            (tmp_path / "plan.parquet").rename(tmp_path / "elsewhere")
+        return labelled(items)
+
+    def last(rows: pa.Table) -> pa.Table:
+        raise AssertionError(f"a shard of {rows.num_rows} images was worked on")
+
+    stages = [stage_of(work)] if step == "writer" else [stage_of(work), stage_of(last)]
+    with pytest.raises(ClusterError, match=r"output.uri: .* is a path of the driver's disk, and node .* does not see"):
+        run(tmp_path, *stages)
+    assert not (tmp_path / "parts").exists()
+
+
 def test_a_worker_is_made_once_for_all_shards(tmp_path: Path) -> None:
     made: list[str] = []
 

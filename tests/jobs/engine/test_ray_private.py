@@ -1,9 +1,11 @@
 """What is used of Ray beside its public names: these fail where a release changes it."""
 
 import inspect
+import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +14,11 @@ import psutil
 import pytest
 
 from segjobs.jobs.engine import ray_private
-from segjobs.jobs.engine.ray_private import lean_node
+from segjobs.jobs.engine.ray_private import free_by_node, lean_node, node_kinds, other_drivers, without_log_level
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 from ray._private import node, parameter, services, worker  # isort: skip
+from ray import _raylet  # isort: skip
 from ray._raylet import wait_for_persisted_port  # isort: skip
 from ray.data import Dataset  # isort: skip
 
@@ -39,8 +42,30 @@ def test_ray_init_looks_up_what_is_replaced() -> None:
     source = inspect.getsource(node.Node)
     for name in ("get_node", "start_api_server", "start_raylet"):
         assert f"ray._private.services.{name}(" in source
+    assert "not ray_constants.ENABLE_RAY_CLUSTER" in inspect.getsource(services.get_node_ip_address)
+    assert "ray._raylet.CoreWorker(" in inspect.getsource(worker.connect)
     with lean_node(patience_s=1):
         assert parameter.RayParams().no_monitor
+        assert not services.ray_constants.ENABLE_RAY_CLUSTER
+    assert services.ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_a_driver_that_starts_is_silent_of_its_log_level_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def make(name: str, *, fails: bool) -> str:
+        os.write(2, b"I: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\nE: no GCS\n")
+        if fails:
+            raise RuntimeError("no GCS")
+        return name
+
+    monkeypatch.setattr(_raylet, "CoreWorker", make)
+    with without_log_level():
+        assert _raylet.CoreWorker("a", fails=False) == "a"
+        with pytest.raises(RuntimeError, match="no GCS"):
+            _raylet.CoreWorker("a", fails=True)
+    assert _raylet.CoreWorker is make
+    assert capfd.readouterr().err == "E: no GCS\n" * 2
 
 
 def test_a_node_is_waited_for_and_ray_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,4 +131,19 @@ def test_ports_are_none_that_a_connection_is_given(monkeypatch: pytest.MonkeyPat
 def test_a_local_ray_has_no_more_processes_than_a_job_needs(ray_session: None) -> None:
     scripts = {Path(word).name for one in psutil.Process().children() for word in one.cmdline() if word[-3:] == ".py"}
     assert not scripts & {"monitor.py", "log_monitor.py", "dashboard.py"}
+
+
+def test_a_local_ray_listens_on_the_loopback_interface_alone(ray_session: None) -> None:
+    hosts: set[str] = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            hosts |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert hosts and {host.removeprefix("::ffff:") for host in hosts} == {"127.0.0.1"}
     assert ray.is_initialized()
+
+
+def test_the_state_of_a_cluster(ray_session: None) -> None:
+    (free,) = free_by_node().values()
+    assert 0 <= free.get("CPU", 0) <= 2
+    assert other_drivers() == 0
+    assert node_kinds() == [], "no autoscaler has told of any"

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.config import ShardConfig
+from segjobs.jobs.engine.adopt import publish_plan
 from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import Job, publish, shard_key, shards_of, verify
@@ -40,6 +41,7 @@ def test_a_key_names_the_images_in_their_order() -> None:
 def test_what_is_published_is_what_is_verified(tmp_path: Path) -> None:
     job, storage = job_of(tmp_path), Storage()
     shards = list(shards_of(job))
+    publish_plan(storage, job)
     attempt = InProcess().attempt(storage, job.uri, Progress("label"))
     published = list(publish(attempt, storage, job, shards[:2], [stage_of(labelled)]))
     assert [(done.number, done.tally, done.ours) for done in published] == [

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, ShardConfig
-from segjobs.errors import ItemError, WeightsError
+from segjobs.errors import ConfigError, ItemError, WeightsError
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
@@ -120,6 +120,14 @@ def test_an_answer_that_can_be_no_mask_fails_its_image_alone(tmp_path: Path) -> 
         "a list": "postprocess gave a list, expected a LabelMap of a semantic model",
     }
     assert told["another class"].endswith("and the model has 3 classes (0 to 2; 65535 for none)")
+
+
+def test_a_model_that_fails_at_every_image_stops_the_job(tmp_path: Path) -> None:
+    for number in range(8):
+        save(tmp_path / f"{number}.png", picture(number, (9, 7)))
+    model = MODEL.model_copy(update={"options": {"poison": dict.fromkeys(range(8), "raise")}})
+    with pytest.raises(ConfigError, match=r"at each of the first 8 images .*ValueError: the toy does not like 0"):
+        Predictor(replace(SETTINGS, model=model), print).predict(items_of(tmp_path))
 
 
 def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:

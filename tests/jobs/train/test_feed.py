@@ -49,6 +49,10 @@ def test_weights_say_how_often_an_epoch_shows_an_image() -> None:
     assert (seen[:, 12:].sum(axis=0) > 0).all(), "others in each epoch"
 
 
+def test_a_source_of_which_nothing_is_left_is_shown_never() -> None:
+    assert sorted(Order((3, 0, 2), (1.0, 0.5, 1.0), seed=0).take(np.arange(5)).tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_several_workers_see_in_each_step_what_one_would() -> None:
     feed = feed_of(Order((10,), (1.0,), seed=1), step_size=4)
     for step in range(9):
