@@ -22,10 +22,12 @@ _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 
 
-def _check_resize(text: str | None) -> str | None:
-    if text is not None and not _RESIZE.fullmatch(text):
-        raise ValueError("expected 'native', 'short:520', 'long:1024' or '256x256' (height x width)")
-    return text
+def _check_resize(value: object) -> object:
+    if value is None or (isinstance(value, str) and _RESIZE.fullmatch(value)):
+        return value
+    side = str(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else ""
+    meant = f"; did you mean 'short:{side}' (the shorter side) or '{side}x{side}'?" if side else ""
+    raise ValueError(f"expected 'native', 'short:520', 'long:1024' or '256x256' (height x width){meant}")
 
 
 def _check_pool(value: object) -> str:
@@ -174,7 +176,7 @@ class ModelConfig(Section):
     categories: list[str] | None = Field(
         default=None, description="class names in channel order; null takes the weights' own"
     )
-    resize: Annotated[str | None, AfterValidator(_check_resize)] = Field(
+    resize: Annotated[str | None, BeforeValidator(_check_resize)] = Field(
         default=None,
         description="size that the network sees: native, short:520, long:1024 or 256x256 (h x w); null takes the model's own",
     )
@@ -196,6 +198,18 @@ class PostprocessConfig(Section):
     top_k: int | None = Field(default=None, ge=1, description="keep the k segments of highest score per image")
     classes: list[str] | None = Field(default=None, description="keep only these classes; null keeps all")
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
+
+
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")
+]
+
+
+def check_precision(value: str, gpus: object) -> str:
+    """Raise where autocast is asked for of workers that shall have no GPU."""
+    if value != "fp32" and gpus == 0:
+        raise contradiction(f"{value} is for GPUs, and these have none; drop it, or the 0 of the GPUs")
+    return value
 
 
 class ClusterConfig(Section):
@@ -225,9 +239,7 @@ class ComputeConfig(ClusterConfig):
         default=None, ge=1, description="torch threads of one actor on CPU; null takes its CPUs, at least 1"
     )
     batch_size: int = Field(default=8, ge=1, description="images per forward pass (halved on GPU out-of-memory)")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="autocast on GPU; the CPU computes in fp32"
-    )
+    precision: Precision = "fp32"
     decode: Literal["auto", "task", "actor"] = Field(
         default="auto",
         description="where images are decoded: tasks on any CPU, threads of the actor, or auto (task with GPUs, else actor)",
@@ -241,6 +253,11 @@ class ComputeConfig(ClusterConfig):
     grace_s: float = Field(
         default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
     )
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precision(cls, value: str, info: ValidationInfo) -> str:
+        return check_precision(value, info.data.get("gpus_per_actor"))
 
 
 class ShardConfig(Section):

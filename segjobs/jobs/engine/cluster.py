@@ -1,6 +1,6 @@
 """Ray for one job: which cluster, and what fits on it.
 
-``connect`` joins or starts a cluster and tells what it has; ``layout`` divides that among model
+``connect`` joins or starts a cluster and tells what it has (``expected`` without starting one); ``layout`` divides that among model
 actors, decoding and writing, and says before the start what is missing.
 """
 
@@ -23,7 +23,7 @@ from segjobs.jobs.engine.auth import check_access, check_token
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import start_ray, total_resources
 from segjobs.jobs.engine.ray_data import settle
-from segjobs.jobs.engine.ray_private import lean_node
+from segjobs.jobs.engine.ray_private import lean_node, this_machine
 
 DECODE_CPUS = 1.0
 """CPUs of a decoding task."""
@@ -69,7 +69,7 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     Raises ClusterError.
     """
     if not ray.is_initialized():
-        target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
+        target = _target(compute)
         doing = "starting Ray" if target == "local" else f"joining Ray at {target}"
         with progress.phase("ray", doing) if progress else nullcontext():
             check_access(target, compute)
@@ -80,6 +80,17 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     settle()
     have = total_resources()
     return Resources(have.get("CPU", 0.0), have.get("GPU", 0.0))
+
+
+def expected(compute: ClusterConfig, progress: Progress | None = None) -> Resources:
+    """What ``connect`` finds, or will find: where it would start a local Ray, this machine is asked. Raises ClusterError."""
+    if ray.is_initialized() or _target(compute) != "local":
+        return connect(compute, progress)
+    return Resources(*this_machine())
+
+
+def _target(compute: ClusterConfig) -> str:
+    return compute.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_address(target: str) -> None:

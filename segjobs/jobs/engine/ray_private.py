@@ -12,11 +12,12 @@ from typing import Any, ParamSpec, Protocol
 
 import ray
 from ray._private import parameter, services
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray._raylet import persist_port  # type: ignore[attr-defined]  # of an extension module
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-__all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled"]
+__all__ = ["ExecutionCallback", "free_ports", "lean_node", "map_batches", "pickled", "this_machine"]
 
 Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
@@ -119,3 +120,10 @@ def map_batches(blocks: Any, kind: Callable[..., object], **options: object) -> 
 def pickled(thing: object) -> bytes:
     """``thing`` as Ray's workers get it: lambdas and closures too."""
     return cloudpickle_fast.dumps(thing)
+
+
+def this_machine() -> tuple[float, float]:
+    """The CPUs and GPUs that a node has which ``ray.init`` starts here."""
+    spec: Any = ResourceAndLabelSpec()
+    spec.resolve(is_head=True)
+    return float(spec.num_cpus), float(spec.num_gpus)

@@ -9,7 +9,6 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,17 +52,16 @@ def train(config: TrainConfig) -> TrainResult:
     """
     progress = Progress("train")
     storage = Storage(config.storage)
-    with ThreadPoolExecutor(1) as background:
-        preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
-        have = None
-        if not storage.exists(join(config.output.uri, DESCRIPTION)):
-            have = connect(config.compute, progress)
-        with progress.phase("weights", f"loading {config.model.name}"):
-            start = preparing.result()
-    if have is None:
+    # A name, a file or a setting that does not fit is said before a Ray is started for it.
+    with progress.phase("weights", f"loading {config.model.name}"):
+        start = open_start(config, storage)
+    finished = storage.exists(join(config.output.uri, DESCRIPTION))
+    if finished or storage.exists(join(config.output.uri, PLAN)):
         _check_identity(storage, config, _identity(config, start, None))
+    if finished:
         progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")
     else:
+        have = connect(config.compute, progress)
         check_shared(storage, config.output.uri, {source.key: source.run.uri for source in start.sources})
         _run(config, storage, start, divide(config.compute, have), progress)
     return _print(storage, config.output.uri)

@@ -8,7 +8,11 @@ import pytest
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
-from segjobs.jobs.engine.cluster import Layout, Resources, connect, layout
+from segjobs.jobs.engine import cluster
+from segjobs.jobs.engine.cluster import Layout, Resources, connect, expected, layout
+from segjobs.jobs.engine.ray_private import this_machine
+
+import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
 
 @pytest.mark.parametrize(
@@ -100,6 +104,18 @@ def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
     assert connect(ComputeConfig()) == Resources(2.0, 0.0)
     assert connect(ComputeConfig(address="10.0.0.1:6379")) == Resources(2.0, 0.0)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_local_ray_will_have_is_known_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "_start", started.append)
+    monkeypatch.setattr(cluster, "total_resources", lambda: {"CPU": 7.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert expected(ComputeConfig()) == Resources(*this_machine())
+    assert started == []
+    assert expected(ComputeConfig(address="auto")) == Resources(7.0, 0.0)
+    assert started == ["auto"], "a cluster's is asked of it"
 
 
 def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:

@@ -42,6 +42,12 @@ def test_ray_init_looks_up_what_is_replaced() -> None:
         assert parameter.RayParams().no_monitor
 
 
+def test_a_machine_is_asked_as_a_node_asks_it() -> None:
+    assert "ResourceAndLabelSpec(" in inspect.getsource(node.Node)
+    cpus, gpus = ray_private.this_machine()
+    assert cpus >= 1 and gpus >= 0
+
+
 def test_a_node_is_waited_for_and_ray_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
