@@ -21,9 +21,9 @@ from pydantic import BaseModel
 from segjobs import __version__
 from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
-from segjobs.config import describe_keys, nearest
+from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
-from segjobs.errors import ExitCode, SegjobsError
+from segjobs.errors import ConfigError, ExitCode, SegjobsError
 from segjobs.redact import redact
 from segjobs.results import Result
 from segjobs.stdout import drop_output, kept_for_the_result
@@ -104,6 +104,10 @@ VERBS: dict[str, Verb] = {
 }
 
 
+_KEYS = """\
+keys: key=value here (input.uri=photos/, or in short input=photos/), or nested in the YAML file (input: {uri: photos/})"""
+
+
 class _Stopped(BaseException):
     """A signal asked the process to end."""
 
@@ -142,11 +146,17 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     """
     verb = VERBS[name]
     parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments = _add_arguments(parser, verb).parse_intermixed_args(argv)
+    _add_arguments(parser, verb)
+    words = sys.argv[1:] if argv is None else argv
+    if problems := dashed(verb.config, words):
+        return _refused(ConfigError(*problems))
+    arguments = parser.parse_intermixed_args(words)
+    if len(arguments.config) > 1:
+        return _refused(ConfigError(f"command line: --config is given {len(arguments.config)} times; keep one"))
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        config = configs.load_config(verb.config, arguments.config, arguments.overrides)
+        config = configs.load_config(verb.config, *(arguments.config or [None]), arguments.overrides)
         if arguments.print_config:
             sys.stdout.write(configs.to_yaml(config))
             return ExitCode.DONE
@@ -157,13 +167,17 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         sys.stdout.write(result.text())
         return result.exit_code
     except SegjobsError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        return error.exit_code
+        return _refused(error)
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{redact(shlex.join(sys.orig_argv))}\n")
         return ExitCode.STOPPED
+
+
+def _refused(error: SegjobsError) -> int:
+    for line in str(error).splitlines():
+        sys.stderr.write(f"error: {line}\n")
+    return error.exit_code
 
 
 def _importing(name: str) -> AbstractContextManager[None]:
@@ -180,8 +194,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser:
     parser.description = verb.config.__doc__
-    parser.epilog = f"keys (key=value here, or in the YAML file):\n{describe_keys(verb.config)}"
-    parser.add_argument("--config", metavar="FILE", help="YAML file; `segjobs init VERB` prints a complete one")
+    parser.epilog = f"{_KEYS}\n{describe_keys(verb.config)}"
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file; `segjobs init VERB` prints a complete one",
+    )
     overrides = parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, laid over the file")
     overrides.completer = Completer(verb.config)  # type: ignore[attr-defined]  # where argcomplete looks for it
     if verb.dry_run:

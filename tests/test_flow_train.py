@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def command(data: str, output: Path, *more: str) -> list[str]:
     """Batch norms stay as they are: their statistics would be of one worker's images."""
-    return [
+    words = [
         f"data.uri={data}",
         f"validation.uri={data}",
         "validation.every_epochs=4",
@@ -41,8 +41,9 @@ def command(data: str, output: Path, *more: str) -> list[str]:
         "batch_size=4",
         "checkpoint_s=0",
         "compute.threads=1",
-        *more,
     ]
+    others = {word.partition("=")[0] for word in more}
+    return [*(word for word in words if word.partition("=")[0] not in others), *more]
 
 
 @pytest.fixture(scope="module")

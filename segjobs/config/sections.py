@@ -25,7 +25,7 @@ _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 def _check_resize(value: object) -> object:
     if value is None or (isinstance(value, str) and _RESIZE.fullmatch(value)):
         return value
-    side = str(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else ""
+    side = str(value) if str(value).isdecimal() and int(str(value)) else ""
     meant = f"; did you mean 'short:{side}' (the shorter side) or '{side}x{side}'?" if side else ""
     raise ValueError(f"expected 'native', 'short:520', 'long:1024' or '256x256' (height x width){meant}")
 
@@ -200,9 +200,7 @@ class PostprocessConfig(Section):
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
 
 
-Precision = Annotated[
-    Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")
-]
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")]
 
 
 def check_precision(value: str, gpus: object) -> str:
@@ -220,6 +218,17 @@ class ClusterConfig(Section):
     allow_unauthenticated: bool = Field(
         default=False, description="join another machine's cluster that asks for no token (RAY_AUTH_MODE)"
     )
+
+
+GraceSeconds = Annotated[
+    float, Field(ge=0, description="seconds in which a stopped job may finish the shards that it has begun")
+]
+
+
+class TaskComputeConfig(ClusterConfig):
+    """Of a job that works in tasks on any CPU, shard by shard."""
+
+    grace_s: GraceSeconds = 20.0
 
 
 class ComputeConfig(ClusterConfig):
@@ -250,9 +259,7 @@ class ComputeConfig(ClusterConfig):
         gt=0,
         description="label: longest that reading or decoding an image, or computing a batch, may take before its worker is ended",
     )
-    grace_s: float = Field(
-        default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
-    )
+    grace_s: GraceSeconds = 20.0
 
     @field_validator("precision")
     @classmethod

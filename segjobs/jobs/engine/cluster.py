@@ -1,7 +1,7 @@
 """Ray for one job: which cluster, and what fits on it.
 
-``connect`` joins or starts a cluster and tells what it has (``expected`` without starting one); ``layout`` divides that among model
-actors, decoding and writing, and says before the start what is missing.
+``connect`` joins or starts a cluster and tells what it has, ``expected`` what a local one will have; ``layout`` divides
+that among model actors, decoding and writing, and says before the start what is missing.
 """
 
 import logging
@@ -83,7 +83,7 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
 
 
 def expected(compute: ClusterConfig, progress: Progress | None = None) -> Resources:
-    """What ``connect`` finds, or will find: where it would start a local Ray, this machine is asked. Raises ClusterError."""
+    """What ``connect`` will find: this machine is asked where that would start a local Ray. Raises ClusterError."""
     if ray.is_initialized() or _target(compute) != "local":
         return connect(compute, progress)
     return Resources(*this_machine())

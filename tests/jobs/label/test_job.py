@@ -276,7 +276,10 @@ def test_what_cannot_run_says_so_before_a_ray_is_started(tmp_path: Path, monkeyp
     save(tmp_path / "in" / "a.png", picture(1))
     model_dir = {"weights": str(tmp_path / "in")}
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"model": {"name": "unet", "weights": "none", "options": {"encoder": "resnet19"}}}, "'resnet19' is no encoder"),
+        (
+            {"model": {"name": "unet", "weights": "none", "options": {"encoder": "resnet19"}}},
+            "'resnet19' is no encoder",
+        ),
         ({"model": {"name": "unet", "weights": "nope.pth"}}, r"nope\.pth: no such weights file"),
         ({"model": {"name": "unet", **model_dir}}, r"no model\.json there"),
         ({"model": {"name": "unet", "weights": "default"}}, "there are no published weights for unet"),
