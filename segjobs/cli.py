@@ -25,8 +25,8 @@ from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
 from segjobs.errors import ConfigError, ExitCode, SegjobsError
 from segjobs.redact import redact
-from segjobs.results import Result
-from segjobs.stdout import drop_output, kept_for_the_result
+from segjobs.results import Result, failure_text
+from segjobs.stdout import drop_output, for_a_program, kept_for_the_result
 
 Job = Callable[..., Result]
 
@@ -104,8 +104,7 @@ VERBS: dict[str, Verb] = {
 }
 
 
-_KEYS = """\
-keys: key=value here (input.uri=photos/, or in short input=photos/), or nested in the YAML file (input: {uri: photos/})"""
+_KEYS = "keys: key=value here (input.uri=photos/, in short input=photos/), or nested in YAML (input: {uri: photos/})"
 
 
 class _Stopped(BaseException):
@@ -157,16 +156,23 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     signal.signal(signal.SIGINT, _stop)
     try:
         config = configs.load_config(verb.config, *(arguments.config or [None]), arguments.overrides)
-        if arguments.print_config:
-            sys.stdout.write(configs.to_yaml(config))
-            return ExitCode.DONE
+    except SegjobsError as error:
+        return _refused(error)
+    if arguments.print_config:
+        sys.stdout.write(configs.to_yaml(config))
+        return ExitCode.DONE
+    dry_run = verb.dry_run and arguments.dry_run
+    try:
         with kept_for_the_result():
             with _importing(name):
                 job = verb.job()
-            result = job(config, dry_run=True) if verb.dry_run and arguments.dry_run else job(config)
-        sys.stdout.write(result.text())
+            result = job(config, dry_run=True) if dry_run else job(config)
+        if dry_run or for_a_program():
+            sys.stdout.write(result.text())
         return result.exit_code
     except SegjobsError as error:
+        if for_a_program():
+            sys.stdout.write(failure_text(error))
         return _refused(error)
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
