@@ -45,7 +45,7 @@ def test_another_evaluation_is_refused_with_the_ways_out(tmp_path: Path, sides: 
         adopted(output, truth, other)
     assert names(output) == before - {"report.json"}
     scored(tmp_path, truth, predicted)
-    with pytest.raises(ConflictError, match="baseline.uri is output.uri"):
+    with pytest.raises(ConflictError, match=r"baseline\.uri is output\.uri"):
         adopted(output, truth, other, baseline={"uri": str(output)}, overwrite=True)
     assert names(output) == before
 
