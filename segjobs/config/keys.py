@@ -38,7 +38,7 @@ def iter_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
 def dashed(kind: type[BaseModel], words: Sequence[str]) -> list[str]:
     """A problem for each word of a command line that is a key with dashes before it, as options have them."""
     problems: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         key, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and key.partition(".")[0] in kind.model_fields:
             if not equals and "=" not in following and not following.startswith("-"):

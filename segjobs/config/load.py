@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from segjobs.config.contradictions import CONTRADICTION
 from segjobs.config.interpolation import resolved
-from segjobs.config.keys import section_in, section_of
+from segjobs.config.keys import iter_fields, section_in, section_of
 from segjobs.config.words import layers_of
 from segjobs.config.yaml_file import read_yaml
 from segjobs.errors import ConfigError
@@ -193,7 +193,8 @@ def _meant(kind: type[BaseModel], keys: Sequence[str]) -> str:
     known = _names(kind, keys[:-1])
     if dot and section in known:
         return f"in a file sections are nested: {section}: {{{rest}: …}}"
-    return nearest(keys[-1], known)
+    elsewhere = [name for name, _ in iter_fields(kind) if name.rpartition(".")[2] == keys[-1]]
+    return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(keys[-1], known)
 
 
 def _no_text(given: object, shown: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
@@ -28,6 +28,10 @@ def layers_of(words: Sequence[str]) -> tuple[list[Any], list[str]]:
         key, _, value = text.partition("=")
         try:
             layers.append(OmegaConf.from_dotlist([text]))
+            problems += [
+                f"command line: {text!r}: {name!r} is one name to YAML; write a space after its colon"
+                for name in _glued(layers[-1])
+            ]
             if cut := cut_from_override(value):
                 whole = f"""{key}='"{value}"'"""
                 problems.append(f"command line: {text!r}: to YAML {cut!r} is a comment; quote the value: {whole}")
@@ -36,6 +40,17 @@ def layers_of(words: Sequence[str]) -> tuple[list[Any], list[str]]:
             why = " ".join(str(why).split())
             problems.append(f"command line: {text!r}: not readable as YAML ({why}); quote it: {key}={_quoted(value)}")
     return layers, [*problems, *_repeated(overrides)]
+
+
+def _glued(layer: DictConfig) -> Iterator[str]:
+    """Keys such as ``train:0.8``, which were meant as a key and its value."""
+    for name in layer:
+        if OmegaConf.is_interpolation(layer, name) or OmegaConf.is_missing(layer, name):
+            continue
+        if isinstance(layer[name], DictConfig):
+            yield from _glued(layer[name])
+        elif layer[name] is None and ":" in str(name):
+            yield str(name)
 
 
 def _quoted(value: str) -> str:

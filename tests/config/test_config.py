@@ -108,6 +108,7 @@ storage: {s3: {endpoint: http://x}}
         (["input.uri=a", "output.uri=b", "input.uri=c"], ["input.uri: given 2 times ('a', 'c'); keep one"]),
         (["output.uri=''"], ["output.uri: '': string should have at least 1 character"]),
         (["model.options=[1]"], ["model.options: [1]: expected a valid dictionary"]),
+        (["top_k=3"], ["top_k: unknown key; did you mean postprocess.top_k?"]),
         (["postproces.top_k=3"], ["postproces: unknown key; did you mean 'postprocess'?"]),
         (["input.urj=1", "batch=2"], ["input.urj: unknown key; did you mean 'uri'?", "batch: unknown key; known: "]),
     ],
@@ -293,6 +294,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_or_all() -> None:
     assert nearest("fcn_resnet5", ["unet", "fcn_resnet50", "fcn_resnet101"]) == (
         "did you mean 'fcn_resnet50' or 'fcn_resnet101'?"
     )
+    assert nearest("UNet", ["unet", "fcn"]) == nearest("unet", ["UNET", "fcn"]).lower() == "did you mean 'unet'?"
     assert nearest("xyz", ["unet", "fcn"]) == "known: unet, fcn"
 
 

@@ -18,6 +18,7 @@ from segjobs.errors import ConfigError
         ("photos/ a=1", "'photos/' is no override; expected key=value, such as output.uri=out/run1"),
         ("a=1 b=2 a=3", "a: given 2 times ('1', '3'); keep one"),
         ("a=x: y: z", "'a=x: y: z': not readable as YAML (mapping values are not allowed in this context); quote it: "),
+        ("a={train:0.8}", "'a={train:0.8}': 'train:0.8' is one name to YAML; write a space after its colon"),
         ("a={b", "quote it: a='\"{b\"'"),
     ],
 )
@@ -49,7 +50,7 @@ def test_a_bare_file_is_told_alone() -> None:
 def test_keys_with_dashes(words: list[str], meant: str) -> None:
     assert dashed(LabelConfig, words) == [f"command line: {words[0]!r}: keys have no dashes before them: {meant}"]
     options = ["--config", "label.yaml", "--dry-run", "--print-config", "-h", "input.uri=x"]
-    assert dashed(LabelConfig, options) == []
+    assert dashed(LabelConfig, options) == dashed(LabelConfig, []) == []
 
 
 def test_a_section_is_given_by_its_uri_or_name(tmp_path) -> None:

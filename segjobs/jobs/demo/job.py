@@ -14,6 +14,7 @@ from rich.console import Console
 
 from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
 from segjobs.evaluation.report_types import Report
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
 from segjobs.jobs.prepare.job import prepare
@@ -33,6 +34,7 @@ def demo(config: DemoConfig) -> DemoResult:
     """Run the demonstration into ``config.output.uri``, a local folder."""
     steps: list[Result] = []
     folder = local_path(config.output.uri)
+    check_writable(config.output.uri)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for part, count, seed in (
         ("train", config.train_images, config.seed),

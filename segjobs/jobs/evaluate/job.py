@@ -20,7 +20,7 @@ from segjobs.evaluation.scores import TAKES_PART
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import publish_same
+from segjobs.jobs.engine.standing import check_writable, publish_same
 from segjobs.jobs.evaluate.adopt import adopt
 from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
@@ -40,6 +40,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         evaluation = open_evaluation(config, storage)
     report = adopt(storage, evaluation)
     if report is None:
+        check_writable(config.output.uri)
         connect(config.compute, progress)
         reads = {"predictions.uri": config.predictions.uri, "truth.uri": config.truth.uri if config.truth else None}
         check_shared(storage, config.output.uri, reads)

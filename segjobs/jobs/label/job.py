@@ -19,6 +19,7 @@ from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.shared_disk import check_shared
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
@@ -51,6 +52,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     job = adopted.job
     if adopted.run is not None and not dry_run:
         return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)
+    check_writable(config.output.uri)
     lay = layout(config.compute, expected(config.compute, progress))
     if dry_run:
         return dry_run_of(adopted, card.label, str(lay))

@@ -20,7 +20,7 @@ from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
+from segjobs.jobs.engine.standing import check_names, check_writable, publish_same, read_standing
 from segjobs.jobs.report.label_pngs import mapping_of, open_scored_pngs
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
@@ -66,6 +66,7 @@ def report(config: ReportConfig) -> ReportResult:
         check_names(f"{uri} is the page of", standing.about, sources.about, way=_WAYS)
         progress.note(f"nothing to do: {uri} is there")
         return _told(uri, standing.size_bytes)
+    check_writable(config.output.uri)
     connect(config.compute, progress)
     check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
     page = make_page(config, sources, progress)

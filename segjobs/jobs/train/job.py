@@ -26,7 +26,7 @@ from segjobs.jobs.engine.cluster import DECODE_CPUS, Resources, connect
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
+from segjobs.jobs.engine.standing import check_writable, differences, read_standing_json, unlike
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, class_index, class_list, make_index, open_source
@@ -61,6 +61,7 @@ def train(config: TrainConfig) -> TrainResult:
     if finished:
         progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")
     else:
+        check_writable(config.output.uri)
         have = connect(config.compute, progress)
         check_shared(storage, config.output.uri, {source.key: source.run.uri for source in start.sources})
         _run(config, storage, start, divide(config.compute, have), progress)
@@ -83,10 +84,9 @@ class Start:
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
-    from segjobs.models.registry import resolve_start
-    from segjobs.models.table import get_spec
+    from segjobs.models.registry import resolve_start, trainable
 
-    task = get_spec(config.model.name).task
+    task = trainable(config.model.name).task
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
     validation = SourceConfig(uri=config.validation.uri) if config.validation.uri else None
     runs: dict[str, tuple[SourceConfig, Run]] = {}
