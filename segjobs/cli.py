@@ -155,7 +155,8 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        config = configs.load_config(verb.config, *(arguments.config or [None]), arguments.overrides)
+        path = arguments.config[0] if arguments.config else None
+        config = configs.load_config(verb.config, path, arguments.overrides)
     except SegjobsError as error:
         return _refused(error)
     if arguments.print_config:

@@ -6,9 +6,9 @@ and answered with what they meant.
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
@@ -27,11 +27,13 @@ def layers_of(words: Sequence[str]) -> tuple[list[Any], list[str]]:
     for text in overrides:
         key, _, value = text.partition("=")
         try:
-            layers.append(OmegaConf.from_dotlist([text]))
+            layer = OmegaConf.from_dotlist([text])
+            glued = list(_glued(OmegaConf.to_container(layer)))
             problems += [
-                f"command line: {text!r}: {name!r} is one name to YAML; write a space after its colon"
-                for name in _glued(layers[-1])
+                f"command line: {text!r}: {name!r} is one name to YAML; write a space after its colon" for name in glued
             ]
+            if not glued:
+                layers.append(layer)
             if cut := cut_from_override(value):
                 whole = f"""{key}='"{value}"'"""
                 problems.append(f"command line: {text!r}: to YAML {cut!r} is a comment; quote the value: {whole}")
@@ -42,15 +44,13 @@ def layers_of(words: Sequence[str]) -> tuple[list[Any], list[str]]:
     return layers, [*problems, *_repeated(overrides)]
 
 
-def _glued(layer: DictConfig) -> Iterator[str]:
+def _glued(value: object) -> Iterator[str]:
     """Keys such as ``train:0.8``, which were meant as a key and its value."""
-    for name in layer:
-        if OmegaConf.is_interpolation(layer, name) or OmegaConf.is_missing(layer, name):
-            continue
-        if isinstance(layer[name], DictConfig):
-            yield from _glued(layer[name])
-        elif layer[name] is None and ":" in str(name):
-            yield str(name)
+    if isinstance(value, dict):
+        for name, inner in cast("dict[object, object]", value).items():
+            if inner is None and ":" in str(name):
+                yield str(name)
+            yield from _glued(inner)
 
 
 def _quoted(value: str) -> str:

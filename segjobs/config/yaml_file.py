@@ -24,6 +24,7 @@ _MENDS = {
 
 def read_yaml(path: str) -> DictConfig:
     """The keys of a YAML file. Raises ConfigError."""
+    text = ""
     try:
         text = Path(path).read_text(encoding="utf-8")
         layer = OmegaConf.load(path)

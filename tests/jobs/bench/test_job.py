@@ -7,6 +7,7 @@ import pytest
 
 from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError, ConflictError
+from segjobs.jobs.bench import job
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.cluster import Layout, Resources
@@ -86,6 +87,15 @@ def test_what_the_plain_script_cannot_do_is_refused() -> None:
     for other in ("model.resize=null", "model.resize=short:520", "input.uri=s3://bucket/photos"):
         with pytest.raises(ConfigError, match="plain_script=false"):
             _check_plain(config_of(other))
+
+
+def test_a_model_that_is_none_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(*_: object) -> None:
+        raise AssertionError("a Ray is asked for")
+
+    monkeypatch.setattr(job, "connect", no_ray)
+    with pytest.raises(ConfigError, match="'unett' is no model; did you mean 'unet'"):
+        bench(config_of("model.name=unett"))
 
 
 def test_images_are_repeated_by_links(tmp_path: Path) -> None:
