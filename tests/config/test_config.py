@@ -108,6 +108,10 @@ storage: {s3: {endpoint: http://x}}
         (["input.uri=a", "output.uri=b", "input.uri=c"], ["input.uri: given 2 times ('a', 'c'); keep one"]),
         (["output.uri=''"], ["output.uri: '': string should have at least 1 character"]),
         (["model.options=[1]"], ["model.options: [1]: expected a valid dictionary"]),
+        (
+            ["compute.gpus_per_actor=0", "compute.precision=bf16"],
+            ["compute.precision: bf16 is for GPUs, and these have"],
+        ),
         (["top_k=3"], ["top_k: unknown key; did you mean postprocess.top_k?"]),
         (["postproces.top_k=3"], ["postproces: unknown key; did you mean 'postprocess'?"]),
         (["input.urj=1", "batch=2"], ["input.urj: unknown key; did you mean 'uri'?", "batch: unknown key; known: "]),

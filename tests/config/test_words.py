@@ -2,6 +2,7 @@
 
 import pytest
 
+from segjobs.cli import run_verb
 from segjobs.config import EvaluateConfig, LabelConfig, TrainConfig, dashed, load_config
 from segjobs.config.words import layers_of
 from segjobs.errors import ConfigError
@@ -51,6 +52,11 @@ def test_keys_with_dashes(words: list[str], meant: str) -> None:
     assert dashed(LabelConfig, words) == [f"command line: {words[0]!r}: keys have no dashes before them: {meant}"]
     options = ["--config", "label.yaml", "--dry-run", "--print-config", "-h", "input.uri=x"]
     assert dashed(LabelConfig, options) == dashed(LabelConfig, []) == []
+
+
+def test_a_second_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("label", ["--config", "a.yaml", "--config", "b.yaml"]) == 2
+    assert capsys.readouterr().err == "error: command line: --config is given 2 times; keep one\n"
 
 
 def test_a_section_is_given_by_its_uri_or_name(tmp_path) -> None:
