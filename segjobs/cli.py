@@ -24,12 +24,12 @@ from pydantic import BaseModel
 from segjobs import __version__
 from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
-from segjobs.config import describe_keys, nearest
+from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
-from segjobs.errors import ConfigError, ExitCode, SegjobsError
+from segjobs.errors import ConfigError, ExitCode, SegjobsError, StorageError
 from segjobs.redact import redact
-from segjobs.results import Result
-from segjobs.stdout import drop_output, kept_for_the_result
+from segjobs.results import Result, failure_text
+from segjobs.stdout import drop_output, for_a_program, kept_for_the_result
 from segjobs.text import visible
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -109,6 +109,9 @@ VERBS: dict[str, Verb] = {
 }
 
 
+_KEYS = "keys: key=value here (input.uri=photos/, in short input=photos/), or nested in YAML (input: {uri: photos/})"
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """What is wrong with the command line, which may hold names of files."""
@@ -153,35 +156,56 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     """
     verb = VERBS[name]
     parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments = _add_arguments(parser, verb).parse_intermixed_args(argv)
+    _add_arguments(parser, verb)
+    words = sys.argv[1:] if argv is None else argv
+    if problems := dashed(verb.config, words):
+        return _refused(ConfigError(*problems))
+    arguments = parser.parse_intermixed_args(words)
+    if len(arguments.config) > 1:
+        return _refused(ConfigError(f"command line: --config is given {len(arguments.config)} times; keep one"))
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        config = configs.load_config(verb.config, arguments.config, arguments.overrides)
-        if arguments.print_config:
-            sys.stdout.write(configs.to_yaml(config))
-            return ExitCode.DONE
+        path = arguments.config[0] if arguments.config else None
+        config = configs.load_config(verb.config, path, arguments.overrides)
+    except SegjobsError as error:
+        return _refused(error)
+    if arguments.print_config:
+        sys.stdout.write(configs.to_yaml(config))
+        return ExitCode.DONE
+    dry_run = verb.dry_run and arguments.dry_run
+    try:
         with kept_for_the_result():
             with _importing(name):
                 job = verb.job()
-            result = job(config, dry_run=True) if verb.dry_run and arguments.dry_run else job(config)
-        sys.stdout.write(result.text())
+            result = job(config, dry_run=True) if dry_run else job(config)
+        if dry_run or for_a_program():
+            sys.stdout.write(result.text())
         return result.exit_code
     except SegjobsError as error:
-        for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-            sys.stderr.write(f"error: {visible(problem)}\n")
-        return error.exit_code
+        if for_a_program():
+            sys.stdout.write(failure_text(error))
+        return _refused(error)
     except OSError as error:
         # The machine's own disk, under whichever library: its temporary files, its home, Ray's folder.
         if error.errno not in _DISK:
             raise
-        what = error.filename or tempfile.gettempdir()
-        sys.stderr.write(f"error: {visible(redact(f'{what}: {error.strerror}'))}; free some space, or set TMPDIR\n")
-        return ExitCode.USAGE
+        full = StorageError(
+            f"{error.filename or tempfile.gettempdir()}: {error.strerror}; free some space, or set TMPDIR"
+        )
+        if for_a_program():
+            sys.stdout.write(failure_text(full))
+        return _refused(full)
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
         return ExitCode.STOPPED
+
+
+def _refused(error: SegjobsError) -> int:
+    for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+        sys.stderr.write(f"error: {visible(problem)}\n")
+    return error.exit_code
 
 
 def _importing(name: str) -> AbstractContextManager[None]:
@@ -198,8 +222,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser:
     parser.description = verb.config.__doc__
-    parser.epilog = f"keys (key=value here, or in the YAML file):\n{describe_keys(verb.config)}"
-    parser.add_argument("--config", metavar="FILE", help="YAML file; `segjobs init VERB` prints a complete one")
+    parser.epilog = f"{_KEYS}\n{describe_keys(verb.config)}"
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file; `segjobs init VERB` prints a complete one",
+    )
     overrides = parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, laid over the file")
     overrides.completer = Completer(verb.config)  # type: ignore[attr-defined]  # where argcomplete looks for it
     if verb.dry_run:

@@ -1,7 +1,7 @@
 """What a verb gives back: values for a program, and the text that its command prints on standard output.
 
     job ─→ Result ─┬→ segjobs.label(…) and the like return it
-                   └→ segjobs label … prints ``text()`` and exits with ``exit_code``
+                   └→ segjobs label … prints ``text()`` into a pipe or file, and exits with ``exit_code``
 
 A failure of the whole is an exception (``errors.py``). What a result tells in ``exit_code`` is data: more images failed
 than allowed (3), or a rule of the gate is missed (4).
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from segjobs.errors import ExitCode
+from segjobs.errors import ExitCode, SegjobsError
 from segjobs.text import visible
 
 
@@ -128,7 +128,8 @@ class EvaluateResult:
     exit_code: ExitCode = ExitCode.DONE
 
     def text(self) -> str:
-        return _line({"output": self.uri, "images": self.images, **self.scores, "gate": self.gate})
+        record = {"output": self.uri, "images": self.images, **self.scores, "gate": self.gate}
+        return _line({**record, "exit_code": int(self.exit_code)})
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class ReportResult:
     exit_code: ExitCode = ExitCode.DONE
 
     def text(self) -> str:
-        return _line({"page": self.uri, "bytes": self.bytes})
+        return _line({"page": self.uri, "bytes": self.bytes, "exit_code": int(self.exit_code)})
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,8 @@ class DemoResult:
     exit_code: ExitCode = ExitCode.DONE
 
     def text(self) -> str:
-        own = _line({"mean_iou": self.mean_iou, "contact_sheet": self.contact_sheet})
-        return "".join(step.text() for step in self.steps) + own
+        own = {"mean_iou": self.mean_iou, "contact_sheet": self.contact_sheet, "exit_code": int(self.exit_code)}
+        return "".join(step.text() for step in self.steps) + _line(own)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class BenchResult:
     exit_code: ExitCode = ExitCode.DONE
 
     def text(self) -> str:
-        return _line(self.figures)
+        return _line({**self.figures, "exit_code": int(self.exit_code)})
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,11 @@ class DryRun:
             + "dry run: nothing was written\n"
             for table in self.tables
         )
+
+
+def failure_text(error: SegjobsError) -> str:
+    """The line of a job that an error has stopped, in the place of a result's."""
+    return _line({"error": str(error), "exit_code": int(error.exit_code)})
 
 
 def _line(record: Mapping[str, object]) -> str:

@@ -1,5 +1,7 @@
 """Standard output carries a command's result and nothing else, so that what follows in a pipe can read it.
 
+On a terminal a person has read all of it on standard error, and lines of JSON would only wrap.
+
 Libraries print there too, from any thread: Ray its warnings about the cluster, a user's model what it likes.
 """
 
@@ -11,6 +13,11 @@ from contextlib import redirect_stdout
 def kept_for_the_result() -> redirect_stdout:
     """While it is entered, what is printed goes to standard error."""
     return redirect_stdout(sys.stderr)
+
+
+def for_a_program() -> bool:
+    """Whether standard output leads to a pipe or a file."""
+    return not sys.stdout.isatty()
 
 
 def drop_output() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest known ones, else all."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3)
+    by_folded = {one.casefold(): one for one in reversed(names)}
+    near = [by_folded[one] for one in difflib.get_close_matches(name.casefold(), by_folded, n=3)]
     if near:
         return f"did you mean {' or '.join(repr(n) for n in near)}?"
     return f"known: {', '.join(names)}"

@@ -3,16 +3,34 @@
 A stop that can be continued: ``tests/test_flow_resume.py``.
 """
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from segjobs import __version__
-from segjobs.cli import VERBS
-from segjobs.config import LabelConfig, describe_keys, load_config
+from segjobs.cli import VERBS, Verb, run_verb
+from segjobs.config import LabelConfig, ReportConfig, describe_keys, load_config
 from segjobs.config.examples import example_names
+from segjobs.errors import ExitCode, ManifestError
+from segjobs.results import (
+    BenchResult,
+    DemoResult,
+    EvaluateResult,
+    ExportResult,
+    PrepareResult,
+    ReportResult,
+    Result,
+    RunResult,
+    TrainResult,
+)
 from tests.flow_process import REPOSITORY, run_flow
 
 TOY = "model.name=tests.toy_model:build"
@@ -93,3 +111,50 @@ def test_the_printed_config_loads_again(tmp_path: Path) -> None:
     (tmp_path / "printed.yaml").write_text(out)
     expected = load_config(LabelConfig, None, [*arguments, 'input.exclude=["*.tif"]'])
     assert load_config(LabelConfig, str(tmp_path / "printed.yaml"), []) == expected
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """A verb in this process leaves the signals' handlers as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_lines_for_programs_are_printed_for_programs_and_have_the_exit_code(
+    terminal: bool, handlers: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(config: ReportConfig) -> Result:
+        if config.title == "none":
+            raise ManifestError("out/run1: not there")
+        return ReportResult(config.output.uri, 7)
+
+    monkeypatch.setitem(VERBS, "report", Verb("a page", ReportConfig, lambda: job))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    words = ["predictions=/p", "output=/o"]
+    assert run_verb("report", words) == 0
+    assert run_verb("report", [*words, "title=none"]) == 2
+    out, err = capsys.readouterr()
+    assert err.endswith("error: out/run1: not there\n")
+    lines = [{"page": "/o", "bytes": 7, "exit_code": 0}, {"error": "out/run1: not there", "exit_code": 2}]
+    assert [json.loads(line) for line in out.splitlines()] == ([] if terminal else lines)
+
+
+def test_every_result_s_line_has_its_exit_code() -> None:
+    few, missed = ExitCode.TOO_MANY_FAILED, ExitCode.GATE_MISSED
+    run = RunResult("/o", "1", 2, 1, 1, {"CRASHED": 1}, 3, 0, 1.0, {}, few)
+    page = ReportResult("/o", 7)
+    results = [
+        (run, [3]),
+        (PrepareResult({"train": run, "val": replace(run, exit_code=ExitCode.DONE)}), [3, 0]),
+        (TrainResult("/o", 1, 1.0, None), [0]),
+        (EvaluateResult("/o", {}, {}, {}, missed), [4]),
+        (page, [0]),
+        (ExportResult("/o", "png", 2, 1, 1, {}, 3, {}, 1.0, few), [3]),
+        (DemoResult((run, page), 0.5, "/o/sheet.png"), [3, 0, 0]),
+        (BenchResult({"images": 3}), [0]),
+    ]
+    for result, codes in results:
+        assert [json.loads(line)["exit_code"] for line in result.text().splitlines()] == codes, result

@@ -19,7 +19,7 @@ from segjobs.config.evaluate import (
     SlicesConfig,
 )
 from segjobs.config.export import ExportConfig
-from segjobs.config.keys import describe_keys, iter_fields
+from segjobs.config.keys import dashed, describe_keys, iter_fields
 from segjobs.config.label import LabelConfig, RedoConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
@@ -92,6 +92,7 @@ __all__ = [
     "TrainModelConfig",
     "check_resize",
     "check_uri",
+    "dashed",
     "describe_keys",
     "digest",
     "effective",

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import check_effect, contradiction
-from segjobs.config.sections import ComputeConfig, JobConfig, OutputConfig, Section, StorageConfig
+from segjobs.config.sections import ClusterConfig, JobConfig, OutputConfig, Overwrite, Section, StorageConfig
 from segjobs.config.uris import Uri
 
 _FORMATS = {"ids": ("png",), "void_ids": ("png",), "suffix": ("png",), "images": ("coco_results",)}
@@ -122,6 +122,7 @@ class EvaluateConfig(JobConfig):
         description="an earlier evaluation, or another model's manifest, to compare with image by image",
     )
     output: OutputConfig
+    overwrite: Overwrite = False
     missing: Literal["worst", "skip", "error"] = Field(
         default="worst",
         description="a missing or failed prediction: wrong on every labelled pixel, left out (and counted), or an error",
@@ -146,7 +147,7 @@ class EvaluateConfig(JobConfig):
         default=1.0, ge=0, le=1, description="more failed predictions than this share of the images: exit code 3"
     )
     max_pixels: int = Field(default=100_000_000, ge=1, description="png predictions: larger masks are refused")
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    compute: ClusterConfig = Field(default_factory=ClusterConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
 
     @field_validator("bootstrap")

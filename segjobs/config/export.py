@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from segjobs.config.contradictions import check_effect
 from segjobs.config.evaluate import ManifestRef
 from segjobs.config.sections import (
-    ComputeConfig,
+    ClusterConfig,
     FailedFraction,
     JobConfig,
     OutputConfig,
@@ -88,7 +88,7 @@ class ExportConfig(JobConfig):
     png: PngExportConfig = Field(default_factory=PngExportConfig)
     yolo: YoloExportConfig = Field(default_factory=YoloExportConfig)
     label_studio: LabelStudioExportConfig = Field(default_factory=LabelStudioExportConfig)
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    compute: ClusterConfig = Field(default_factory=ClusterConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01
 

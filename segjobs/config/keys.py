@@ -1,7 +1,7 @@
-"""The keys of a config: what ``--help`` lists."""
+"""The keys of a config: what ``--help`` lists, and what is none of its options."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -35,14 +35,39 @@ def iter_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, field
 
 
+def dashed(kind: type[BaseModel], words: Sequence[str]) -> list[str]:
+    """A problem for each word of a command line that is a key with dashes before it, as options have them."""
+    problems: list[str] = []
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        key, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and key.partition(".")[0] in kind.model_fields:
+            if not equals and "=" not in following and not following.startswith("-"):
+                value = following
+            problems.append(f"command line: {word!r}: keys have no dashes before them: {key}={value or '…'}")
+    return problems
+
+
 def describe_keys(kind: type[BaseModel]) -> str:
     """The help text: one line per key with type, default and meaning."""
-    lines = []
-    for name, field in iter_fields(kind):
-        default = field.get_default(call_default_factory=True)
-        shown = "required" if default is PydanticUndefined else f"default {json.dumps(default)}"
-        lines.append(f"  {name} ({_type_name(field.annotation)}; {shown})\n      {field.description}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"  {name} ({_type_name(field.annotation)}; {default})\n      {field.description}"
+        for name, field, default in _with_defaults(kind, "", "required")
+    )
+
+
+def _with_defaults(
+    kind: type[BaseModel], prefix: str, needed: str, *, standing: BaseModel | None = None
+) -> Iterator[tuple[str, FieldInfo, str]]:
+    """Every key with what holds without it. ``needed``: of a key that has no default; ``standing``: the section's."""
+    for name, field in kind.model_fields.items():
+        section, key = section_of(field), prefix + name
+        if section:
+            word = f"needed with {key}" if field.default is None else needed
+            default = field.default if isinstance(field.default, BaseModel) else None
+            yield from _with_defaults(section, f"{key}.", word, standing=default)
+        else:
+            value = getattr(standing, name) if standing else field.get_default(call_default_factory=True)
+            yield key, field, needed if value is PydanticUndefined else f"default {json.dumps(value)}"
 
 
 def _type_name(annotation: object) -> str:

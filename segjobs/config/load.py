@@ -8,18 +8,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from segjobs.config.contradictions import CONTRADICTION
-from segjobs.config.cut_values import cut_from_file, cut_from_override
 from segjobs.config.interpolation import resolved
-from segjobs.config.keys import section_in, section_of
+from segjobs.config.keys import iter_fields, section_in, section_of
+from segjobs.config.words import layers_of
+from segjobs.config.yaml_file import read_yaml
 from segjobs.errors import ConfigError
 from segjobs.redact import secrets_in
 from segjobs.text import nearest
@@ -35,25 +35,11 @@ def load_config(kind: type[Config], path: str | None, overrides: Sequence[str]) 
     Overrides are YAML values (``model.options.encoder=resnet34``, ``input.exclude=["*.tif"]``).
     Raises ConfigError with one line per problem.
     """
-    layers = [] if path is None else [_read(path)]
-    problems = []
-    for text in overrides:
-        if "=" not in text or text.startswith(("-", "=")):
-            problems.append(f"command line: {text!r} is no override; expected key=value, such as output.uri=out/run1")
-            continue
-        try:
-            layers.append(OmegaConf.from_dotlist([text]))
-            key, _, value = text.partition("=")
-            if cut := cut_from_override(value):
-                whole = f"""{key}='"{value}"'"""
-                problems.append(f"command line: {text!r}: to YAML {cut!r} is a comment; quote the value: {whole}")
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
-            detail = " ".join(str(error).split())
-            problems.append(
-                f"command line: {text!r}: not readable as YAML; quote as input.exclude='[\"*.tif\"]': {detail}"
-            )
+    layers = [] if path is None else [read_yaml(path)]
+    over, problems = layers_of(overrides)
     given = [text.partition("=")[0] for text in overrides]
-    return _checked(kind, layers, _Origins(path or "command line", "command line", given), problems)
+    origins = _Origins(path or "command line", "command line", given)
+    return _checked(kind, [*layers, *over], origins, problems)
 
 
 def make_config(
@@ -74,7 +60,7 @@ def make_config(
         where, first = "config", [config]
     else:
         path = None if config is None else os.fspath(config)
-        where, first = path or caller, [] if path is None else [_read(path)]
+        where, first = path or caller, [] if path is None else [read_yaml(path)]
     try:
         layers = [
             OmegaConf.create(_plain(layer)) if isinstance(layer, Mapping) else layer for layer in (*first, *values)
@@ -84,32 +70,26 @@ def make_config(
     return _checked(kind, layers, _Origins(where, caller, list(given)), [])
 
 
-def _read(path: str) -> Any:
-    """A YAML file as OmegaConf's dict."""
-    try:
-        layer = OmegaConf.load(path)
-        cut = list(cut_from_file(Path(path).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; `segjobs init VERB` prints a complete one") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from None
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not OmegaConf.is_dict(layer):
-        raise ConfigError(f"{path}: expected 'key: value' lines, found {type(layer).__name__}")
-    if cut:
-        problems = (f"{path}: {value!r} is followed by {rest!r}, a comment to YAML" for value, rest in cut)
-        raise ConfigError(*(f"{line}; quote the whole value, or write '# …'" for line in problems))
-    return layer
-
-
 def _in_section(kind: type[BaseModel], key: str, value: Any) -> Any:
     """A text given for a section → the section of which it is the ``uri`` or the ``name``."""
     field = kind.model_fields.get(key)
     section = section_of(field) if field else None
-    if section is None or not isinstance(value, str | os.PathLike):
-        return value
-    return {"uri" if "uri" in section.model_fields else "name": value}
+    short = _short(section) if section else None
+    return {short: value} if short and isinstance(value, str | os.PathLike) else value
+
+
+def _short(section: type[BaseModel]) -> str | None:
+    """The key of a section that a text in its place means."""
+    return next((name for name in ("uri", "name") if name in section.model_fields), None)
+
+
+def _with_sections(kind: type[BaseModel], layer: DictConfig) -> DictConfig:
+    """The layer with ``input: photos/`` as ``input: {uri: photos/}``."""
+    plain: dict[Any, Any] = OmegaConf.to_container(layer)  # type: ignore[assignment]  # of a dict it makes a dict
+    for key, value in plain.items():
+        if isinstance(value, str) and isinstance(key, str):
+            layer[key] = _in_section(kind, key, value)
+    return layer
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -145,7 +125,7 @@ class _Origins:
 def _checked(kind: type[Config], layers: Sequence[Any], origins: _Origins, problems: list[str]) -> Config:
     """The layers' config. Raises ConfigError with ``problems`` and what else is wrong."""
     try:
-        raw, unresolved = resolved(OmegaConf.merge({}, *layers))
+        raw, unresolved = resolved(OmegaConf.merge({}, *(_with_sections(kind, layer) for layer in layers)))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(*problems, f"{origins.file}: {' '.join(str(error).split())}") from None
     problems += [f"{origins.of(key)}: {key}: {text}" for key, text in unresolved.items()]
@@ -185,7 +165,7 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], origins: _Origins) ->
         key = ".".join([*keys[:-1], item["ctx"]["key"] or keys[-1]])
         return f"{origins.of(key)}: {key}: {item['msg']}"
     if item["type"] == "extra_forbidden":
-        return f"{source}: {key}: unknown key; {nearest(keys[-1], _names(kind, keys[:-1]))}"
+        return f"{source}: {key}: unknown key; {_meant(kind, keys)}"
     if item["type"] == "missing":
         return f"{origins.file}: {key}: missing; give it in the file or as {key}=…"
     value = repr(item["input"])
@@ -197,9 +177,33 @@ def _describe(kind: type[BaseModel], item: dict[str, Any], origins: _Origins) ->
         return f"{source}: {key}: {value} does not fit; {item['msg']}"
     if item["type"] == "model_type":
         return f"{source}: {key}: {value}: expected a section with the keys {', '.join(_names(kind, keys))}"
+    if item["type"] == "list_type":
+        shown = f'["{item["input"]}"]' if isinstance(item["input"], str) else "[…]"
+        return f"{source}: {key}: {value}: expected a list: {key}='{shown}'"
+    if item["type"] == "string_type":
+        return f"{source}: {key}: {_no_text(item['input'], value)}"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "expected", 1)
     return f"{source}: {key}: {value}: {message[:1].lower()}{message[1:]}"
+
+
+def _meant(kind: type[BaseModel], keys: Sequence[str]) -> str:
+    """What may have been meant by an unknown key."""
+    section, dot, rest = keys[-1].partition(".")
+    known = _names(kind, keys[:-1])
+    if dot and section in known:
+        return f"in a file sections are nested: {section}: {{{rest}: …}}"
+    elsewhere = [name for name, _ in iter_fields(kind) if name.rpartition(".")[2] == keys[-1]]
+    return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(keys[-1], known)
+
+
+def _no_text(given: object, shown: str) -> str:
+    """What is wrong with a value that YAML takes for no text."""
+    if given is None:
+        return "is empty; give a value, or leave the key out"
+    if isinstance(given, bool | int | float):
+        return f'{shown} is no text to YAML; quote it: "{shown}" (in a shell: \'"{shown}"\')'
+    return f"{shown}: expected a text"
 
 
 def _names(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import (
-    ComputeConfig,
     DecodeConfig,
     FailedFraction,
     InputConfig,
@@ -16,6 +15,7 @@ from segjobs.config.sections import (
     Section,
     ShardConfig,
     StorageConfig,
+    TaskComputeConfig,
     one_of,
 )
 from segjobs.config.uris import Uri, check_allowed
@@ -234,7 +234,7 @@ class PrepareConfig(JobConfig):
     output: OutputConfig
     contact_sheet: int = Field(default=8, ge=0, le=200, description="images on the contact sheet; 0 draws none")
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    compute: TaskComputeConfig = Field(default_factory=TaskComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     max_failed_fraction: FailedFraction = 0.01

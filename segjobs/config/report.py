@@ -4,7 +4,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from segjobs.config.contradictions import contradiction
 from segjobs.config.sections import (
-    ComputeConfig,
+    ClusterConfig,
     DecodeConfig,
     JobConfig,
     OutputConfig,
@@ -60,7 +60,7 @@ class ReportConfig(JobConfig):
         default=9_500_000, ge=1, description="largest page; where its pictures take more, the last ones are left out"
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    compute: ClusterConfig = Field(default_factory=ClusterConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
 
     @field_validator("predictions")

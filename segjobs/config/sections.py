@@ -25,13 +25,17 @@ _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 
 
-def check_resize(text: str) -> str:
-    """A rule of ``model.resize``; ValueError for what is none, or asks for more than any memory holds."""
-    if not _RESIZE.fullmatch(text):
-        raise ValueError("expected 'native', 'short:520', 'long:1024' or '256x256' (height x width)")
-    if any(len(number) > len(str(MAX_SIDE)) or int(number) > MAX_SIDE for number in _NUMBER.findall(text)):
+def check_resize(value: object) -> object:
+    """A rule of ``model.resize``, or None; ValueError for what is none, or asks for more than any memory holds."""
+    if value is None:
+        return value
+    if not isinstance(value, str) or not _RESIZE.fullmatch(value):
+        side = str(value) if str(value).isdecimal() and int(str(value)) else ""
+        meant = f"; did you mean 'short:{side}' (the shorter side) or '{side}x{side}'?" if side else ""
+        raise ValueError(f"expected 'native', 'short:520', 'long:1024' or '256x256' (height x width){meant}")
+    if any(len(number) > len(str(MAX_SIDE)) or int(number) > MAX_SIDE for number in _NUMBER.findall(value)):
         raise ValueError(f"sides are at most {MAX_SIDE} pixels")
-    return text
+    return value
 
 
 def _check_pool(value: object) -> str:
@@ -180,7 +184,7 @@ class ModelConfig(Section):
     categories: list[str] | None = Field(
         default=None, description="class names in channel order; null takes the weights' own"
     )
-    resize: Annotated[str, AfterValidator(check_resize)] | None = Field(
+    resize: Annotated[str | None, BeforeValidator(check_resize)] = Field(
         default=None,
         description="size that the network sees: native, short:520, long:1024 or 256x256 (h x w); null takes the model's own",
     )
@@ -204,6 +208,16 @@ class PostprocessConfig(Section):
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
 
 
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")]
+
+
+def check_precision(value: str, gpus: object) -> str:
+    """Raise where autocast is asked for of workers that shall have no GPU."""
+    if value != "fp32" and gpus == 0:
+        raise contradiction(f"{value} is for GPUs, and these have none; drop it, or the 0 of the GPUs")
+    return value
+
+
 class ClusterConfig(Section):
     address: str | None = Field(
         default=None,
@@ -212,6 +226,17 @@ class ClusterConfig(Section):
     allow_unauthenticated: bool = Field(
         default=False, description="join another machine's cluster that asks for no token (RAY_AUTH_MODE)"
     )
+
+
+GraceSeconds = Annotated[
+    float, Field(ge=0, description="seconds in which a stopped job may finish the shards that it has begun")
+]
+
+
+class TaskComputeConfig(ClusterConfig):
+    """Of a job that works in tasks on any CPU, shard by shard."""
+
+    grace_s: GraceSeconds = 20.0
 
 
 class ComputeConfig(ClusterConfig):
@@ -231,9 +256,7 @@ class ComputeConfig(ClusterConfig):
         default=None, ge=1, description="torch threads of one actor on CPU; null takes its CPUs, at least 1"
     )
     batch_size: int = Field(default=8, ge=1, description="images per forward pass (halved on GPU out-of-memory)")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="autocast on GPU; the CPU computes in fp32"
-    )
+    precision: Precision = "fp32"
     decode: Literal["auto", "task", "actor"] = Field(
         default="auto",
         description="where images are decoded: tasks on any CPU, threads of the actor, or auto (task with GPUs, else actor)",
@@ -244,9 +267,12 @@ class ComputeConfig(ClusterConfig):
         gt=0,
         description="label: longest that reading or decoding an image, or computing a batch, may take before its worker is ended",
     )
-    grace_s: float = Field(
-        default=20.0, ge=0, description="seconds in which a stopped job may finish the shards that it has begun"
-    )
+    grace_s: GraceSeconds = 20.0
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precision(cls, value: str, info: ValidationInfo) -> str:
+        return check_precision(value, info.data.get("gpus_per_actor"))
 
 
 class ShardConfig(Section):

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from segjobs.config.sections import (
     ClusterConfig,
@@ -11,9 +11,11 @@ from segjobs.config.sections import (
     JobConfig,
     ModelConfig,
     OutputConfig,
+    Precision,
     Section,
     StorageConfig,
     _check_weights,
+    check_precision,
 )
 from segjobs.config.uris import Uri
 
@@ -196,12 +198,15 @@ class TrainComputeConfig(ClusterConfig):
     threads: int | None = Field(
         default=None, ge=1, description="torch threads of one worker on CPU; null divides the CPUs"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="autocast on GPU; the CPU computes in fp32"
-    )
+    precision: Precision = "fp32"
     grace_s: float = Field(
         default=20.0, ge=0, description="seconds in which a stopped training may end its step and save a checkpoint"
     )
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precision(cls, value: str, info: ValidationInfo) -> str:
+        return check_precision(value, info.data.get("gpus_per_worker"))
 
 
 class TrainConfig(JobConfig):

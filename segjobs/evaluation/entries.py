@@ -19,6 +19,8 @@ from segjobs.manifest.schema import Category
 from segjobs.metrics.gate import Rule, parse_rules
 from segjobs.storage import Storage, join
 
+BASELINE = "baseline"
+"""The folder, beside the report, of the scores of a baseline that nobody has scored before."""
 _OWN = {*Identity.model_fields, *CountSettings.model_fields}
 """Sections and keys of the config that an identity holds by their own names."""
 
@@ -91,7 +93,7 @@ def _open_entries(config: EvaluateConfig, storage: Storage) -> list[Entry]:
     if earlier is None:
         baseline = PredictionsConfig(uri=config.baseline.uri)
         pairing, spans, inputs = open_pairing(config, storage, baseline, config.truth.uri)
-        return [*entries, Entry(join(config.output.uri, "baseline"), pairing, spans, inputs)]
+        return [*entries, Entry(join(config.output.uri, BASELINE), pairing, spans, inputs)]
     if earlier.truth.parts_digest != inputs.truth.parts_digest or earlier.counts != inputs.counts:
         raise ConfigError(
             f"baseline.uri: {config.baseline.uri} scored another truth ({earlier.truth.uri}) or with other "

@@ -15,7 +15,7 @@ from segjobs.evaluation.classes import match_categories
 from segjobs.evaluation.foreign import Foreign, Reference, open_coco_results, open_label_pngs
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.evaluation.report_types import CountSettings, Inputs, ScoredRun
-from segjobs.manifest.parts import Run, footer_of, image_ids_of, open_run
+from segjobs.manifest.parts import Run, find_run, footer_of, image_ids_of, list_parts, open_run
 from segjobs.storage import Storage
 
 COUNTING = 2
@@ -36,6 +36,8 @@ def open_pairing(
     own = {category.id: number for number, category in enumerate(categories)}
     truth = ScoredSide("truth", footer.task, own, truth_run)
     if predictions.format == "manifest":
+        if predictions is config.predictions:
+            _check_is_manifest(storage, predictions.uri)
         run = open_run(storage, predictions.uri)
         theirs = footer_of(run)
         index = match_categories(theirs.categories, categories, config.rename)
@@ -74,6 +76,14 @@ def _about_run(run: Run) -> ScoredRun:
         model=run.info.model_label,
         parts_digest=digest([part.sha256 for part in run.parts]),
     )
+
+
+def _check_is_manifest(storage: Storage, uri: str) -> None:
+    if find_run(storage, uri) is None and not list_parts(storage, uri):
+        raise ManifestError(
+            f"predictions.uri: {uri}: no manifest here; expected a folder with run.json and parts/, or, of other "
+            "tools' masks, predictions.format=png or coco_results"
+        )
 
 
 # --- whose images they are -----------------------------------------------------------------------

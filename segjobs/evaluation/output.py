@@ -15,6 +15,7 @@ from segjobs.manifest.seal import sealed_table, sealed_tables, sealed_text
 from segjobs.metrics.names import RATIOS
 from segjobs.storage import join
 
+REPORT, PER_CLASS, PER_IMAGE = "report.json", "per_class.parquet", "per_image.parquet"
 PER_CLASS_SCHEMA = pa.schema(
     [
         ("category_id", pa.int32()),
@@ -32,9 +33,9 @@ def output_files(evaluation: Evaluation, report: Report) -> Iterator[tuple[str, 
     entry = evaluation.entries[0]
     per_image = per_image_table(entry)
     if per_image is not None:
-        yield join(entry.uri, "per_image.parquet"), per_image
-    yield join(entry.uri, "per_class.parquet"), per_class_table(report.semantic.per_class)
-    yield join(entry.uri, "report.json"), sealed_text(report.to_json())
+        yield join(entry.uri, PER_IMAGE), per_image
+    yield join(entry.uri, PER_CLASS), per_class_table(report.semantic.per_class)
+    yield join(entry.uri, REPORT), sealed_text(report.to_json())
 
 
 def per_class_table(rows: Sequence[ClassScores]) -> bytes:

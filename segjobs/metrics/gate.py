@@ -115,6 +115,9 @@ def _parse(text: str, categories: Collection[str], confidence: float | None) -> 
         raise ConfigError(f"gate: {text!r}: {match['figure']!r} is no figure of {where}; {nearest(name, figures)}")
     if category is not None and category not in categories:
         raise ConfigError(f"gate: {text!r}: {category!r} is no class of the truth; {nearest(category, categories)}")
+    bound = float(match["bound"])
+    if abs(bound) > 1:
+        raise ConfigError(f"gate: {text!r}: figures are from 0 to 1; did you mean {bound / 100:g}?")
     asked = float(match["confidence"]) / 100 if match["confidence"] else None
     if asked is not None and (confidence is None or abs(asked - confidence) > 1e-9):
         have = "there are no intervals" if confidence is None else f"the intervals are of {100 * confidence:g}%"
@@ -125,7 +128,7 @@ def _parse(text: str, categories: Collection[str], confidence: float | None) -> 
         category=category,
         drop=bool(match["drop"]),
         operator=match["operator"],
-        bound=float(match["bound"]),
+        bound=bound,
         confidence=asked,
     )
 

@@ -81,6 +81,13 @@ def build(
     return _segmenter(module, card, device=device, precision=precision)
 
 
+def trainable(name: str) -> ModelSpec:
+    """The entry of a model that can learn. Raises ConfigError for a factory of the user's, and for no model."""
+    if ":" in name:
+        raise ConfigError(f"model.name {name!r}: only the models of the table can be trained")
+    return get_spec(name)
+
+
 def resolve_start(
     config: TrainModelConfig, categories: Sequence[Category], storage: Storage
 ) -> tuple[ModelCard, Weights]:
@@ -89,9 +96,7 @@ def resolve_start(
     Architecture and preprocessing come from the weights, where a model directory describes them. Raises ConfigError
     or WeightsError.
     """
-    if ":" in config.name:
-        raise ConfigError(f"model.name {config.name!r}: only the models of the table can be trained")
-    spec = get_spec(config.name)
+    spec = trainable(config.name)
     _check_options(config.name, spec, config.options)
     weights = _located(config, spec, storage)
     options = {**spec.options, **_saved_options(weights), **config.options}

@@ -134,20 +134,20 @@ def test_uris_and_limits_that_do_not_fit(override: str, problem: str) -> None:
             "a: &a [x]\nb: &b [*a,*a]\n" + "".join(f"k{n}: &k{n} [{','.join(['*b'] * 90)}]\n" for n in range(20)),
             "conf.yaml: ",
         ),
-        ("a: &x [*x]", "conf.yaml: not readable as YAML: YAML recursive aliases"),
+        ("a: &x [*x]", "conf.yaml: not readable as YAML: line 1: YAML recursive aliases"),
         ("input: {limit: " + "9" * 5000 + "}", "conf.yaml: not readable as YAML: Exceeds the limit (4300 digits)"),
         ("input: {limit: " + "x" * 10**5 + "}", "conf.yaml: input.limit: 'xxx"),
         ("1: 2\ntrue: 3\nnull: 4", "conf.yaml: not readable as YAML: Incompatible key type"),
         ("input: !!set {a, b}", "conf.yaml: not readable as YAML: Value 'set' is not a supported"),
-        ("input:\n\turi: a", "conf.yaml: not readable as YAML: while scanning"),
-        ("a: 1\n---\nb: 2", "conf.yaml: not readable as YAML: expected a single document"),
+        ("input:\n\turi: a", "conf.yaml: not readable as YAML: line 2: a tab before a key"),
+        ("a: 1\n---\nb: 2", "conf.yaml: not readable as YAML: line 2: but found another document"),
         ("3", "conf.yaml: not readable as YAML: Invalid loaded object type: int"),
         ("input: {uri: '${'}", "conf.yaml: not readable as YAML: no viable alternative"),
         ("input: {uri: '${oc.env:A,b,c}'}", "conf.yaml: input.uri: expected ${oc.env:NAME} or ${oc.env:NAME,default}"),
         ("input: {uri: '${oc.env:1}'}", "conf.yaml: input.uri: expected ${oc.env:NAME} or ${oc.env:NAME,default}"),
         (
             "model: {name: !!python/object/apply:os.system [exit]}",
-            "conf.yaml: not readable as YAML: could not determine",
+            "conf.yaml: not readable as YAML: line 1: could not determine",
         ),
     ],
     ids=range(14),
@@ -226,7 +226,7 @@ def test_contradictions_are_said_beside_everything_else() -> None:
         "titel: unknown key; did you mean 'title'?",
     ]
     assert lines_of("evaluate", "output.uri=b", "predictions.uri=a", "predictions.format=png", "truth.uri=3.5") == [
-        "truth.uri: 3.5: expected a valid string",
+        'truth.uri: 3.5 is no text to YAML; quote it: "3.5" (in a shell: \'"3.5"\')',
     ], "what does not fit its own key contradicts nothing"
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from segjobs.config import (
     BenchConfig,
+    DemoConfig,
     EvaluateConfig,
     ExportConfig,
     LabelConfig,
@@ -19,6 +20,7 @@ from segjobs.config import (
     OutputConfig,
     PostprocessConfig,
     PrepareConfig,
+    ReportConfig,
     ShardConfig,
     TrainConfig,
     describe_keys,
@@ -63,23 +65,23 @@ storage: {s3: {endpoint: http://x}}
 """
     assert sorted(problems_of(LabelConfig, text)) == sorted(
         [
-            "conf.yaml: input.include: 'x': expected a valid list",
-            "conf.yaml: input.exclude.0: 1: expected a valid string",
+            "conf.yaml: input.include: 'x': expected a list: input.include='[\"x\"]'",
+            'conf.yaml: input.exclude.0: 1 is no text to YAML; quote it: "1" (in a shell: \'"1"\')',
             "conf.yaml: input.limit: 0: expected greater than or equal to 1",
             "conf.yaml: modle: unknown key; did you mean 'model'?",
             "conf.yaml: model.name: missing; give it in the file or as model.name=…",
             "conf.yaml: model.nam: unknown key; did you mean 'name'?",
             "conf.yaml: model.optins: unknown key; did you mean 'options'?",
             "conf.yaml: model.sha256: 'abc': string should match pattern '^[0-9a-f]{64}$'",
-            "conf.yaml: model.resize: 0: expected a valid string",
-            "conf.yaml: model.categories.1: ['b']: expected a valid string",
+            "conf.yaml: model.resize: 0: expected 'native', 'short:520', 'long:1024' or '256x256' (height x width)",
+            "conf.yaml: model.categories.1: ['b']: expected a text",
             "conf.yaml: compute.precision: 'fp31' does not fit; did you mean 'fp32' or 'fp16'?",
             "conf.yaml: compute.actors: '8-1': a range runs from the smaller to the larger number, such as '1-8'",
             "conf.yaml: compute.batch_size: 'many': expected a valid integer, unable to parse string as an integer",
             "conf.yaml: compute.decode: 'gpu' does not fit; known: auto, task, actor",
             "conf.yaml: postprocess.mask_threshold: 1: expected less than 1",
             "conf.yaml: postprocess.min_area_px: 1.5: expected a valid integer, got a number with a fractional part",
-            "conf.yaml: output.uri: 3: expected a valid string",
+            'conf.yaml: output.uri: 3 is no text to YAML; quote it: "3" (in a shell: \'"3"\')',
             "conf.yaml: fail_on_empty: 'perhaps': expected a valid boolean, unable to interpret input",
             "conf.yaml: storage.s3.endpoint: unknown key; did you mean 'endpoint_url'?",
         ]
@@ -95,14 +97,21 @@ storage: {s3: {endpoint: http://x}}
         (["compute.actors=0"], ["compute.actors: 0: expected 'auto', a number such as 4, or a range"]),
         (["max_failed_fraction=nan"], ["max_failed_fraction: 'nan': expected less than or equal to 1"]),
         (
-            ["input=photos"],
-            ["input: 'photos': expected a section with the keys column, exclude, include, limit, skip_unreadable, uri"],
+            ["shard=64"],
+            ["shard: 64: expected a section with the keys bytes, images"],
         ),
-        (["input.uri.x=1"], ["input.uri: {'x': 1}: expected a valid string"]),
-        (["input.exclude=[1]"], ["input.exclude.0: 1: expected a valid string"]),
-        (["input.uri="], ["input.uri: None: expected a valid string"]),
+        (["input.uri.x=1"], ["input.uri: {'x': 1}: expected a text"]),
+        (["input.exclude=[1]"], ['input.exclude.0: 1 is no text to YAML; quote it: "1" (in a shell: \'"1"\')']),
+        (["input.exclude=jpg"], ["input.exclude: 'jpg': expected a list: input.exclude='[\"jpg\"]'"]),
+        (["input.uri="], ["input.uri: is empty; give a value, or leave the key out"]),
+        (["model.resize=256"], ["did you mean 'short:256' (the shorter side) or '256x256'?"]),
         (["output.uri=''"], ["output.uri: '': string should have at least 1 character"]),
         (["model.options=[1]"], ["model.options: [1]: expected a valid dictionary"]),
+        (
+            ["compute.gpus_per_actor=0", "compute.precision=bf16"],
+            ["compute.precision: bf16 is for GPUs, and these have"],
+        ),
+        (["top_k=3"], ["top_k: unknown key; did you mean postprocess.top_k?"]),
         (["postproces.top_k=3"], ["postproces: unknown key; did you mean 'postprocess'?"]),
         (["input.urj=1", "batch=2"], ["input.urj: unknown key; did you mean 'uri'?", "batch: unknown key; known: "]),
     ],
@@ -116,13 +125,13 @@ def test_problems_of_overrides_name_the_command_line(overrides: list[str], probl
 
 
 def test_malformed_overrides_are_reported_together_with_the_rest() -> None:
-    found = problems_of(LabelConfig, "model: {nam: unet}", "output.uri", "=3", "--x=1", "input.exclude=[*.tif]")
+    found = problems_of(LabelConfig, "model: {nam: unet}", "=3", "output.uri", "--x=1", "input.exclude=[*.tif]")
     assert found[:3] == [
         f"command line: {text!r} is no override; expected key=value, such as output.uri=out/run1"
-        for text in ("output.uri", "=3", "--x=1")
+        for text in ("=3", "output.uri", "--x=1")
     ]
-    start = "command line: 'input.exclude=[*.tif]': not readable as YAML; quote as input.exclude='[\"*.tif\"]': "
-    assert found[3].startswith(start)
+    assert found[3].startswith("command line: 'input.exclude=[*.tif]': not readable as YAML (")
+    assert found[3].endswith("; quote it: input.exclude='[\"*.tif\"]'")
     assert found[4:] == [
         "conf.yaml: input: missing; give it in the file or as input=…",
         "conf.yaml: output: missing; give it in the file or as output=…",
@@ -135,7 +144,7 @@ def test_nothing_given_names_what_is_missing() -> None:
     assert problems_of(LabelConfig, None) == [
         f"command line: {key}: missing; give it in the file or as {key}=…" for key in ("input", "output", "model")
     ]
-    predictions, truth, output = problems_of(EvaluateConfig, "")
+    predictions, truth, output = problems_of(EvaluateConfig, "env: []")
     assert truth.startswith("conf.yaml: truth.uri: missing; name a manifest of truth, or baseline.uri")
     assert [predictions, output] == [
         f"conf.yaml: {key}: missing; give it in the file or as {key}=…" for key in ("predictions", "output")
@@ -154,17 +163,12 @@ def test_nothing_given_names_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"- a\n- b\n", "conf.yaml: expected 'key: value' lines, found ListConfig"),
-        (b"a: [1\nb: }", "conf.yaml: not readable as YAML: while parsing a flow sequence"),
-        (b"\xff\xd8\xff\xe0", "conf.yaml: not readable as YAML: 'utf-8' codec can't decode byte 0xff"),
-        (b"a\x00b: 1", "conf.yaml: not readable as YAML: unacceptable character #x0000"),
-        (b"input: {uri: a}\ninput: {uri: b}", "conf.yaml: not readable as YAML: while constructing a mapping"),
         (b"input: {uri: '${nope}'}", "conf.yaml: input.uri: Interpolation key 'nope' not found"),
         (b"input: {uri: '${input.uri}'}", "conf.yaml: input.uri: Recursive interpolation detected"),
         (b"input: {uri: '${oc.env:NO_SUCH}'}", "conf.yaml: input.uri: NO_SUCH is not among the names"),
         (b"env: [NO_SUCH]\ninput: {uri: '${oc.env:NO_SUCH}'}", "conf.yaml: input.uri: NO_SUCH is not set; set it, or"),
         (b"input: {uri: a, exclude: ['${input}']}", "conf.yaml: input.exclude.0: Interpolation to parent node"),
-        (b"x: !!python/object/apply:os.getcwd []", "conf.yaml: not readable as YAML: could not determine a construct"),
+        (b"input.uri: a", "conf.yaml: input.uri: unknown key; in a file sections are nested: input: {uri: …}"),
     ],
 )
 def test_files_that_are_no_config(content: bytes, problem: str) -> None:
@@ -172,15 +176,6 @@ def test_files_that_are_no_config(content: bytes, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(LabelConfig, "conf.yaml", ["output.uri=out", "model.name=unet"])
     assert [line for line in caught.value.problems if line.startswith(problem)]
-
-
-def test_a_missing_file_and_a_folder() -> None:
-    with pytest.raises(
-        ConfigError, match=r"none\.yaml: no such config file; `segjobs init VERB` prints a complete one"
-    ):
-        load_config(LabelConfig, "none.yaml", [])
-    with pytest.raises(ConfigError, match=r"not readable as YAML: .*Is a directory"):
-        load_config(LabelConfig, ".", [])
 
 
 def test_overrides_are_yaml_laid_over_the_file() -> None:
@@ -213,7 +208,7 @@ def test_help_lists_every_key_with_type_default_and_meaning() -> None:
         fields = list(iter_fields(kind))
         assert len(lines) == 2 * len(fields)
         for (name, field), head, meaning in zip(fields, lines[::2], lines[1::2], strict=True):
-            assert re.fullmatch(rf"  {re.escape(name)} \(.+; (required|default .+)\)", head), head
+            assert re.fullmatch(rf"  {re.escape(name)} \(.+; (required|needed with .+|default .+)\)", head), head
             assert field.description
             assert meaning.strip() == field.description
     lines = describe_keys(LabelConfig).splitlines()
@@ -228,6 +223,27 @@ def test_help_lists_every_key_with_type_default_and_meaning() -> None:
         "  max_failed_fraction (float; default 0.01)",
     ):
         assert line in lines
+
+
+def test_help_requires_no_key_of_a_section_that_may_be_absent() -> None:
+    for kind, section in ((EvaluateConfig, "truth"), (EvaluateConfig, "baseline"), (BenchConfig, "input")):
+        assert f"  {section}.uri (str; needed with {section})" in describe_keys(kind).splitlines()
+    assert "predictions.uri (str; required)" in describe_keys(EvaluateConfig)
+    assert "required" not in describe_keys(DemoConfig)
+
+
+def test_keys_that_do_nothing_in_a_verb_are_none_of_its_keys() -> None:
+    compute = {
+        kind: {name.removeprefix("compute.") for name, _ in iter_fields(kind) if name.startswith("compute.")}
+        for kind in (PrepareConfig, EvaluateConfig, ReportConfig, ExportConfig)
+    }
+    cluster = {"address", "allow_unauthenticated"}
+    assert compute == {
+        PrepareConfig: {*cluster, "grace_s"},
+        EvaluateConfig: cluster,
+        ReportConfig: cluster,
+        ExportConfig: cluster,
+    }
 
 
 @pytest.mark.parametrize(
@@ -281,6 +297,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_or_all() -> None:
     assert nearest("fcn_resnet5", ["unet", "fcn_resnet50", "fcn_resnet101"]) == (
         "did you mean 'fcn_resnet50' or 'fcn_resnet101'?"
     )
+    assert nearest("UNet", ["unet", "fcn"]) == nearest("unet", ["UNET", "fcn"]).lower() == "did you mean 'unet'?"
     assert nearest("xyz", ["unet", "fcn"]) == "known: unet, fcn"
 
 
@@ -351,7 +368,7 @@ def test_lists_of_sections_are_checked_entry_by_entry() -> None:
     given = ["data.uri=a", "model.name=unet", "output.uri=b"]
     config = load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, weight: 0.5}, {uri: d}]"])
     assert [(one.uri, one.weight) for one in config.data.mix] == [(f"{Path.cwd()}/c", 0.5), (f"{Path.cwd()}/d", 1.0)]
-    assert load_config(TrainConfig, None, [f"compute.workers={n}" for n in ("auto", 2)] + given).compute.workers == 2
+    assert load_config(TrainConfig, None, ["compute.workers=2", *given]).compute.workers == 2
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, None, [*given, "data.mix=[{uri: c, wieght: 0.5}]"])
     assert caught.value.problems == ("command line: data.mix.0.wieght: unknown key; did you mean 'weight'?",)

@@ -22,3 +22,12 @@ def test_one_image_id_on_both_sides_is_enough(tmp_path: Path) -> None:
     truth = manifest(tmp_path / "truth", {name: ["s"] for name in "abc"})
     found = manifest(tmp_path / "found", {name: ["s"] for name in "0bz"})
     assert scored(tmp_path, truth, found).images == {"ok": 1, "missing": 2, "failed": 0, "no_truth": 0, "extra": 2}
+
+
+def test_other_tools_masks_are_told_from_a_manifest(tmp_path: Path) -> None:
+    truth = manifest(tmp_path / "truth", {"a": ["sr"]})
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(
+        ManifestError, match=r"^predictions\.uri: .*no manifest here; .* predictions\.format=png or coco_"
+    ):
+        scored(tmp_path, truth, str(tmp_path / "masks"))

@@ -55,6 +55,7 @@ def test_messages() -> None:
     [
         ("miou => 0.6", "'miou => 0.6' is no rule; expected such as 'miou >= 0.6'"),
         ("miou >= 60%", "is no rule"),
+        ("miou >= 60", "'miou >= 60': figures are from 0 to 1; did you mean 0.6?"),
         ("moiu >= 0.6", "'moiu' is no figure of the set; did you mean 'miou'"),
         ("iou >= 0.6", "'iou' is no figure of the set; did you mean"),
         ("miou[person] >= 0.6", "'miou' is no figure of a class; did you mean 'iou'"),

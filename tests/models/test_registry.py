@@ -230,7 +230,7 @@ def test_a_label_index_that_is_no_class():
         (["ground"], "other classes: None there, 'square' here"),
     ],
 )
-def test_why_a_head_stays_random(known: list[str] | None, reason: str | None) -> None:
+def test_why_a_head_stays_random(known: list[str], reason: str | None) -> None:
     assert _why_no_head(known, ["ground", "square"]) == reason
 
 

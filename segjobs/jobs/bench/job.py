@@ -24,6 +24,7 @@ from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.layout import Layout, Resources, layout
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan
@@ -49,6 +50,11 @@ def bench(config: BenchConfig) -> BenchResult:
     target = join(config.output.uri, "bench.json") if config.output else None
     if target and storage.exists(target):
         raise ConflictError(f"{target} is there already; choose a new output.uri")
+    if config.output:
+        check_writable(config.output.uri)
+    from segjobs.models.registry import resolve  # may import torch
+
+    resolve(config.model, storage)  # what does not fit is said before images are drawn and a Ray is started
     _check_plain(config)
     console = Terminal()
     with TemporaryDirectory(prefix="segjobs-bench-") as folder:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from segjobs.config import DemoConfig, EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig, load_config
 from segjobs.evaluation.report_types import Report
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.evaluate.job import evaluate
 from segjobs.jobs.label.job import label
@@ -33,6 +34,7 @@ def demo(config: DemoConfig) -> DemoResult:
     """Run the demonstration into ``config.output.uri``, a local folder."""
     steps: list[Result] = []
     folder = local_path(config.output.uri)
+    check_writable(config.output.uri)
     console = Terminal()
     for part, count, seed in (
         ("train", config.train_images, config.seed),

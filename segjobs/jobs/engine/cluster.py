@@ -1,4 +1,7 @@
-"""Ray for one job: ``connect`` joins or starts a cluster and tells what it has, which ``layout.py`` divides."""
+"""Ray for one job: ``connect`` joins or starts a cluster and tells what it has, which ``layout.py`` divides.
+
+``expected`` tells what a local one will have, without starting it.
+"""
 
 import logging
 import os
@@ -7,7 +10,8 @@ import socket
 import threading
 import time
 import warnings
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 
 import ray
 
@@ -19,12 +23,13 @@ from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import nodes_alive, own_address, start_ray
 from segjobs.jobs.engine.ray_data import settle
-from segjobs.jobs.engine.ray_private import lean_node, node_kinds, on_loopback, without_log_level
+from segjobs.jobs.engine.ray_private import lean_node, node_kinds, on_loopback, this_machine, without_log_level
 
 _LOCAL_START_S = 300  # in which a Ray of this machine must be up, however busy that is
 _SOCKET_NAME_BYTES = 107  # of AF_UNIX
 _SESSION, _SOCKET = "/ray/session_2026-01-01_00-00-00_000000", "/sockets/plasma_store"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 _CONNECT_S = 20  # in which a cluster's address must answer
 
 
@@ -35,7 +40,7 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     Raises ClusterError.
     """
     if not ray.is_initialized():
-        target = compute.address or os.environ.get("RAY_ADDRESS") or "local"
+        target = _target(compute)
         doing = "starting Ray" if target == "local" else f"joining Ray at {target}"
         with progress.phase("ray", doing) if progress else nullcontext():
             check_access(target, compute)
@@ -47,6 +52,17 @@ def connect(compute: ClusterConfig, progress: Progress | None = None) -> Resourc
     return Resources(
         tuple(Share.of(node["Resources"]) for node in nodes_alive()), tuple(Share.of(kind) for kind in node_kinds())
     )
+
+
+def expected(compute: ClusterConfig, progress: Progress | None = None) -> Resources:
+    """What ``connect`` will find: this machine is asked where that would start a local Ray. Raises ClusterError."""
+    if ray.is_initialized() or _target(compute) != "local":
+        return connect(compute, progress)
+    return Resources((Share(*this_machine()),))
+
+
+def _target(compute: ClusterConfig) -> str:
+    return compute.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_address(target: str) -> None:
@@ -92,7 +108,7 @@ def start_local(**options: object) -> None:
     _check_temporary()
     begin = time.monotonic()
     try:
-        with lean_node(_LOCAL_START_S):
+        with lean_node(_LOCAL_START_S), _with_bytecode():
             _init("local", include_dashboard=False, **options)
     except ClusterError as error:
         raise ClusterError(
@@ -100,6 +116,21 @@ def start_local(**options: object) -> None:
             f"{os.getloadavg()[0]:.0f}): {error}; end what else runs here and run the command again, or set "
             "compute.address to a cluster"
         ) from error
+
+
+@contextmanager
+def _with_bytecode() -> Generator[None]:
+    """While it is entered, processes that are started may write bytecode, whatever the environment says.
+
+    Of a local Ray a dozen import thousands of modules. Where none may keep what it has compiled, as in images that set
+    PYTHONDONTWRITEBYTECODE, each does it anew at every start, in three times the CPU time.
+    """
+    kept = os.environ.pop(_NO_BYTECODE, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[_NO_BYTECODE] = kept
 
 
 def _init(target: str, **options: object) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Protocol
 import ray
 from ray import _raylet
 from ray._private import parameter, ray_constants, services, state
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -32,6 +33,7 @@ __all__ = [
     "on_loopback",
     "other_drivers",
     "pickled",
+    "this_machine",
     "without_log_level",
 ]
 
@@ -214,3 +216,10 @@ def other_drivers() -> int:
     own = ray.get_runtime_context().get_job_id()
     alive = [job for job in _state.job_table() if not job["IsDead"] and job["JobID"] != own]
     return sum("/ray/dashboard/" not in job["Entrypoint"] for job in alive)  # its own server is a driver too
+
+
+def this_machine() -> tuple[float, float]:
+    """The CPUs and GPUs that a node has which ``ray.init`` starts here."""
+    spec: Any = ResourceAndLabelSpec()
+    spec.resolve(is_head=True)
+    return float(spec.num_cpus), float(spec.num_gpus)

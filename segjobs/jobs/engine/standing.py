@@ -6,12 +6,13 @@ goes on, or has nothing to do; anything else is refused, with what differs, and 
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from segjobs.errors import ConflictError
+from segjobs.errors import ConflictError, StorageError
 from segjobs.manifest.seal import open_json
 from segjobs.narrow import is_object
-from segjobs.storage import Storage
+from segjobs.storage import Storage, is_remote, local_path
 from segjobs.text import shorten
 
 _VALUE_CHARS = 120
@@ -73,6 +74,21 @@ def check_names(
     """
     if names := [name for name, _, _ in _unlike(standing, wanted, deep=True)]:
         raise ConflictError(f"{found} other {', '.join(names)}: {way}")
+
+
+def check_writable(uri: str) -> None:
+    """Raise StorageError where a local output.uri can be no folder, or none that may be written.
+
+    For before a Ray is started; what a store allows is known when it is written.
+    """
+    if is_remote(uri):
+        return
+    path = local_path(uri)
+    there = next(one for one in (path, *path.parents) if os.path.exists(one))
+    if not there.is_dir():
+        raise StorageError(f"output.uri: {uri}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"output.uri: {uri}: {there} may not be written; give another folder")
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:

@@ -9,8 +9,8 @@ classes' areas and counts drift. What an evaluation is stands in ``segjobs/evalu
 
 from segjobs.config import EvaluateConfig
 from segjobs.errors import ExitCode
-from segjobs.evaluation.entries import Entry, Evaluation, open_evaluation
-from segjobs.evaluation.output import output_files
+from segjobs.evaluation.entries import Entry, open_evaluation
+from segjobs.evaluation.output import REPORT, output_files
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.report_types import Report
 from segjobs.evaluation.scored_parts import inputs_uri
@@ -18,9 +18,10 @@ from segjobs.evaluation.scores import TAKES_PART
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
+from segjobs.jobs.engine.standing import check_writable, publish_same
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.engine.waits import TASK, Waits
+from segjobs.jobs.evaluate.adopt import adopt
 from segjobs.jobs.evaluate.console import headlines, main_figures, status_words, tables
 from segjobs.jobs.evaluate.score import score
 from segjobs.manifest.seal import sealed_text
@@ -37,8 +38,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     storage = Storage(config.storage)
     with progress.phase("opening", "opening the manifests"):
         evaluation = open_evaluation(config, storage)
-    report = _standing_report(storage, evaluation)
+    report = adopt(storage, evaluation)
     if report is None:
+        check_writable(config.output.uri)
         connect(config.compute, progress)
         reads = {"predictions.uri": config.predictions.uri, "truth.uri": config.truth.uri if config.truth else None}
         check_shared(storage, config.output.uri, reads)
@@ -49,7 +51,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         for uri, data in output_files(evaluation, report):
             _publish(storage, uri, data)
     else:
-        progress.note(f"nothing to do: {join(config.output.uri, 'report.json')} is there")
+        progress.note(f"nothing to do: {join(config.output.uri, REPORT)} is there")
     _print(report, config.output.uri)
     return EvaluateResult(
         uri=config.output.uri,
@@ -72,17 +74,6 @@ def exit_code(report: Report, most: float) -> ExitCode:
     return ExitCode.TOO_MANY_FAILED if failed else ExitCode.DONE
 
 
-def _standing_report(storage: Storage, evaluation: Evaluation) -> Report | None:
-    uri = evaluation.config.output.uri
-    where = join(uri, "report.json")
-    data = read_standing(storage, where)
-    if data is None:
-        return None
-    report = Report.from_json(data, where=where)
-    check_names(f"{uri} holds a report with", report.identity.by_key(), evaluation.identity.by_key())
-    return report
-
-
 def _score(entry: Entry, progress: Progress) -> None:
     """Publish the entry's scores, or what is missing of them."""
     storage = entry.pairing.storage
@@ -100,7 +91,7 @@ def _score(entry: Entry, progress: Progress) -> None:
 
 
 def _publish(storage: Storage, uri: str, data: bytes) -> None:
-    publish_same(storage, uri, data, "is there and differs: it belongs to another evaluation")
+    publish_same(storage, uri, data, "is there and differs: it is of another evaluation, which overwrite=true replaces")
 
 
 # --- for people --------------------------------------------------------------------------------
@@ -118,7 +109,7 @@ def _print(report: Report, uri: str) -> None:
         *(f"  {status_words(one)}" for one in report.failures),
         *(f"note: {note}" for note in report.notes),
         *(f"gate: {verdict.rule}: {verdict.message}" for verdict in report.gate),
-        f"report: {join(uri, 'report.json')}, per_class.parquet, per_image.parquet",
+        f"report: {join(uri, REPORT)}, per_class.parquet, per_image.parquet",
     ]
     for line in lines:
         console.print(line)

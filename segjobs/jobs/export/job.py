@@ -32,6 +32,7 @@ from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, rows_of
 from segjobs.jobs.engine.shared_disk import check_shared
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.waits import TASK, Waits
 from segjobs.jobs.export.documents import Documents
 from segjobs.jobs.export.parts import Exporting, Span, export_part
@@ -76,6 +77,7 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     if report is not None:
         progress.note(f"nothing to do: {join(config.output.uri, 'export.json')} is there")
     else:
+        check_writable(config.output.uri)
         storage.put_if_absent(join(config.output.uri, "plan.json"), sealed_json(plan))
         adopt(storage, config.output.uri, plan)  # another command may have been first
         known = tuple(category.id for category in footer_of(run).categories)

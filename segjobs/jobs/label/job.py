@@ -5,14 +5,13 @@
 A shard stays one block all the way. ``decode.py`` is what happens to it in tasks, ``predictor.py`` in actors.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from segjobs.config import LabelConfig, digest, later
 from segjobs.jobs.engine.adopt import adopt_run, moved_line
-from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
 from segjobs.jobs.engine.layout import DECODE_CPUS, Layout, layout
 from segjobs.jobs.engine.listing import plan_input
@@ -21,6 +20,7 @@ from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.shared_disk import check_shared
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.label.actor import labelling
 from segjobs.jobs.label.decode import Decoding, decoding_tasks
@@ -44,34 +44,29 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     """
     progress = Progress("label")
     storage = Storage(config.storage)
-    with ThreadPoolExecutor(1) as background:
-        resolving = background.submit(_resolve, config, storage)  # imports torch while Ray starts
-        plan = plan_input(config, storage, progress)
-        if dry_run or not storage.exists(f"{config.output.uri.rstrip('/')}/run.json"):
-            lay = layout(config.compute, connect(config.compute, progress))
-        else:
-            lay = None
-        with progress.phase("weights", f"loading {config.model.name}"):  # what of it Ray's start has not covered
-            card = resolving.result()
+    # A name, a file or a setting that does not fit is said before a Ray is started for it.
+    with progress.phase("weights", f"loading {config.model.name}"):
+        card = _resolve(config, storage)
+    plan = plan_input(config, storage, progress)
     redo = open_redo(config.redo, storage, _identity(config, card))
     adopted = adopt_run(storage, _job(config, plan, card, redo))
     job = adopted.job
+    if adopted.run is not None and not dry_run:
+        return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)
+    check_writable(config.output.uri)
+    lay = layout(config.compute, expected(config.compute, progress))
     if dry_run:
-        assert lay is not None  # noqa: S101
         return dry_run_of(adopted, card.label, str(lay))
-    if adopted.run is not None:
-        summary = summary_of_finished(job, adopted.run)
-    else:
-        if adopted.moved:
-            progress.note(f"label: {moved_line(adopted)}")
-        lay = lay or layout(config.compute, connect(config.compute, progress))
-        progress.note(f"label: {card.label} on {lay}")
-        check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
-        settings = _settings(config, storage, job, card, lay)
-        if redo is not None:
-            settings = replace(settings, redo=redo)
-            progress.note(f"label: {redo.images} failed images of {redo.uri} are tried again; its other rows are taken")
-        summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
+    connect(config.compute, progress)
+    if adopted.moved:
+        progress.note(f"label: {moved_line(adopted)}")
+    progress.note(f"label: {card.label} on {lay}")
+    check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
+    settings = _settings(config, storage, job, card, lay)
+    if redo is not None:
+        settings = replace(settings, redo=redo)
+        progress.note(f"label: {redo.images} failed images of {redo.uri} are tried again; its other rows are taken")
+    summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
     return print_summary(summary, config.max_failed_fraction)
 
 

@@ -30,6 +30,7 @@ from segjobs.jobs.engine.ray_executor import RayExecutor
 from segjobs.jobs.engine.run import gather, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import TIMES_SCHEMA, Job
 from segjobs.jobs.engine.shared_disk import check_shared
+from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.jobs.prepare.label_checks import (
@@ -100,6 +101,7 @@ def prepare(
     def connected(job: Job) -> Executor:
         if executor is not None:
             return executor
+        check_writable(job.uri)
         connect(config.compute, progress)
         check_shared(storage, job.uri, {"input.uri": first_there(job.plan), "labels.uri": config.labels.uri})
         return RayExecutor()

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 
 from segjobs.config import ReportConfig, digest, later
 from segjobs.errors import ConfigError, ConflictError, ManifestError
+from segjobs.evaluation.foreign import Foreign
 from segjobs.evaluation.report_types import Report, ScoredRun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import check_names, publish_same, read_standing
+from segjobs.jobs.engine.standing import check_names, check_writable, publish_same, read_standing
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.engine.waits import TASK, Waits
+from segjobs.jobs.report.label_pngs import mapping_of, open_scored_pngs
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
 from segjobs.manifest.parts import Run, find_run, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
@@ -35,7 +37,10 @@ _WAYS = "overwrite=true replaces it, or choose a new output.uri"
 
 @dataclass(frozen=True)
 class Sources:
-    """What the page is made of. ``report`` is None for a manifest alone; a run is None where it cannot be opened."""
+    """What the page is made of. ``report`` is None for a manifest alone; a run is None where it cannot be opened.
+
+    ``pngs``: predictions that are no run, but label PNGs of another tool.
+    """
 
     storage: Storage
     about: dict[str, object]
@@ -44,6 +49,7 @@ class Sources:
     predictions: Run | None
     sides: tuple[ManifestSummary, ...]
     notes: tuple[str, ...]
+    pngs: Foreign | None = None
 
 
 def report(config: ReportConfig) -> ReportResult:
@@ -60,6 +66,7 @@ def report(config: ReportConfig) -> ReportResult:
         check_names(f"{uri} is the page of", standing.about, sources.about, way=_WAYS)
         progress.note(f"nothing to do: {uri} is there")
         return _told(uri, standing.size_bytes)
+    check_writable(config.output.uri)
     connect(config.compute, progress)
     check_shared(storage, config.output.uri, {f"{side.name}.uri": side.uri for side in sources.sides})
     with Waits(progress, [TASK]):
@@ -99,19 +106,27 @@ def open_sources(config: ReportConfig, storage: Storage) -> Sources:
     sides, notes = [], []
     for name, expected in (("predictions", scored.predictions), ("truth", scored.truth)):
         uri = given[name] or expected.uri
-        run = _run_of(storage, uri, expected, required=given[name] is not None)
-        if run is None:
+        foreign = expected.run_id is None  # another tool's
+        run = None if foreign else _run_of(storage, uri, expected, required=given[name] is not None)
+        if run is None and not foreign:
             notes.append(f"{uri}: no run is there any more, or another one: its masks ({name}) are not shown.")
         runs[name] = run
         # Without truth another model's masks are in its place.
         shown = "baseline" if scored.agreement and name == "truth" else name
         sides.append(_side(shown, run) if run else _side_without_run(shown, uri, expected))
+    pngs = None
+    if scored.predictions.run_id is None:
+        uri = given["predictions"] or scored.predictions.uri
+        pngs = open_scored_pngs(storage, scored, uri, runs["truth"]) if runs["truth"] else None
+        if pngs is None:
+            notes.append(f"{uri}: no label PNGs, or not those that were scored: the predictions are not shown.")
     about = {
         "evaluation": hashlib.sha256(data).hexdigest(),
         **{name: _parts_digest(run) if run else None for name, run in runs.items()},
+        **({"predictions": pngs.digest} if pngs else {}),
         **_settings(config),
     }
-    return Sources(storage, about, scored, runs["truth"], runs["predictions"], tuple(sides), tuple(notes))
+    return Sources(storage, about, scored, runs["truth"], runs["predictions"], tuple(sides), tuple(notes), pngs)
 
 
 def _run_of(storage: Storage, uri: str, expected: ScoredRun, *, required: bool) -> Run | None:
@@ -193,10 +208,11 @@ def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Pag
         task,
         config.thumb_px,
         config.decode.max_pixels,
+        sources.pngs.read if sources.pngs else None,
     )
     image_ids = sorted({pick.image_id for group in picked.values() for pick in group})
     with progress.phase("drawing", f"drawing {len(image_ids)} images"):
-        cards = drawn(drawing, image_ids)
+        cards = drawn(drawing, image_ids, sources.pngs.texts if sources.pngs else {})
     return Page(
         title=config.title or _title(sources),
         about=sources.about,
@@ -225,6 +241,8 @@ def _categories(sources: Sources) -> tuple[tuple[Category, ...], Mapping[int, in
     if sources.report is None:
         assert sources.predictions is not None  # noqa: S101
         return predicted, {category.id: category.id for category in predicted}, footer_of(sources.predictions).task
+    if sources.pngs is not None:
+        return tuple(sources.report.categories), mapping_of(sources.pngs, sources.report), "semantic"
     task: Task = footer_of(sources.truth).task if sources.truth else sources.report.task
     rename = sources.report.identity.rename
     return *common_categories(sources.report.categories, predicted, rename=rename), task

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.errors import ItemError, ManifestError
+from segjobs.evaluation.foreign import ForeignReader
 from segjobs.evaluation.scored_parts import MEND
 from segjobs.jobs.engine.executor import Rows, Work
 from segjobs.jobs.engine.ray_data import dataset_of, keep_order, map_blocks, rows_of
@@ -62,8 +63,10 @@ class PartsTally(TypedDict):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a task needs to draw any image: small, and the same for all. ``mapping``: id of a predicted class → of a
-    drawn one."""
+    """What a task needs to draw any image: small, and the same for all.
+
+    ``mapping``: id of a predicted class → of a drawn one. ``foreign`` reads predictions that are no run.
+    """
 
     storage: Storage
     truth: Run | None
@@ -73,6 +76,7 @@ class Drawing:
     task: Task
     thumb_px: int
     max_pixels: int
+    foreign: ForeignReader | None = None
 
 
 def _mapped(rows: Sequence[Mapping[str, str]], task: Work) -> Rows:
@@ -176,11 +180,15 @@ def _slim(run: Run) -> Run:
 # --- drawing -----------------------------------------------------------------------------------
 
 
-def drawn(drawing: Drawing, image_ids: Iterable[str]) -> dict[str, Card]:
-    """Cards by image_id, each drawn by a task of its own."""
+def drawn(drawing: Drawing, image_ids: Iterable[str], texts: Mapping[str, str]) -> dict[str, Card]:
+    """Cards by image_id, each drawn by a task of its own. ``texts``: what ``drawing.foreign`` reads, by image_id."""
     sides = {"truth": drawing.truth, "prediction": drawing.predictions}
     rows = [
-        {"image_id": image_id, **{name: json.dumps(_part_of(run, image_id)) for name, run in sides.items()}}
+        {
+            "image_id": image_id,
+            "text": json.dumps(texts.get(image_id)),
+            **{name: json.dumps(_part_of(run, image_id)) for name, run in sides.items()},
+        }
         for image_id in image_ids
     ]
     slim = replace(
@@ -216,7 +224,7 @@ def draw_images(block: pa.Table, *, drawing: Drawing) -> pa.Table:
     for row in block.to_pylist():
         truth = _row_of(drawing.storage, drawing.truth, row["truth"], row["image_id"])
         prediction = _row_of(drawing.storage, drawing.predictions, row["prediction"], row["image_id"])
-        cards.append(draw_image(row["image_id"], truth, prediction, drawing=drawing))
+        cards.append(draw_image(row["image_id"], truth, prediction, drawing=drawing, text=json.loads(row["text"])))
     return pa.Table.from_pylist(cards, schema=_CARD_SCHEMA)
 
 
@@ -229,10 +237,15 @@ def _row_of(storage: Storage, run: Run | None, part: str, image_id: str) -> Mani
 
 
 def draw_image(
-    image_id: str, truth: ManifestRow | None, prediction: ManifestRow | None, *, drawing: Drawing
+    image_id: str,
+    truth: ManifestRow | None,
+    prediction: ManifestRow | None,
+    *,
+    drawing: Drawing,
+    text: str | None = None,
 ) -> dict[str, object]:
     """Rows of one image (None where a side has none) → a row of ``_CARD_SCHEMA``. Nothing about one image is an error:
-    what cannot be drawn says so."""
+    what cannot be drawn says so. ``text``: its prediction, where that is no row."""
     rows = {"truth": truth, "prediction": prediction}
     absent, remarks = {}, []
     masks: dict[str, list[Segment] | None] = dict.fromkeys(rows)
@@ -254,6 +267,13 @@ def draw_image(
                 masks[name] = segments if name == "truth" else with_ids(segments, drawing.mapping)
             except ManifestError as error:
                 absent[name] = str(error)
+    if drawing.foreign is not None and text is None:
+        absent["prediction"] = "no prediction for this image"
+    elif drawing.foreign is not None and text is not None and size_hw is not None:
+        try:
+            masks["prediction"] = with_ids(drawing.foreign(text, size_hw).segments, drawing.mapping)
+        except ItemError as error:
+            absent["prediction"] = f"{error.code}: {error.message}"
     source = next((row for row in rows.values() if row), None)
     pictures: dict[str, bytes] = {}
     if source is not None and size_hw is not None:

@@ -54,7 +54,7 @@ def open_source(key: str, config: SourceConfig, storage: Storage, task: Task) ->
             else "its masks do not tell objects apart: prepare labels of objects (coco, yolo, labelme, instance_ids)"
         )
         raise ConfigError(
-            f"{key}: {config.uri} is a manifest of {kind} masks, and the model is a {task} one; {mend}, "
+            f"{key}: {config.uri} is a manifest of {kind} masks, and the model gives {task} ones; {mend}, "
             f"or choose a model.name of the {kind} kind"
         )
     return run

@@ -9,7 +9,6 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from segjobs.jobs.engine.layout import Share
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.jobs.engine.shared_disk import check_shared
-from segjobs.jobs.engine.standing import differences, read_standing_json, unlike
+from segjobs.jobs.engine.standing import check_writable, differences, read_standing_json, unlike
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.engine.waits import TASK, Need, Waits
 from segjobs.jobs.train.division import Division, divide
@@ -56,17 +55,17 @@ def train(config: TrainConfig) -> TrainResult:
     """
     progress = Progress("train")
     storage = Storage(config.storage)
-    with ThreadPoolExecutor(1) as background:
-        preparing = background.submit(open_start, config, storage)  # imports torch while Ray starts
-        have = None
-        if not storage.exists(join(config.output.uri, DESCRIPTION)):
-            have = connect(config.compute, progress)
-        with progress.phase("weights", f"loading {config.model.name}"):
-            start = preparing.result()
-    if have is None:
+    # A name, a file or a setting that does not fit is said before a Ray is started for it.
+    with progress.phase("weights", f"loading {config.model.name}"):
+        start = open_start(config, storage)
+    finished = storage.exists(join(config.output.uri, DESCRIPTION))
+    if finished or storage.exists(join(config.output.uri, PLAN)):
         _check_identity(storage, config, _identity(config, start, None))
+    if finished:
         progress.note(f"nothing to do: {join(config.output.uri, DESCRIPTION)} is there")
     else:
+        check_writable(config.output.uri)
+        have = connect(config.compute, progress)
         check_shared(storage, config.output.uri, {source.key: source.run.uri for source in start.sources})
         _run(config, storage, start, divide(config.compute, have), progress)
     return _print(storage, config.output.uri)
@@ -88,11 +87,10 @@ class Start:
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
-    from segjobs.models.registry import resolve_start
-    from segjobs.models.table import get_spec
+    from segjobs.models.registry import resolve_start, trainable
     from segjobs.training.batch_norms import check_batch
 
-    task = get_spec(config.model.name).task
+    task = trainable(config.model.name).task
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
     validation = SourceConfig(uri=config.validation.uri) if config.validation.uri else None
     runs: dict[str, tuple[SourceConfig, Run]] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError, ConflictError
+from segjobs.jobs.bench import job
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.layout import Layout, Resources, Share
@@ -88,6 +89,15 @@ def test_what_the_plain_script_cannot_do_is_refused() -> None:
             _check_plain(config_of(other))
 
 
+def test_a_model_that_is_none_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(*_: object) -> None:
+        raise AssertionError("a Ray is asked for")
+
+    monkeypatch.setattr(job, "connect", no_ray)
+    with pytest.raises(ConfigError, match="'unett' is no model; did you mean 'unet'"):
+        bench(config_of("model.name=unett"))
+
+
 def test_images_are_repeated_by_links(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", count=2, seed=0, sizes_hw=((8, 9),))
     inputs = _inputs(config_of(f"input.uri={tmp_path / 'photos'}"), tmp_path / "links", 5)
@@ -110,8 +120,8 @@ def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, st
     words = ["--config", str(REPOSITORY / "conf" / "bench.yaml"), *words]
     code, stdout, err = run_flow("bench", *words, **ray_environment)
     assert code == 0, err
-    assert (tmp_path / "out" / "bench.json").read_text() == stdout.rstrip("\n")
-    report = json.loads(stdout)
+    report = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert json.loads(stdout) == {**report, "exit_code": 0}
 
     bare, pipeline, plain = report["bare"], report["pipeline"], report["plain_script"]
     assert len(bare["predict"]["runs"]) == 2 and len(pipeline["images_per_s"]["runs"]) == 1

@@ -1,5 +1,6 @@
 """A Ray for a job: the one that runs, one that a job starts for itself, and one that does not answer."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,8 +10,12 @@ import pytest
 
 from segjobs.config import ComputeConfig
 from segjobs.errors import ClusterError
-from segjobs.jobs.engine.cluster import _listens_to_loopback_alone, connect, start_local
+from segjobs.jobs.engine import cluster
+from segjobs.jobs.engine.cluster import _listens_to_loopback_alone, connect, expected, start_local
 from segjobs.jobs.engine.layout import Resources, Share
+from segjobs.jobs.engine.ray_private import this_machine
+
+import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 
 
 def test_a_ray_that_runs_is_used_as_it_is(ray_session: None) -> None:
@@ -39,6 +44,28 @@ def test_a_local_ray_is_joined_at_its_loopback_address() -> None:
         assert _listens_to_loopback_alone(f"127.0.0.1:{local.getsockname()[1]}")
         assert not _listens_to_loopback_alone(f"127.0.0.1:{every.getsockname()[1]}")
         assert not any(map(_listens_to_loopback_alone, ("auto", "local", "ray://127.0.0.1:1", "10.0.0.1:6379")))
+
+
+def test_processes_of_a_local_ray_keep_what_they_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    seen: list[str | None] = []
+    monkeypatch.setattr(cluster, "_init", lambda *_, **__: seen.append(os.environ.get("PYTHONDONTWRITEBYTECODE")))
+    start_local()
+    assert seen == [None]
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_what_a_local_ray_will_have_is_known_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "_start", started.append)
+    monkeypatch.setattr(cluster, "nodes_alive", lambda: [{"Resources": {"CPU": 7.0}}])
+    monkeypatch.setattr(cluster, "node_kinds", list)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert expected(ComputeConfig()) == Resources((Share(*this_machine()),))
+    assert started == []
+    assert expected(ComputeConfig(address="auto")) == Resources((Share(7.0, 0.0),))
+    assert started == ["auto"], "a cluster's is asked of it"
 
 
 def test_an_address_where_no_ray_answers_is_a_clear_error() -> None:

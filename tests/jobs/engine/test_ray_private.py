@@ -68,6 +68,12 @@ def test_a_driver_that_starts_is_silent_of_its_log_level_alone(
     assert capfd.readouterr().err == "E: no GCS\n" * 2
 
 
+def test_a_machine_is_asked_as_a_node_asks_it() -> None:
+    assert "ResourceAndLabelSpec(" in inspect.getsource(node.Node)
+    cpus, gpus = ray_private.this_machine()
+    assert cpus >= 1 and gpus >= 0
+
+
 def test_a_node_is_waited_for_and_ray_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 

@@ -1,12 +1,14 @@
 """What stands at output.uri: found, compared, refused with what differs; equal files are published once."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from segjobs.errors import ConflictError, ManifestError
+from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.jobs.engine.standing import (
     check_names,
+    check_writable,
     differences,
     publish_same,
     read_standing,
@@ -78,3 +80,18 @@ def test_equal_files_are_published_once_and_another_one_is_left(store: tuple[Sto
     with pytest.raises(ConflictError, match=r"scores\.json belongs to another evaluation; choose a new output\.uri$"):
         publish_same(storage, uri, b"2", "belongs to another evaluation")
     assert storage.read(uri) == b"1"
+
+
+def test_an_output_that_can_be_no_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for fine in (tmp_path, tmp_path / "a" / "b"):
+        check_writable(str(fine))
+    check_writable("s3://no-such-bucket/x")
+    for uri in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "run"):
+        with pytest.raises(
+            StorageError, match=rf"^output\.uri: {uri}: {tmp_path}/notes\.txt is a file; give a folder$"
+        ):
+            check_writable(str(uri))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the tests as root may write everywhere
+    with pytest.raises(StorageError, match=f"{tmp_path} may not be written; give another folder"):
+        check_writable(str(tmp_path / "a"))

@@ -182,9 +182,9 @@ def test_a_second_run_does_nothing_and_other_inputs_conflict(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"nothing to do: {tmp_path}/scores/report.json is there" in err
-    with pytest.raises(ConflictError, match="holds a report with other scored: choose a new output"):
+    with pytest.raises(ConflictError, match="holds a report with other scored: overwrite=true replaces it, or choose"):
         evaluated(tmp_path, truth, other)
-    with pytest.raises(ConflictError, match="holds a report with other missing: choose a new output"):
+    with pytest.raises(ConflictError, match="holds a report with other missing: overwrite=true replaces it, or choose"):
         evaluated(tmp_path, truth, predicted, missing="skip")
     assert files_of(tmp_path / "scores") == before
 

@@ -20,7 +20,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segjobs.config import LabelConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.errors import ConfigError, ConflictError, ExitCode, SegjobsError
+from segjobs.jobs.engine.cluster import Resources
+from segjobs.jobs.label import job
 from segjobs.jobs.label.job import label
 from tests.in_process import label_in_process
 from tests.toy_model import NOT_FINITE, expected_ids
@@ -265,18 +267,36 @@ def test_no_images(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["images"] == 0
 
 
-def test_what_cannot_run_says_so_before_anything_is_written(ray_session: None, tmp_path: Path) -> None:
+def test_what_cannot_run_says_so_before_a_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(*_: object) -> Resources:
+        raise AssertionError("a Ray is asked for")
+
+    monkeypatch.setattr(job, "connect", no_ray)
+    monkeypatch.setattr(job, "expected", lambda *_: Resources(2, 0))
     save(tmp_path / "in" / "a.png", picture(1))
+    model_dir = {"weights": str(tmp_path / "in")}
     cases: list[tuple[dict[str, Any], str]] = [
+        (
+            {"model": {"name": "unet", "weights": "none", "options": {"encoder": "resnet19"}}},
+            "'resnet19' is no encoder",
+        ),
+        ({"model": {"name": "unet", "weights": "nope.pth"}}, r"nope\.pth: no such weights file"),
+        ({"model": {"name": "unet", **model_dir}}, r"no model\.json there"),
+        ({"model": {"name": "unet", "weights": "default"}}, "there are no published weights for unet"),
+        ({"model": {"name": "fcn_resnet50", "weights": "torchvision:COCO"}}, "it has COCO_WITH_VOC_LABELS_V1"),
+        ({"compute": {"actors": 3}}, "the cluster has 2: lower compute.actors"),
+        ({"input": {"uri": str(tmp_path / "photos")}}, "photos"),
         ({"model": {"name": "tests.toy_model:bild"}}, r"'tests\.toy_model:bild' cannot be imported: .*'bild'"),
         ({"model": {"name": "no_such:build"}}, r"'no_such:build' cannot be imported: No module named 'no_such'"),
         ({"model": {"name": "unett"}}, r"model\.name 'unett' is no model; did you mean 'unet'"),
         ({"postprocess": {"classes": ["brigth"]}}, r"'brigth' is no class of toy@\w+; did you mean 'bright'\?"),
     ]
     for settings, message in cases:
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(SegjobsError, match=message):
             label(config_of(tmp_path / "in", tmp_path / "out", **settings))
     assert not (tmp_path / "out").exists()
+    planned = label(config_of(tmp_path / "in", tmp_path / "out"), dry_run=True)
+    assert "device:       1 actor(s) of 1 CPU thread(s)" in planned.text()
 
 
 def broken_files(root: Path) -> Iterator[tuple[str, str]]:

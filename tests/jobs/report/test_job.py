@@ -119,7 +119,11 @@ def test_an_evaluation_gives_a_page(
 
     before = (tmp_path / "report.html").stat().st_mtime_ns
     again = report(configured(tmp_path, evaluation, *wanted))
-    assert json.loads(again.text()) == {"page": f"{tmp_path}/report.html", "bytes": len(page.encode())}
+    assert json.loads(again.text()) == {
+        "page": f"{tmp_path}/report.html",
+        "bytes": len(page.encode()),
+        "exit_code": 0,
+    }
     assert (tmp_path / "report.html").read_text() == page
     out, err = capsys.readouterr()
     assert out == ""

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segjobs.errors import ConfigError, ManifestError, TrainingError
-from segjobs.jobs.train import feed, worker
+from segjobs.errors import ConfigError, ManifestError, SegjobsError, TrainingError
+from segjobs.jobs.train import feed, job, worker
 from segjobs.jobs.train.worker import Trainer
+from segjobs.manifest.seal import sealed_json
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import Checkpoints
 from tests.trainings import config_of, draw, scenes, trainer_of
@@ -71,6 +72,27 @@ def test_it_learns_and_a_fresh_process_predicts_the_same_bits(tmp_path: Path) ->
     with np.load(tmp_path / "found.npz") as found:
         np.testing.assert_array_equal(found["ids"], mine.ids)
         np.testing.assert_array_equal(found["confidence"], mine.confidence)
+
+
+def test_what_cannot_run_says_so_before_a_ray_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(*_: object) -> None:
+        raise AssertionError("a Ray is asked for")
+
+    monkeypatch.setattr(job, "connect", no_ray)
+    data, output = scenes(tmp_path / "in"), tmp_path / "out"
+    config = config_of(data, output)
+    standing = {"identity": job._identity(config, job.open_start(config, Storage()), 8)}
+    Storage().put_if_absent(join(str(output), job.PLAN), sealed_json(standing))
+    cases = [
+        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
+        ({"model": {"name": "unett"}}, "'unett' is no model; did you mean 'unet'"),
+        ({"model": {"name": "unet", "options": {"encoder": "resnet19"}}}, "'resnet19' is no encoder"),
+        ({"model": {"weights": str(tmp_path / "none.pth")}}, r"none\.pth: no such weights file"),
+        ({"seed": 7}, r"holds another training; seed was 0, is 7"),
+    ]
+    for settings, message in cases:
+        with pytest.raises(SegjobsError, match=message):
+            job.train(config_of(data, output, **settings))
 
 
 def test_broken_off_and_started_again_it_ends_with_the_same_bits(
@@ -205,6 +227,7 @@ def test_what_cannot_be_learnt_is_said(tmp_path: Path) -> None:
         ({"classes": void}, "needs more to tell apart"),
         ({"validation": {"share": 0.001}}, r"validation.share=0.001: no image to score on"),
         ({"model": {"name": "maskrcnn_resnet50_fpn"}}, "data.uri: .* is a manifest of semantic masks"),
+        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
         ({"model": {"name": "unett"}}, "did you mean 'unet'"),
         ({"loss": {"class_weights": {"squar": 2}}}, "did you mean 'square'"),
     ):
