@@ -54,6 +54,9 @@ def list_of_files(storage: Storage, uri: str, column: str) -> Iterator[FileInfo]
         uris = list(pool.map(lambda one: _plain(storage, _absolute(one, folder)), rows.uris))
         _check_once(uri, rows.uris, uris)
         id_of = _ids(rows, uris, folder)
+        for number, one in enumerate(uris):
+            if not id_of(number, one):
+                raise ConfigError(f"{uri}: lists {rows.uris[number]!r}, a folder; leave it out, as find -type f does")
         yield from pool.map(lambda number: _look_up(storage, uris[number], partial(id_of, number)), range(len(uris)))
 
 

@@ -1,5 +1,6 @@
 """Names, options and categories: what is known, what is refused and how it is said."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ConfigError, ItemError
 from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
+from segjobs.models.description import parse_description
 from segjobs.models.encoders import ENCODERS, normalisation
 from segjobs.models.registry import _why_no_head, build, check_postprocess, resolve, start
 from segjobs.models.semantic import SemanticSegmenter
@@ -240,8 +242,10 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path: Path, own: bool) -> None
     card = replace(card_of("lraspp_mobilenet_v3_large"), categories=classes)
     trained, path = start(card, Weights("none", "seed:1"), seed=1, device="cpu")[0].module, tmp_path / "w.safetensors"
     save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, path)
-    saved = {"categories": [{"id": n, "name": name.title(), "color": [0, 0, 0]} for n, name in enumerate(VOC_NAMES)]}
-    weights = Weights("out/m" if own else "torchvision:COCO_WITH_VOC_LABELS_V1", "0", path, saved if own else None)
+    named = [{"id": n, "name": name.title(), "color": [0, 0, 0]} for n, name in enumerate(VOC_NAMES)]
+    saved = {"name": card.name, "task": "semantic", "options": {}, "preprocessing": {}, "categories": named}
+    description = parse_description(json.dumps(saved).encode(), "model.json") if own else None
+    weights = Weights("out/m" if own else "torchvision:COCO_WITH_VOC_LABELS_V1", "0", path, description)
     again, transfer = start(card, weights, seed=2, device="cpu")
     assert transfer is not None and not transfer.skipped
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in again.module.state_dict().items())

@@ -150,6 +150,7 @@ _LIST = parquet(uri=["a", "b"], image_id=["1", "2"])
 
 @settings(max_examples=100)
 @example("l.csv", b'"\x00\n\x00')
+@example("l.txt", b"./\n./a.png")
 @given(
     st.sampled_from(["l.txt", "l.csv", "l.parquet"]),
     st.one_of(

@@ -35,7 +35,8 @@ def test_a_temporary_folder_that_is_too_long_for_sockets_is_said_before_the_star
         start_local()
 
 
-def test_a_local_ray_is_joined_at_its_loopback_address() -> None:
+def test_a_local_ray_is_joined_at_its_loopback_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "own_address", lambda: "127.0.0.2")
     with socket.socket() as local, socket.socket() as every:
         local.bind(("127.0.0.1", 0))
         local.listen()

@@ -71,9 +71,9 @@ def test_the_machines_own_disk(code: int, monkeypatch: pytest.MonkeyPatch, capsy
     def fails(*_: object) -> None:
         raise OSError(code, os.strerror(code), "/tmp/x")  # noqa: S108
 
-    monkeypatch.setattr("segjobs.cli.configs.load_config", fails)
+    monkeypatch.setattr("segjobs.cli._importing", fails)
     monkeypatch.setattr("segjobs.cli.signal.signal", lambda *_: None)
-    assert run_verb("label", []) == 2
+    assert run_verb("demo", []) == 2
     assert capsys.readouterr().err == f"error: /tmp/x: {os.strerror(code)}; free some space, or set TMPDIR\n"
 
 

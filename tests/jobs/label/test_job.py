@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from segjobs.config import LabelConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode, SegjobsError
-from segjobs.jobs.engine.cluster import Resources
+from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.label import job
 from segjobs.jobs.label.job import label
 from tests.in_process import label_in_process
@@ -272,7 +272,7 @@ def test_what_cannot_run_says_so_before_a_ray_is_started(tmp_path: Path, monkeyp
         raise AssertionError("a Ray is asked for")
 
     monkeypatch.setattr(job, "connect", no_ray)
-    monkeypatch.setattr(job, "expected", lambda *_: Resources(2, 0))
+    monkeypatch.setattr(job, "expected", lambda *_: Resources((Share(2.0),)))
     save(tmp_path / "in" / "a.png", picture(1))
     model_dir = {"weights": str(tmp_path / "in")}
     cases: list[tuple[dict[str, Any], str]] = [

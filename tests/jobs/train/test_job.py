@@ -121,7 +121,7 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bits(
 
     again, ear = trainer_of(config_of(data, output, **settings))
     again.run()
-    assert ear.heard[0] == {"note": "going on from the checkpoint of step 5"}
+    assert {"note": "going on from the checkpoint of step 5"} in ear.heard[:2]
     for key, value in whole.segmenter.module.state_dict().items():
         assert torch.equal(again.segmenter.module.state_dict()[key], value), key
     lines = [json.loads(line) for line in storage.read(join(output, "metrics.jsonl")).splitlines()]
