@@ -78,10 +78,7 @@ TESTED_ELSEWHERE = {
             *("prepare", "report", "sections", "train", "uris"),
         )
     },
-    **{
-        f"exporters/{name}.py": _BY_FORMATS
-        for name in ("base", "coco_instances", "coco_results", "cvat", "label_studio")
-    },
+    **{f"exporters/{name}.py": _BY_FORMATS for name in ("base", "coco_results", "cvat", "label_studio")},
     "jobs/__init__.py": "jobs/engine/test_ray_data.py",
     "jobs/bench/bare_model.py": _BY_VERB,
     "jobs/bench/plain_script.py": _BY_VERB,

@@ -1,6 +1,6 @@
 """``flows/export.py``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,15 +18,29 @@ from segjobs.config.sections import (
 )
 from segjobs.config.uris import Uri
 
-EXPORT_FORMATS = ("coco_instances", "coco_results", "coco_panoptic", "cvat", "label_studio", "png", "yolo")
+EXPORT_FORMATS = (
+    *("coco_instances", "coco_results", "coco_panoptic", "cvat", "geojson", "kaggle", "label_studio", "labelme"),
+    *("png", "yolo"),
+)
+SegmentationKind = Literal["rle", "counts", "polygons"]
 
 _FORMATS = {
+    "coco": ("coco_instances", "cvat"),
     "png": ("png",),
     "yolo": ("yolo",),
     "label_studio": ("label_studio",),
     "ids_from": ("coco_instances", "coco_results", "coco_panoptic"),
 }
 """Keys that mean something to these values of ``format`` only."""
+
+
+class CocoExportConfig(Section):
+    """Formats coco_instances and cvat."""
+
+    segmentation: SegmentationKind = Field(
+        default="rle",
+        description="how a mask is written: rle (compressed), counts (plain run lengths), or polygons along the edges of its pixels",
+    )
 
 
 class PngExportConfig(Section):
@@ -71,7 +85,7 @@ class ExportConfig(JobConfig):
     manifest: ManifestRef
     format: Annotated[str, one_of(EXPORT_FORMATS, "segjobs.exporters")] = Field(
         examples=list(EXPORT_FORMATS),
-        description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), label_studio, png (label maps), yolo (segmentation), or one that an installed package brings",
+        description="coco_instances, coco_results, coco_panoptic, cvat (COCO as it reads it), geojson (QuPath), kaggle (run-length CSV), label_studio, labelme, png (label maps), yolo (segmentation), or one that an installed package brings",
     )
     output: OutputConfig
     overwrite: Overwrite = False
@@ -85,6 +99,7 @@ class ExportConfig(JobConfig):
         default=None,
         description="coco formats: a COCO JSON whose image and category ids to use, by file_name and name; null counts images from 1 and keeps category ids",
     )
+    coco: CocoExportConfig = Field(default_factory=CocoExportConfig)
     png: PngExportConfig = Field(default_factory=PngExportConfig)
     yolo: YoloExportConfig = Field(default_factory=YoloExportConfig)
     label_studio: LabelStudioExportConfig = Field(default_factory=LabelStudioExportConfig)

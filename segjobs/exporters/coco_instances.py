@@ -4,20 +4,34 @@
 
 Image ids count the manifest's images from 1 in the order of image_id, failed ones too, so that two manifests of one
 collection agree; ``ids_from`` takes another file's. Annotation ids count from 1: pycocotools takes an object of id 0
-for none. ``area`` and ``bbox`` are those that the labels state, where they do, else the mask's. ``score`` is added
-where a model made the labels; pycocotools ignores it, other tools show it.
+for none. ``coco.segmentation`` says how a mask is written:
+
+| value | mask | crowds |
+|---|---|---|
+| ``rle`` | pycocotools' compressed code | the same |
+| ``counts`` | the lengths of its runs, in plain numbers, as COCO's own crowds have it | the same |
+| ``polygons`` | a polygon a part along the edges of its pixels: COCO's rasteriser gives back the mask | ``counts`` |
+
+A polygon is one ring, so holes are joined to it by bridges that are walked to and fro and enclose nothing; they are
+counted, since a reader of another making may draw them. ``area`` and ``bbox`` are those that the labels state, where
+they do, else the mask's. ``score`` is added where a model made the labels; pycocotools ignores it, other tools show it.
 """
 
 from collections.abc import Iterable
 
-from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
+import numpy as np
+
+from segjobs.config.export import SegmentationKind
+from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Series, Setting, Written, exact, to_json
+from segjobs.exporters.outline import joined, parts_of, signed_area, window_of
 from segjobs.manifest.segments import Segment
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its entry and one annotation per object."""
     records = tuple(_without_id(annotation(segment, image, setting)) for segment in image.segments)
-    return Written(len(image.segments), image=to_json(image_entry(image)), records=records)
+    losses = bridged_holes(image, setting)
+    return Written(len(image.segments), image=to_json(image_entry(image)), records=records, losses=losses)
 
 
 def image_entry(image: Labelled) -> dict[str, object]:
@@ -34,9 +48,35 @@ def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str,
         "iscrowd": int(segment.iscrowd),
         "area": segment.area if segment.stated_area is None else whole([segment.stated_area])[0],
         "bbox": box_of(segment),
-        "segmentation": segment.segmentation,
+        "segmentation": _segmentation(segment, setting.config.coco.segmentation),
     }
     return {**entry, "score": exact(segment.score)} if setting.by_model else entry
+
+
+def _segmentation(segment: Segment, kind: SegmentationKind) -> object:
+    if kind == "rle":
+        return segment.segmentation
+    if kind == "polygons" and not segment.iscrowd:
+        return [joined(part).ravel().tolist() for part in _parts(segment)]
+    return {"size": list(segment.size_hw), "counts": segment.runs(segment.size_hw).tolist()}
+
+
+def _parts(segment: Segment) -> list[list[np.ndarray]]:
+    """The rings of each part, in pixels of the image."""
+    corner_xy, mask = window_of(segment.mask())
+    return [[ring + corner_xy for ring in part] for part in parts_of(mask)]
+
+
+def bridged_holes(image: Labelled, setting: Setting) -> tuple[Loss, ...]:
+    """The holes that polygons join to the ring around them."""
+    if setting.config.coco.segmentation != "polygons":
+        return ()
+    losses = []
+    for segment in image.segments:
+        holes = [] if segment.iscrowd else [ring for _, *inner in _parts(segment) for ring in inner]
+        if holes:
+            losses.append(Loss("holes", segment.category_id, len(holes), -sum(map(signed_area, holes))))
+    return tuple(losses)
 
 
 def box_of(segment: Segment) -> list[float]:

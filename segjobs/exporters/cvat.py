@@ -3,12 +3,13 @@
     annotations/instances_default.json
 
 CVAT finds a label by the category's name, which the task must have, and a frame by the image's path *without
-extension*: ``a.jpg`` and ``a.png`` are one frame to it, which is counted as a loss. Masks come in as masks, with
+extension*: ``a.jpg`` and ``a.png`` are one frame to it, which is counted as a loss. Masks come in as masks (or, by
+``coco.segmentation=polygons``, as polygons, which people can drag), with
 ``attributes`` that a label may or may not declare; ``occluded`` is the shape's own flag.
 """
 
 from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written, exact, to_json
-from segjobs.exporters.coco_instances import annotation, document, image_entry
+from segjobs.exporters.coco_instances import annotation, bridged_holes, document, image_entry
 
 
 def write(image: Labelled, setting: Setting) -> Written:
@@ -19,7 +20,7 @@ def write(image: Labelled, setting: Setting) -> Written:
         attributes = {"occluded": False, "source": "auto" if setting.by_model else "manual"}
         entry["attributes"] = attributes | ({"score": exact(segment.score)} if setting.by_model else {})
         records.append(to_json(entry)[1:])
-    losses = (Loss("name", None, 1),) if image.shares_name else ()
+    losses = bridged_holes(image, setting) + ((Loss("name", None, 1),) if image.shares_name else ())
     return Written(len(image.segments), image=to_json(image_entry(image)), records=tuple(records), losses=losses)
 
 

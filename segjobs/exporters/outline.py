@@ -48,6 +48,45 @@ def rings_of(mask: np.ndarray) -> list[np.ndarray]:
     return rings
 
 
+def window_of(mask: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
+    """bool (H, W), not empty → the corner (x, y) of its own window, and the mask in there, bool (h, w)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(columns[0]), int(rows[0])), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def parts_of(mask: np.ndarray) -> list[list[np.ndarray]]:
+    """bool (H, W) → for each part of 4 neighbours its outer ring, then its holes'; no ring meets itself anywhere.
+
+    That makes valid polygons: rings may touch each other in corners, but not themselves.
+    """
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    parts: list[list[np.ndarray]] = []
+    for number in range(1, count):
+        left, top, width, height = boxes[number, :4].tolist()
+        alone = numbers[top : top + height, left : left + width] == number
+        rings = [loop + np.array([left, top]) for ring in rings_of(alone) for loop in _loops(ring)]
+        parts.append(sorted(rings, key=lambda ring: signed_area(ring) < 0))
+    return parts
+
+
+def _loops(ring: np.ndarray) -> list[np.ndarray]:
+    """A ring cut in the corners that it passes twice."""
+    loops: list[np.ndarray] = []
+    path: list[tuple[int, int]] = []
+    place: dict[tuple[int, int], int] = {}
+    for x, y in ring.tolist():
+        if (x, y) in place:
+            first = place[x, y]
+            loops.append(np.array(path[first:], np.int64))
+            for corner in path[first + 1 :]:
+                del place[corner]
+            del path[first + 1 :]
+        else:
+            place[x, y] = len(path)
+            path.append((x, y))
+    return [*loops, np.array(path, np.int64)]
+
+
 def _edges(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Differences across lines, int8 (lines, length) → line, start, end and sign of each straight piece."""
     lines, length = step.shape

@@ -2,7 +2,18 @@
 
 from segjobs.config import nearest
 from segjobs.errors import ConfigError
-from segjobs.exporters import coco_instances, coco_panoptic, coco_results, cvat, label_studio, png, yolo
+from segjobs.exporters import (
+    coco_instances,
+    coco_panoptic,
+    coco_results,
+    cvat,
+    geojson,
+    kaggle,
+    label_studio,
+    labelme,
+    png,
+    yolo,
+)
 from segjobs.exporters.base import Exporter
 from segjobs.plugins import installed, load
 
@@ -11,7 +22,10 @@ EXPORTERS: dict[str, Exporter] = {
     "coco_results": coco_results.EXPORTER,
     "coco_panoptic": coco_panoptic.EXPORTER,
     "cvat": cvat.EXPORTER,
+    "geojson": geojson.EXPORTER,
+    "kaggle": kaggle.EXPORTER,
     "label_studio": label_studio.EXPORTER,
+    "labelme": labelme.EXPORTER,
     "png": png.EXPORTER,
     "yolo": yolo.EXPORTER,
 }

@@ -20,8 +20,7 @@ import numpy as np
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Series, Setting, Written, to_json
 from segjobs.exporters.flatten import losses_of
-from segjobs.exporters.outline import joined, rings_of, signed_area, simplified
-from segjobs.manifest.segments import Segment
+from segjobs.exporters.outline import joined, rings_of, signed_area, simplified, window_of
 
 FOLDER, SUFFIX = "labels", ".txt"
 
@@ -33,7 +32,7 @@ def write(image: Labelled, setting: Setting) -> Written:
         if segment.iscrowd:
             losses += losses_of("crowd", [segment])
             continue
-        (left, top), mask = _crop(segment)
+        (left, top), mask = window_of(segment.mask())
         rings = rings_of(mask)
         kept = [ring for one in rings if (ring := simplified(one, setting.config.yolo.tolerance_px)) is not None]
         if not kept:  # simplified to nothing: a ring around its box stays
@@ -45,13 +44,6 @@ def write(image: Labelled, setting: Setting) -> Written:
     path = f"./images/{image.name}{posixpath.splitext(image.image_id)[1]}"
     data = "".join(lines).encode()
     return Written(len(lines), data=data, image=path, losses=tuple(losses))
-
-
-def _crop(segment: Segment) -> tuple[tuple[int, int], np.ndarray]:
-    """The mask's own window: its corner (x, y) and bool (h, w)."""
-    mask = segment.mask()
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(columns[0]), int(rows[0])), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _line(ring: np.ndarray, size_hw: tuple[int, int]) -> tuple[str, np.ndarray]:

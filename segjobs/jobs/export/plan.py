@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import cast
 
 from segjobs import __version__
-from segjobs.config import ExportConfig, digest, nearest
+from segjobs.config import ExportConfig, digest, later, nearest
 from segjobs.errors import ConfigError, ConflictError, ManifestError
 from segjobs.exporters.base import Exporter, Setting
 from segjobs.exporters.file_names import same_stem, unusual_names
@@ -97,7 +97,7 @@ def make_plan(config: ExportConfig, run: Run, setting: Setting, numbers: dict[st
     if numbers is not None:
         settings["ids_from"] = digest(sorted(numbers.items()), sorted(setting.ids.items()))
     source = {"run_id": run.info.run_id, "parts_digest": digest([part.sha256 for part in run.parts])}
-    return {"verb": "export", "manifest": source, **settings}
+    return {"verb": "export", "manifest": source, **settings, **later(config, "coco.segmentation")}
 
 
 def _own_settings(config: ExportConfig) -> set[str]:
