@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from segjobs.config import LabelsConfig
 from segjobs.errors import ConfigError, ItemError, ManifestError
-from segjobs.labels import coco, coco_panoptic, labelme, yolo
+from segjobs.labels import coco, coco_panoptic, drawn, labelme, qupath, sa1b, yolo
+from segjobs.labels.base import Policy
 from segjobs.labels.class_tables import with_class_names
 from segjobs.manifest.schema import Category
 from segjobs.storage import Storage
@@ -75,7 +76,30 @@ def read_labelme(data: bytes) -> None:
     labelme.masks_of(shapes, SIZE_HW, rules)
 
 
+def sa1b_file() -> dict[str, Any]:
+    segmentation = {"size": [4, 5], "counts": "d0"}
+    return {"image": {"height": 4, "width": 5}, "annotations": [{"id": 1, "segmentation": segmentation, "area": 4}]}
+
+
+def read_sa1b(data: bytes) -> None:
+    category = Category(0, "object", (1, 1, 1))
+    coco.masks_of(sa1b.read_sa1b(data, category), SIZE_HW, (category,))
+
+
+def qupath_file() -> dict[str, Any]:
+    ring = [[1, 1], [3, 1], [3, 3], [1, 1]]
+    shapes = [{"type": "Polygon", "coordinates": [ring, ring]}, {"type": "MultiPolygon", "coordinates": [[ring]]}]
+    return {"features": [{"geometry": one, "properties": {"classification": {"name": "cat"}}} for one in shapes]}
+
+
+def read_qupath(data: bytes) -> None:
+    image = qupath.read_qupath(data)
+    drawn.masks_of(image, SIZE_HW, (Category(0, "cat", (1, 1, 1)),), Policy("ignore"))
+
+
 READERS = {
+    "sa1b": (sa1b_file, read_sa1b),
+    "qupath": (qupath_file, read_qupath),
     "coco": (coco_file, read_coco),
     "panoptic": (panoptic_file, read_panoptic),
     "labelme": (labelme_file, read_labelme),

@@ -46,20 +46,30 @@ from segjobs.jobs.prepare.label_checks import (
     read_checks,
     shard_tally,
 )
-from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
+from segjobs.labels.base import (
+    Finding,
+    LabelReader,
+    LabelRequest,
+    Labels,
+    Leftover,
+    Masks,
+    SizeReader,
+    leftover,
+    read_whole,
+)
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.frame import read_in_frame
 from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
-from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, first_there, select
+from segjobs.labels.table import IMAGES, get_adapter
+from segjobs.manifest.plan import Plan, first_there, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
 from segjobs.sources.blame import Blame
 from segjobs.sources.decode import Frame, image_frame
-from segjobs.sources.read import read_item
+from segjobs.sources.read import NO_PHOTOGRAPH, read_item
 from segjobs.storage import FileInfo, Storage, join
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
@@ -83,7 +93,7 @@ def prepare(
     progress = Progress("prepare")
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
-    plan = plan_input(config, storage, progress)
+    plan = _plan(config, storage, progress)
     image_ids = plan.items["image_id"].to_pylist()
     request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
@@ -110,6 +120,7 @@ def prepare(
         empty_where_missing=config.labels.missing == "empty",
         max_pixels=config.decode.max_pixels,
         frame=config.labels.frame,
+        size_of=labels.size_of,
     )
     work = _Work(settings, progress, connected)
     manifests = {run.split: _run(config, storage, run, work) for run in runs}
@@ -133,6 +144,22 @@ class _Run:
     job: Job
     split: str
     leftovers: Sequence[Leftover]
+
+
+def _plan(config: PrepareConfig, storage: Storage, progress: Progress) -> Plan:
+    """The images: those of ``input``, or without photographs those that the label file names."""
+    if config.input.uri is not None:
+        return plan_input(config, storage, progress)
+    with progress.phase("listing", f"planning the images that {config.labels.uri} names") as listing:
+        names = IMAGES[config.labels.format](config.labels, storage)
+        files = [FileInfo(NO_PHOTOGRAPH, name, -1, 0, "") for name in names]
+        plan = make_plan(files, config.shard, limit=config.input.limit)
+        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards, without their photographs"
+    if not names and config.fail_on_empty:
+        raise ConfigError(
+            f"labels.uri: {config.labels.uri}: names no image; fail_on_empty=false makes an empty manifest"
+        )
+    return plan
 
 
 def _manifests(
@@ -196,6 +223,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         "classes": config.classes,
         "decode": config.decode.model_dump(),
         **later(config, *_LATER),
+        **({"boxes_only": True} if labels.boxes_only else {}),
     }
     categories = table.categories if table else labels.categories
     return Job(
@@ -203,7 +231,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         one.uri,
         one.plan,
         identity,
-        Footer(task=labels.task, categories=categories, config_digest=digest(identity)),
+        Footer(labels.task, categories, digest(identity), boxes_only=labels.boxes_only),
         config.model_dump(mode="json"),
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
@@ -286,6 +314,7 @@ class ReadSettings:
     empty_where_missing: bool
     max_pixels: int
     frame: str = "shown"
+    size_of: SizeReader | None = None
 
 
 def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
@@ -314,10 +343,13 @@ def read_shard(
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
         try:
-            data = read_item(blame, item)
-            sha256 = hashlib.sha256(data).hexdigest()
-            times["read_ms"] = 1000 * (time.perf_counter() - start)
-            frame = image_frame(data, max_pixels=settings.max_pixels)
+            if item.uri == NO_PHOTOGRAPH:
+                frame = _stated_frame(item, label, settings)
+            else:
+                data = read_item(blame, item)
+                sha256 = hashlib.sha256(data).hexdigest()
+                times["read_ms"] = 1000 * (time.perf_counter() - start)
+                frame = image_frame(data, max_pixels=settings.max_pixels)
             masks = _masks(item, label, frame, settings)
         except ItemError as error:
             findings = _json([finding_of(error, has_label=label is not None)])
@@ -331,6 +363,16 @@ def read_shard(
     with ThreadPoolExecutor(_THREADS) as threads:
         rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
+
+
+def _stated_frame(item: FileInfo, label: str | None, settings: ReadSettings) -> Frame:
+    """The frame of an image without photograph, as its label has it. Raises ItemError."""
+    if label is None or settings.size_of is None:
+        raise ItemError("NOT_FOUND", f"{item.path}: neither a photograph nor a label says the size of this image")
+    height, width = settings.size_of(label)
+    if height * width > settings.max_pixels:
+        raise ItemError("TOO_LARGE", f"{width}x{height} pixels by the label, decode.max_pixels={settings.max_pixels}")
+    return Frame((height, width))
 
 
 def _masks(item: FileInfo, label: str | None, frame: Frame, settings: ReadSettings) -> Masks:
