@@ -62,7 +62,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         summary = summary_of_finished(job, adopted.run)
     else:
         if adopted.moved:
-            progress.note(f"label: {moved_line(adopted)}")
+            progress.note(f"label: {moved_line(adopted.job.uri, adopted.moved)}")
         lay = lay or layout(config.compute, connect(config.compute, progress))
         progress.note(f"label: {card.label} on {lay}")
         check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})

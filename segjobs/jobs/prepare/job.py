@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest, later
 from segjobs.errors import ConfigError, ItemError
-from segjobs.jobs.engine.adopt import adopt_run, moved_line
+from segjobs.jobs.engine.adopt import adopt_run, input_difference, is_of_settings, moved_line, plans_begun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
@@ -94,14 +94,10 @@ def prepare(
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
     plan = _plan(config, storage, progress)
-    image_ids = plan.items["image_id"].to_pylist()
-    request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
-    with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
-        labels = without_ignored(get_adapter(config.labels.format)(request), request)
-    if config.labels.missing == "empty" and labels.task == "semantic":
-        raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
-    sets, leftovers = _manifests(config, storage, plan, labels)
-    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
+    found = _found(config, storage, progress, plan)
+    if not all(is_of_settings(storage, run.job) for run in found.runs):
+        found = _as_planned(config, storage, progress, plan) or found
+    labels, runs, leftovers = found.labels, found.runs, found.leftovers
     if dry_run:
         planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
@@ -144,6 +140,45 @@ class _Run:
     job: Job
     split: str
     leftovers: Sequence[Leftover]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is to be prepared: labels, a run each manifest, and what is left over of the whole."""
+
+    labels: Labels
+    runs: list["_Run"]
+    leftovers: list[Leftover]
+
+
+def _found(config: PrepareConfig, storage: Storage, progress: Progress, plan: Plan) -> _Found:
+    """Labels for the plan's images. Raises ConfigError where they do not suit the config."""
+    request = LabelRequest(config.labels, storage, plan.items["image_id"].to_pylist(), config.decode.max_pixels)
+    with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
+        labels = without_ignored(get_adapter(config.labels.format)(request), request)
+    if config.labels.missing == "empty" and labels.task == "semantic":
+        raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
+    sets, leftovers = _manifests(config, storage, plan, labels)
+    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
+    return _Found(labels, runs, leftovers)
+
+
+def _as_planned(config: PrepareConfig, storage: Storage, progress: Progress, listed: Plan) -> _Found | None:
+    """Labels for the images of the plans that were begun, whatever is listed now; None where these do not fit either.
+
+    The digest of labels is of those of all images: one that came or went with its label makes another.
+    """
+    uris = [join(config.output.uri, name) for name in config.splits] or [config.output.uri]
+    files = {file.path: file for plan in plans_begun(storage, uris) for file in planned_items(plan.items)}
+    if not files:
+        return None
+    plan = make_plan(files.values(), config.shard)
+    moved = input_difference(plan.items, listed.items)
+    found = _found(config, storage, progress, plan) if moved else None
+    if found is None or not all(is_of_settings(storage, run.job) for run in found.runs):
+        return None
+    progress.note(f"prepare: {moved_line(config.output.uri, moved)}")
+    return found
 
 
 def _plan(config: PrepareConfig, storage: Storage, progress: Progress) -> Plan:
@@ -261,7 +296,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> Run
         summary = summary_of_finished(job, adopted.run)
     else:
         if adopted.moved:
-            work.progress.note(f"prepare: {moved_line(adopted)}")
+            work.progress.note(f"prepare: {moved_line(job.uri, adopted.moved)}")
         if run.split:
             work.progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
         executor = work.executor(job)

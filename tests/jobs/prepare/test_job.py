@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -434,6 +435,35 @@ def test_a_run_that_is_continued_tells_the_same(clips: Path) -> None:
     assert prepare(config).exit_code == ExitCode.DONE
     assert [(clips / "truth" / name).read_bytes() for name in names] == before
     assert json.loads(before[1])["images"]["ok"] == 30
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": 0.5, "val": 0.5}])
+def test_images_that_came_and_went_with_their_labels_leave_a_begun_run_to_be_finished(
+    clips: Path, splits: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
+    config = config_of(clips, clips / "images", labels, shard={"images": 6}, splits=splits)
+    prepare(config)
+    folder = clips / "truth" / ("val" if splits else "")
+    for name in ("run.json", "parts/part-00001.parquet"):
+        (folder / name).unlink()
+    gone = pq.read_table(folder / "parts/part-00000.parquet")["image_id"][0].as_py()  # its part stands
+    (clips / "images" / gone).unlink()
+    for kind in ("images", "labels"):
+        (clips / kind / "clip0/new.png").write_bytes((clips / kind / "clip1/1.png").read_bytes())
+    capsys.readouterr()
+    prepare(config)
+    run = open_run(Storage(), str(folder))
+    assert run.info.counts.failed == 0 and (splits or run.info.counts.images == 30)
+    told = capsys.readouterr().err
+    assert (
+        "1 image(s) added (such as 'clip0/new.png'), 1 image(s) gone" in told and "finished as it was planned" in told
+    )
+
+    (folder / "run.json").unlink()
+    (clips / "labels/clip2/1.png").write_bytes(b"another label")
+    with pytest.raises(ConflictError, match=r"label files of its images came, went or changed .* this command goes on"):
+        prepare(config)
 
 
 CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
