@@ -69,15 +69,21 @@ def coco_truth(uri: str | Path, document: dict[str, Any], **settings: Any) -> st
         )
         for name, image in sorted(index.images.items())
     ]
-    return finished(uri, rows, index.categories, task="instance")
+    return finished(uri, rows, index.categories, task="instance", boxes_only=index.boxes_only)
 
 
 def finished(
-    uri: str | Path, rows: list[dict[str, Any]], categories: Sequence[Category], *, cut: Sequence[int] = (), task: Task
+    uri: str | Path,
+    rows: list[dict[str, Any]],
+    categories: Sequence[Category],
+    *,
+    cut: Sequence[int] = (),
+    task: Task,
+    boxes_only: bool = False,
 ) -> str:
     """Write a finished manifest of rows."""
     storage, uri = Storage(), str(uri)
-    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"})
+    footer = Footer(task, tuple(categories), "digest", {"label": f"{Path(uri).name}@1"}, boxes_only=boxes_only)
     bounds = [0, *cut, len(rows)]
     receipts = []
     for number, (start, stop) in enumerate(pairwise(bounds)):

@@ -9,9 +9,9 @@ from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.sections import (
     DecodeConfig,
     FailedFraction,
-    InputConfig,
     JobConfig,
     OutputConfig,
+    PhotographsConfig,
     Section,
     ShardConfig,
     StorageConfig,
@@ -22,29 +22,40 @@ from segjobs.config.uris import Uri, check_allowed
 
 LABEL_FORMATS = (
     "png", "rgb", "binary", "instance_ids", "voc", "coco", "coco_panoptic", "yolo", "labelme", "label_studio", "cvat",
-    "via", "kaggle",
+    "via", "kaggle", "qupath", "sa1b", "ade20k",
 )  # fmt: skip
-_FILES = ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme")  # a file an image
+_FILES = (
+    "png",
+    "rgb",
+    "binary",
+    "instance_ids",
+    "voc",
+    "yolo",
+    "labelme",
+    "qupath",
+    "sa1b",
+    "ade20k",
+)  # a file an image
 _DOCUMENTS = ("label_studio", "cvat", "via", "kaggle")
 
 _FORMATS = {
     "masks": ("coco_panoptic",),
     "table": ("png", "rgb", "voc", "instance_ids"),
-    "ids": ("png", "voc", "instance_ids"),
+    "ids": ("png", "voc", "instance_ids", "ade20k"),
     "divisor": ("instance_ids",),
-    "void_ids": ("png", "voc", "instance_ids"),
+    "void_ids": ("png", "voc", "instance_ids", "ade20k"),
     "colors": ("rgb",),
     "void_colors": ("rgb",),
     "void_names": ("labelme",),
-    "background": ("labelme", "coco", *_DOCUMENTS),
+    "background": ("labelme", "coco", "qupath", *_DOCUMENTS),
     "line_width_px": ("labelme",),
     "threshold": ("binary",),
-    "task": ("binary", "voc", "labelme", "coco", *_DOCUMENTS),
+    "task": ("binary", "voc", "labelme", "coco", "qupath", "ade20k", *_DOCUMENTS),
     "attribute": ("via",),
     "prefix": _FILES,
     "pattern": _FILES,
-    "categories": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
-    "class_file": ("png", "rgb", "binary", "instance_ids", "voc", "yolo", "labelme", *_DOCUMENTS),
+    "categories": (*_FILES, *_DOCUMENTS),
+    "class_file": (*_FILES, *_DOCUMENTS),
     "crowds": ("coco",),
 }
 """Keys that mean something to these values of ``format`` only."""
@@ -60,6 +71,7 @@ def _check_pattern(text: str | None) -> str | None:
     return text
 
 
+_NAMING = ("coco",)  # formats whose file names its images with their sizes
 _SIZED = ("coco", "labelme", "cvat")  # formats whose files say the size of their images
 
 
@@ -68,7 +80,7 @@ class LabelsConfig(Section):
 
     format: Annotated[str, one_of(LABEL_FORMATS, "segjobs.labels")] = Field(
         examples=list(LABEL_FORMATS),
-        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), label_studio (JSON), cvat (XML for images), via (JSON), kaggle (CSV of run lengths), or one that an installed package brings",
+        description="png (id maps), rgb (maps of class colours), binary (masks 0/255), instance_ids (an id an object), voc (folder with SegmentationClass), coco, coco_panoptic (JSON), yolo (txt), labelme (JSON an image), label_studio (JSON), cvat (XML for images), via (JSON), kaggle (CSV of run lengths), qupath (GeoJSON an image), sa1b (JSON an image), ade20k (its full release's _seg.png), or one that an installed package brings",
     )
     uri: Uri = Field(
         description="folder of the labels, or the file of coco, coco_panoptic, label_studio, cvat, via and kaggle"
@@ -78,7 +90,7 @@ class LabelsConfig(Section):
     )
     task: Literal["semantic", "instance"] | None = Field(
         default=None,
-        description="read classes or objects; null takes semantic for binary and voc, instance for the others (coco: objects are painted to classes, larger ones under smaller ones)",
+        description="read classes or objects; null takes semantic for binary, voc and ade20k, instance for the others (coco: objects are painted to classes, larger ones under smaller ones)",
     )
     table: Literal["voc", "cityscapes_ids", "cityscapes_train_ids"] | None = Field(
         default=None,
@@ -92,7 +104,7 @@ class LabelsConfig(Section):
     )
     ids: list[int] | None = Field(
         default=None,
-        description="png: the ids of the class names; null counts from 0 (instance_ids with a divisor: from 1)",
+        description="png: the ids of the class names; null counts from 0 (ade20k, and instance_ids with a divisor: from 1)",
     )
     divisor: int | None = Field(
         default=None,
@@ -101,7 +113,7 @@ class LabelsConfig(Section):
     )
     void_ids: list[int] | None = Field(
         default=None,
-        description="png, voc, instance_ids: ids that mean unlabelled; null: 255 for png and voc, else none",
+        description="png, voc, instance_ids, ade20k: ids that mean unlabelled; null: 255 for png and voc, 0 for ade20k, else none",
     )
     colors: list[list[int]] | None = Field(
         default=None, description="rgb: colours (r, g, b) of the class names, in their order"
@@ -217,7 +229,7 @@ class LabelsConfig(Section):
 class PrepareConfig(JobConfig):
     """Read somebody's labels into a truth manifest."""
 
-    input: InputConfig
+    input: PhotographsConfig
     labels: LabelsConfig
     classes: dict[str, str | None] = Field(
         default_factory=dict,
@@ -241,6 +253,24 @@ class PrepareConfig(JobConfig):
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false makes an empty manifest of it"
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _check_photographs(cls, value: LabelsConfig, info: ValidationInfo) -> LabelsConfig:
+        if "input" not in info.data or info.data["input"].uri is not None:
+            return value
+        if value.format not in _NAMING:
+            raise contradiction(
+                f"null takes names and sizes of the images from the labels, and {value.format} does not say them, only "
+                f"{', '.join(_NAMING)}; name the photographs",
+                key="input.uri",
+            )
+        if value.frame != "shown":
+            raise contradiction(
+                f"{value.frame} needs the photographs, whose EXIF says how they are turned: name them, input.uri",
+                key="labels.frame",
+            )
+        return value
 
     @field_validator("splits")
     @classmethod

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ IMAGE_GLOBS = [
     *("*.bmp", "*.dib", "*.webp", "*.gif", "*.ppm", "*.pgm", "*.pbm", "*.pnm"),
 ]
 """Names of what ``segjobs/sources/decode.py`` reads."""
+Place = TypeVar("Place")
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _NUMBER = re.compile(r"\d+")
 MAX_SIDE = 16_384
@@ -136,9 +137,9 @@ class StorageConfig(Section):
     )
 
 
-class InputConfig(Section):
-    uri: Uri = Field(
-        description="folder, glob, file, or list of URIs (.txt, .csv, .parquet); local or s3://bucket/prefix",
+class _InputConfig(Section, Generic[Place]):
+    uri: Place = Field(
+        description="folder, glob, file, or list of URIs (.txt, .csv, .parquet); local or s3://bucket/prefix (prepare, coco: null takes names and sizes from the JSON, without the photographs)",
     )
     include: list[str] = Field(
         default_factory=lambda: list(IMAGE_GLOBS),
@@ -151,6 +152,23 @@ class InputConfig(Section):
     )
     limit: int | None = Field(default=None, ge=1, description="take the first N by image_id; null takes all")
     column: str = Field(default="uri", description="column of a CSV or Parquet list that holds the URIs")
+
+
+class InputConfig(_InputConfig[Uri]):
+    """The images of a job that looks at them."""
+
+
+class PhotographsConfig(_InputConfig[Uri | None]):
+    """The images of labels, or none: their label file says which they are, and of what size."""
+
+    @field_validator("include", "exclude", "skip_unreadable", "column")
+    @classmethod
+    def _check_listing(cls, value: object, info: ValidationInfo) -> object:
+        assert info.field_name is not None, "a validator of a field"  # noqa: S101
+        default = cls.model_fields[info.field_name].get_default(call_default_factory=True)
+        if info.data.get("uri", "") is None and value != default:
+            raise contradiction("has no effect with input.uri=null, which lists nothing; drop it")
+        return value
 
 
 class OutputConfig(Section):

@@ -185,8 +185,7 @@ def _segment(entry: Any, place: int, known: Mapping[int, Category], size_hw: tup
     score = entry["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _LARGEST_SCORE:
         raise ItemError("LABEL_VALUE", f"detection {place}: score {score!r}, expected a number")
-    shape = entry.get("segmentation") or {"size": list(size_hw), "counts": [size_hw[0] * size_hw[1]]}
-    one = CocoAnnotation(place, entry["category_id"], False, shape, entry.get("bbox"))
+    one = CocoAnnotation(place, entry["category_id"], False, entry.get("segmentation"), entry.get("bbox"))
     return replace(segment_of(one, category, size_hw), score=float(score))
 
 

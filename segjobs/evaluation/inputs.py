@@ -34,7 +34,7 @@ def open_pairing(
     footer = footer_of(truth_run)
     categories = footer.categories
     own = {category.id: number for number, category in enumerate(categories)}
-    truth = ScoredSide("truth", footer.task, own, truth_run)
+    truth = ScoredSide("truth", footer.task, own, truth_run, has_masks=not footer.boxes_only)
     if predictions.format == "manifest":
         if predictions is config.predictions:
             _check_is_manifest(storage, predictions.uri)
@@ -42,7 +42,7 @@ def open_pairing(
         theirs = footer_of(run)
         index = match_categories(theirs.categories, categories, config.rename)
         _check_meeting(storage, truth_run, run)
-        side = ScoredSide("predictions", theirs.task, index, run)
+        side = ScoredSide("predictions", theirs.task, index, run, has_masks=not theirs.boxes_only)
         spans = ranges(truth_run.parts, run.parts)
         about = _about_run(run)
     else:
@@ -59,6 +59,11 @@ def open_pairing(
         dispute_score=config.disputes.min_score,
         dispute_px=config.disputes.min_px,
     )
+    if not (pairing.has_masks or pairing.has_detections):
+        boxes, other = (truth_uri, side) if footer.boxes_only else (predictions.uri, truth)
+        raise ManifestError(
+            f"{boxes} has boxes alone, which are scored as objects against objects; the {other.name} are {other.task}"
+        )
     about_truth = _about_run(truth_run)
     return pairing, spans, Inputs(truth=about_truth, predictions=about, counts=count_settings(config), parts=len(spans))
 

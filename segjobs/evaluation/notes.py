@@ -26,7 +26,8 @@ def notes_of(scores: Scores, pairing: Pairing, census: Census, matches: Detectio
         yield "nothing was scored: no image of the truth has a good prediction, so there is no figure"
         return
     if not pairing.has_masks:
-        yield "the predictions are boxes alone: they are scored by boxes, and no pixel is"
+        boxes = "predictions are" if pairing.truth.has_masks else "truth is"
+        yield f"the {boxes} boxes alone: objects are scored by boxes, and no pixel is"
     if matches is None:
         return
     objects = matches.objects[:, 0]

@@ -120,8 +120,8 @@ class Pairing:
 
     @property
     def has_masks(self) -> bool:
-        """The predictions are more than boxes, so that pixels can be compared."""
-        return self.predictions.has_masks
+        """Both sides are more than boxes, so that pixels can be compared."""
+        return self.truth.has_masks and self.predictions.has_masks
 
     @property
     def kinds(self) -> tuple[MatchKind, ...]:

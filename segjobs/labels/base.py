@@ -35,6 +35,7 @@ CHECKS: dict[str, str] = {
     "unreadable": "images or labels that cannot be read",
     "empty_masks": "objects whose mask covers no pixel; left out (of coco: but for scores, which count them)",
     "crowds": "crowd regions, of uncounted objects: no score asks for them (coco: labels.crowds=as_objects)",
+    "boxes_alone": "objects that are boxes, in a label file without any mask; evaluate scores them by boxes alone",
     "without_mask": "annotations that are no area (boxes, points, lines); left out",
     "outside_frame": "polygons that reach more than a pixel out of the frame; clipped at its edge",
     "void": "shapes and objects that the labels mark to be ignored; left out",
@@ -77,6 +78,10 @@ LabelReader = Callable[[str, tuple[int, int]], Masks]
 """(text, size_hw of the image in pixels) → Masks. Raises ItemError. Pickles small."""
 
 
+SizeReader = Callable[[str], tuple[int, int]]
+"""(text) → size_hw of its image in pixels, as the label file has it. Raises ItemError LABEL_SHAPE. Pickles small."""
+
+
 @dataclass(frozen=True)
 class LabelRequest:
     """What an adapter is given. ``image_ids``: every image of the input, sorted."""
@@ -101,7 +106,8 @@ class Labels:
     """What an adapter found.
 
     ``texts``: one per image of the request, None where no label belongs to it. ``digest`` names the
-    labels' bytes. ``listed``: the images that belong to the set, where it says so itself.
+    labels' bytes. ``listed``: the images that belong to the set, where it says so itself. ``size_of``: where the label
+    file says the sizes of its images. ``boxes_only``: objects are boxes, and none has a mask.
     """
 
     task: Task
@@ -111,6 +117,8 @@ class Labels:
     digest: str
     leftovers: tuple[Leftover, ...] = ()
     listed: frozenset[str] | None = None
+    size_of: SizeReader | None = None
+    boxes_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ to a fifth on small objects.
 | polygons of several parts | their union: a part inside another changes nothing (a hole needs RLE) |
 | a polygon part of fewer than three points | nothing: it has no inside (pycocotools reads four numbers as a box) |
 | an annotation without any mask (no ``segmentation``, or an empty one) | no segment; listed in ``without_mask`` |
+| a file of boxes where no annotation has a mask | objects of area 0 with their boxes, for scores by boxes |
 | a mask that covers no pixel (thinner than the raster) | no segment; with a ``bbox`` one of area 0, for scores alone |
 | counts as a list or a string, crowd or not | the same mask |
 | ``iscrowd`` | a crowd region; with ``labels.crowds=as_objects`` an object like others (CVAT's brush marks all) |
@@ -34,7 +35,8 @@ from functools import partial
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
-from segjobs.errors import ItemError, ManifestError, MaskSizeError
+from segjobs.config import LabelsConfig
+from segjobs.errors import ConfigError, ItemError, ManifestError, MaskSizeError
 from segjobs.labels.base import (
     Finding,
     LabelRequest,
@@ -56,6 +58,7 @@ from segjobs.manifest.rle import encode_polygons, encoded, from_uncompressed
 from segjobs.manifest.schema import Category, palette_color
 from segjobs.manifest.segments import Segment
 from segjobs.narrow import is_list, is_object
+from segjobs.storage import Storage
 from segjobs.text import first_few, size_text
 
 _LARGEST_ID = 2**31 - 1  # int32, as the manifest's category_id
@@ -64,8 +67,8 @@ _LARGEST_NUMBER = 1e15  # of pixels: a double holds what is smaller, and NaN is 
 
 @dataclass(frozen=True, slots=True)
 class CocoAnnotation:
-    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON, whose
-    ``bbox`` and ``area`` are null where it has none."""
+    """One object. ``segmentation``: a list of polygons, or a dict of ``size`` and ``counts``, as in the JSON, null of a
+    box alone; its ``bbox`` and ``area`` are null where it has none."""
 
     id: object
     category_id: int
@@ -89,7 +92,8 @@ class CocoIndex:
 
     ``orphans``: ids of annotations whose image is not listed. ``without_mask``: ids of annotations
     that have a box at most. ``listed_twice``: names of images that have several entries. ``namesakes``: categories
-    left out, since another has their name and they have no annotation.
+    left out, since another has their name and they have no annotation. ``boxes_only``: no annotation has a mask, and
+    some have a box.
     """
 
     categories: tuple[Category, ...]
@@ -98,6 +102,7 @@ class CocoIndex:
     without_mask: tuple[object, ...] = ()
     listed_twice: tuple[str, ...] = ()
     namesakes: tuple[str, ...] = ()
+    boxes_only: bool = False
 
 
 def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
@@ -132,11 +137,14 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
     by_image: dict[str, list[CocoAnnotation]] = defaultdict(list)
     known = {str(entry["id"]) for entry in images.entries}
     orphans, without_mask = [], []
+    boxes_only = not any(entry.get("segmentation") for entry in annotations.entries) and any(
+        entry.get("bbox") for entry in annotations.entries
+    )
     for position, entry in enumerate(annotations.entries):
         annotation_id = entry.get("id", f"annotations[{position}]")
         if str(entry["image_id"]) not in known:
             orphans.append(annotation_id)
-        elif not entry.get("segmentation"):
+        elif not entry.get("bbox" if boxes_only else "segmentation"):
             without_mask.append(annotation_id)
         else:
             by_image[str(entry["image_id"])].append(
@@ -144,7 +152,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
                     annotation_id,
                     entry["category_id"],
                     _crowd(name, position, entry),
-                    entry["segmentation"],
+                    None if boxes_only else entry["segmentation"],
                     entry.get("bbox"),
                     entry.get("area"),
                 )
@@ -161,6 +169,7 @@ def read_coco(data: bytes, *, name: str = "COCO JSON") -> CocoIndex:
         without_mask=tuple(without_mask),
         listed_twice=listed_twice,
         namesakes=namesakes,
+        boxes_only=boxes_only,
     )
 
 
@@ -235,6 +244,7 @@ def masks_of(
     resolved, findings = resolve(keys, known, policy or Policy(), what="category ids")
     segments: list[Segment] = []
     empty: list[object] = []
+    boxes: list[object] = []
     cut: list[object] = []
     for annotation, category in zip(image.annotations, resolved, strict=True):
         if category is None:
@@ -242,12 +252,14 @@ def masks_of(
         segment = segment_of(annotation, category, size_hw)
         if segment.area or segment.stated_bbox:
             segments.append(segment)
-        if not segment.area:
+        if not annotation.segmentation:
+            boxes.append(annotation.id)
+        elif not segment.area:
             empty.append(annotation.id)
         if is_list(annotation.segmentation) and any(outside(p, size_hw) for p in annotation.segmentation):
             cut.append(annotation.id)
     crowds = [annotation.id for annotation in image.annotations if annotation.iscrowd]
-    for check, ids in (("empty_masks", empty), ("outside_frame", cut), ("crowds", crowds)):
+    for check, ids in (("boxes_alone", boxes), ("empty_masks", empty), ("outside_frame", cut), ("crowds", crowds)):
         if ids:
             findings += (Finding(check, len(ids), f"annotation {', '.join(first_few([str(one) for one in ids]))}"),)
     return Masks(segments, findings)
@@ -257,6 +269,8 @@ def coco_labels(request: LabelRequest) -> Labels:
     """Adapter of ``coco``: the text of an image is the JSON of its entry, so that no task holds the whole file."""
     data = read_whole(request.storage, request.config.uri)
     index = read_coco(data, name=request.config.uri)
+    if index.boxes_only:
+        _check_boxes(request.config)
     if request.config.crowds == "as_objects":
         index = without_crowds(index)
     matches = match_images(index, request.image_ids)
@@ -273,8 +287,35 @@ def coco_labels(request: LabelRequest) -> Labels:
         *leftover("listed_twice", index.listed_twice),
         *leftover("namesakes", index.namesakes),
     )
-    labels = Labels("instance", index.categories, texts, read, hashlib.sha256(data).hexdigest(), leftovers)
+    sha256 = hashlib.sha256(data).hexdigest()
+    labels = Labels(
+        "instance", index.categories, texts, read, sha256, leftovers, size_of=_own_size, boxes_only=index.boxes_only
+    )
     return as_task(labels, request.config)
+
+
+def _check_boxes(config: LabelsConfig) -> None:
+    """Raise ConfigError where what is asked for needs masks."""
+    if config.task == "semantic":
+        raise ConfigError(f"labels.task: {config.uri} has boxes alone, and classes are painted of masks; drop it")
+    if config.frame == "stored":
+        raise ConfigError(f"labels.frame: {config.uri} has boxes alone, and stored turns masks only; drop it")
+
+
+def coco_images(config: LabelsConfig, storage: Storage) -> list[str]:
+    """The names of the file's images, as paths: image_ids where there are no photographs."""
+    index = read_coco(read_whole(storage, config.uri), name=config.uri)
+    return sorted({_normal(name) for name in index.images})
+
+
+def _own_size(text: str) -> tuple[int, int]:
+    size_hw = json.loads(text)["size_hw"]
+    if size_hw is None or min(size_hw) < 1:
+        raise ItemError(
+            "LABEL_SHAPE", "the JSON says no width and height of this image, and there is no photograph: input.uri"
+        )
+    height, width = size_hw
+    return height, width
 
 
 def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ...], policy: Policy) -> Masks:
@@ -285,11 +326,18 @@ def _read(text: str, size_hw: tuple[int, int], *, categories: tuple[Category, ..
 
 
 def segment_of(annotation: CocoAnnotation, category: Category, size_hw: tuple[int, int]) -> Segment:
-    """The object of an annotation, of area 0 where its mask covers no pixel. Raises as ``masks_of``."""
+    """The object of an annotation, of area 0 where its mask covers no pixel. Raises as ``masks_of``.
+
+    The area of a box alone is the box's, where the annotation states none.
+    """
     try:
-        code = encoded(_counts(annotation.segmentation, size_hw), size_hw)
+        nothing = {"size": list(size_hw), "counts": [size_hw[0] * size_hw[1]]}
+        code = encoded(_counts(annotation.segmentation or nothing, size_hw), size_hw)
         segment = Segment.from_region(category, code, size_hw, iscrowd=annotation.iscrowd)
-        return replace(segment, stated_bbox=_stated_box(annotation.bbox), stated_area=_stated_area(annotation.area))
+        box, area = _stated_box(annotation.bbox), _stated_area(annotation.area)
+        if box is not None and area is None and not annotation.segmentation:
+            area = box[2] * box[3]
+        return replace(segment, stated_bbox=box, stated_area=area)
     except MaskSizeError as error:
         raise ItemError("LABEL_SHAPE", f"annotation {annotation.id}: {error}") from None
     except ManifestError as error:

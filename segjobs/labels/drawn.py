@@ -34,12 +34,12 @@ from segjobs.labels.label_studio_rle import decode_mask
 from segjobs.labels.match_files import match_paths
 from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
-from segjobs.manifest.rle import counts_from_runs, encode_crop, encode_polygons
+from segjobs.manifest.rle import counts_from_runs, decode, encode_crop, encode_polygons
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.text import first_few
 
-Notation = Literal["pixels", "percent", "brush", "window", "starts"]
+Notation = Literal["pixels", "percent", "brush", "window", "starts", "rings"]
 _ELLIPSE_POINTS = 96
 
 
@@ -51,6 +51,7 @@ class Drawn:
     brush             Label Studio's integers of its RGBA image
     window            CVAT's mask: run lengths row by row, background first, then left, top, width, height
     starts            Kaggle's: start, length, …, from 1, column by column
+    rings             GeoJSON's: polygons, each an outer ring and its holes, in pixels
     """
 
     name: str
@@ -133,7 +134,8 @@ def masks_of(image: DrawnImage, size_hw: tuple[int, int], categories: Sequence[C
             continue
         try:
             polygons = _polygons(one, size_hw)
-            counts = encode_polygons(polygons, size_hw) if polygons else _counts(one, size_hw)
+            whole = polygons and not _has_holes(one)
+            counts = encode_polygons(polygons, size_hw) if whole else _counts(one, size_hw)
             segment = Segment.from_counts(category, counts, size_hw)
         except ManifestError as error:
             raise ItemError("LABEL_VALUE", f"object {number} ({one.name}): {error}") from None
@@ -152,7 +154,9 @@ def masks_of(image: DrawnImage, size_hw: tuple[int, int], categories: Sequence[C
 
 
 def _polygons(one: Drawn, size_hw: tuple[int, int]) -> list[list[float]]:
-    """The polygons in pixels; none of a mask."""
+    """The polygons in pixels, of rings the outer ones; none of a mask."""
+    if one.notation == "rings":
+        return [list(rings[0]) for rings in one.values]
     if one.notation == "pixels":
         return [list(part) for part in one.values]
     if one.notation == "percent":
@@ -161,11 +165,20 @@ def _polygons(one: Drawn, size_hw: tuple[int, int]) -> list[list[float]]:
     return []
 
 
+def _has_holes(one: Drawn) -> bool:
+    return one.notation == "rings" and any(len(rings) > 1 for rings in one.values)
+
+
 def _counts(one: Drawn, size_hw: tuple[int, int]) -> str:
     """COCO's counts of a mask. Raises ManifestError where it makes no sense, ItemError where it is of another size."""
     height, width = size_hw
     if one.notation == "brush":
         mask = decode_mask(one.values, size_hw)
+    elif one.notation == "rings":
+        mask = np.zeros(size_hw, bool)
+        for rings in one.values:
+            outer, *holes = (decode(encode_polygons([list(ring)], size_hw), size_hw).astype(bool) for ring in rings)
+            mask |= outer & ~np.logical_or.reduce([np.zeros(size_hw, bool), *holes])
     elif one.notation == "window":
         *runs, left, top, across, down = one.values
         if across < 1 or down < 1 or sum(runs) > across * down or min(runs, default=0) < 0:

@@ -13,7 +13,17 @@ from functools import partial
 
 from segjobs.config import digest
 from segjobs.errors import ConfigError, ItemError
-from segjobs.labels.base import LabelReader, LabelRequest, Labels, Masks, check_size, list_files, prints_of, read_label
+from segjobs.labels.base import (
+    LabelReader,
+    LabelRequest,
+    Labels,
+    Masks,
+    SizeReader,
+    check_size,
+    list_files,
+    prints_of,
+    read_label,
+)
 from segjobs.labels.binary import SUFFIXES, binary_mask, match_objects
 from segjobs.labels.match_files import match_labels
 from segjobs.manifest.rle import encode_crop
@@ -48,7 +58,13 @@ def without_ignored(labels: Labels, request: LabelRequest) -> Labels:
         max_pixels=request.max_pixels,
     )
     prints = digest(labels.digest, prints_of(files.values()))
-    return replace(labels, texts=texts, read=read, digest=prints)
+    size_of = partial(_size, size_of=labels.size_of) if labels.size_of else None
+    return replace(labels, texts=texts, read=read, digest=prints, size_of=size_of)
+
+
+def _size(text: str, *, size_of: SizeReader) -> tuple[int, int]:
+    label, *_ = json.loads(text)
+    return size_of(label)
 
 
 def _read(

@@ -28,7 +28,6 @@ import binascii
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,6 +50,7 @@ from segjobs.labels.base import (
 )
 from segjobs.labels.class_tables import named_categories
 from segjobs.labels.json_text import parse_json, words_of
+from segjobs.labels.names_of_files import names_of_files
 from segjobs.labels.polygons import TOLERANCE_PX
 from segjobs.manifest.rle import VOID, encode_crop, encode_label_map
 from segjobs.manifest.schema import Category
@@ -59,7 +59,6 @@ from segjobs.sources.label_map import decode_mask
 from segjobs.storage import Storage
 from segjobs.text import first_few
 
-_THREADS = 16  # in which the names are collected where the config has none
 _MANY = 10**9
 # Least and most points by shape_type.
 _POINTS = {
@@ -135,14 +134,9 @@ def _names(storage: Storage, uris: Sequence[str | None], void_names: Sequence[st
     """Every name that the files use, sorted; files that cannot be read become failed rows later."""
 
     def of_file(uri: str) -> set[str]:
-        try:
-            return {shape.name for shape in shapes_of(read_label(storage, uri))[0]}
-        except ItemError:
-            return set()
+        return {shape.name for shape in shapes_of(read_label(storage, uri))[0]}
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        names = set().union(*threads.map(of_file, [uri for uri in uris if uri]))
-    return sorted(names.difference(void_names))
+    return sorted(names_of_files(uris, of_file).difference(void_names))
 
 
 def _read(uri: str, size_hw: tuple[int, int], *, storage: Storage, rules: Rules) -> Masks:

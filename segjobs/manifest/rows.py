@@ -89,12 +89,12 @@ def ok_row(
     item: FileInfo,
     author: Author,
     *,
-    sha256: str,
+    sha256: str | None,
     size_hw: tuple[int, int],
     segments: Sequence[Segment],
     confidence: float | None = None,
 ) -> dict[str, object]:
-    """The row of an image that was labelled; ``size_hw`` in pixels after EXIF orientation."""
+    """The row of an image that was labelled; ``size_hw`` in pixels after EXIF orientation. ``sha256``: None unread."""
     row = _row(item, author, sha256)
     height, width = size_hw
     rows = [segment.to_row() for segment in segments]

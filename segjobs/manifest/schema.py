@@ -122,11 +122,15 @@ class FooterJson(TypedDict, total=False):
     model: ModelFacts | None
     schema_version: int
     version: str
+    boxes_only: bool
 
 
 @dataclass(frozen=True)
 class Footer:
-    """The JSON under the key ``segjobs`` of every part: all a reader needs to interpret the rows."""
+    """The JSON under the key ``segjobs`` of every part: all a reader needs to interpret the rows.
+
+    ``boxes_only``: objects that are boxes (``stated_bbox``), whose masks cover nothing.
+    """
 
     task: Task
     categories: tuple[Category, ...]
@@ -134,6 +138,7 @@ class Footer:
     model: ModelFacts | None = None
     schema_version: int = SCHEMA_VERSION
     version: str = __version__
+    boxes_only: bool = False
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
@@ -158,7 +163,8 @@ class Footer:
 
 
 def _without_unknown(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    return {key: value for key, value in pairs if (key, value) != ("isthing", None)}
+    unsaid = (("isthing", None), ("boxes_only", False))
+    return {key: value for key, value in pairs if (key, value) not in unsaid}
 
 
 def categories_from_json(raw: Sequence[Mapping[str, Any]]) -> tuple[Category, ...]:

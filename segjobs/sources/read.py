@@ -12,6 +12,9 @@ from typing import Protocol
 from segjobs.errors import ItemError
 from segjobs.storage import FileInfo, Storage
 
+NO_PHOTOGRAPH = ""
+"""The uri of an image whose labels were prepared without it (``input.uri=null``)."""
+
 
 class Reads(Protocol):
     """A ``Storage``, or the ``Blame`` that asks it twice before it blames a file."""
@@ -44,8 +47,13 @@ def read_original(storage: Storage, uri: str, *, sha256: str | None) -> bytes:
     """The bytes of an image that a manifest has masks of.
 
     Compared by content, not by time: a data set that was copied is still the one that was labelled. ``sha256``: its
-    row's; None compares nothing. Raises ItemError as ``read_item`` does, CHANGED where the bytes are others.
+    row's; None compares nothing. Raises ItemError as ``read_item`` does, CHANGED where the bytes are others, NOT_FOUND
+    where the manifest has no image.
     """
+    if uri == NO_PHOTOGRAPH:
+        raise ItemError(
+            "NOT_FOUND", "the labels were prepared without photographs (input.uri=null); prepare them with input.uri"
+        )
     data = read_file(storage, uri)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ItemError(

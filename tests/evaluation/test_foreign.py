@@ -16,6 +16,7 @@ from segjobs.config import EvaluateConfig
 from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.evaluation.inputs import open_pairing
 from segjobs.evaluation.report_types import Report
+from segjobs.manifest.schema import Category
 from segjobs.metrics.names import KINDS, MatchKind
 from segjobs.storage import Storage
 from tests.made import TRUTH, coco_truth, manifest, scored
@@ -219,6 +220,30 @@ def test_the_twelve_numbers_are_pycocotools_on_the_same_two_files(tmp_path: Path
     assert by_pycocotools(document, boxes, "box") == twelve(report, "box")
     assert twelve(report, "mask") == [None] * 12 and report.panoptic is None
     assert report.semantic.headline["mean_iou"].value is None, "no pixel was predicted, none is wrong"
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_truth_of_boxes_alone_is_scored_by_boxes_as_pycocotools_does(tmp_path: Path, stated: bool) -> None:
+    """With the areas that the JSON states, or those of the boxes; against masks, and against boxes."""
+    document, results = made_set(3)
+    dropped = ("segmentation",) if stated else ("segmentation", "area")
+    annotations = document["annotations"]
+    document["annotations"] = [{key: one[key] for key in one if key not in dropped} for one in annotations]
+    truth = coco_truth(tmp_path / "truth", document)
+    areas = [{"area": one["bbox"][2] * one["bbox"][3], **one} for one in document["annotations"]]
+    expected = by_pycocotools({**document, "annotations": areas}, results, "box")
+    for name, left_out in (("masks", ""), ("boxes", "segmentation")):
+        about = files(tmp_path, document, [{key: one[key] for key in one if key != left_out} for one in results])
+        report = scored(tmp_path, truth, str(tmp_path / "results.json"), name, predictions=about, **NO_INTERVALS)
+        assert expected == twelve(report, "box")
+        assert twelve(report, "mask") == [None] * 12 and report.panoptic is None
+        assert report.semantic.headline["mean_iou"].value is None
+        assert report.notes[0].endswith("boxes alone: objects are scored by boxes, and no pixel is")
+    with pytest.raises(ManifestError, match=r"truth has boxes alone, .*; the predictions are semantic"):
+        flat = manifest(
+            tmp_path / "flat", {"9.png": ["ab"]}, [Category(1, "a", (1, 1, 1)), Category(2, "b", (2, 2, 2))]
+        )
+        scored(tmp_path, truth, flat, "flat")
 
 
 def test_a_hundred_detections_bound_the_recall(tmp_path: Path) -> None:

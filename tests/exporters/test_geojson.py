@@ -1,6 +1,7 @@
 """GeoJSON: outlines that are valid polygons, and whose insides are the very masks."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,11 @@ from hypothesis import given
 
 from segjobs.exporters.base import Loss
 from segjobs.exporters.geojson import write
-from tests.exporters.samples import CAT, DOG, MASKS, labelled, setting
+from segjobs.labels.base import Policy
+from segjobs.labels.drawn import masks_of
+from segjobs.labels.qupath import read_qupath
+from segjobs.manifest.segments import Segment
+from tests.exporters.samples import CAT, CATEGORIES, DOG, MASKS, labelled, overlapping, setting
 from tests.manifests import segment_of
 
 
@@ -46,6 +51,14 @@ def test_the_insides_are_the_very_mask(mask: np.ndarray) -> None:
             assert ring[0] == ring[-1]
             assert len({tuple(corner) for corner in ring}) == len(ring) - 1 >= 4, "no ring meets itself"
     np.testing.assert_array_equal(covered, mask)
+
+
+@given(overlapping())
+def test_prepare_reads_the_very_masks(segments: list[Segment]) -> None:
+    written = write(labelled(segments), setting("geojson"))
+    kept = [replace(segment, score=1.0) for segment in segments if not segment.iscrowd]
+    found = masks_of(read_qupath(written.data or b""), segments[0].size_hw, CATEGORIES, Policy())
+    assert found.segments == kept
 
 
 def test_a_feature_by_hand() -> None:

@@ -14,7 +14,7 @@ from segjobs.config import LabelsConfig, PredictionsConfig
 from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.evaluation.foreign import Reference, open_coco_results
 from segjobs.exporters.label_studio_rle import encode_mask
-from segjobs.labels import coco, coco_panoptic, cvat, kaggle, label_studio, labelme, via, yolo
+from segjobs.labels import coco, coco_panoptic, cvat, kaggle, label_studio, labelme, qupath, sa1b, via, yolo
 from segjobs.labels.base import Policy
 from segjobs.labels.class_tables import named_categories, with_class_names
 from segjobs.labels.drawn import Document
@@ -124,7 +124,30 @@ def read_results(data: bytes) -> None:
         foreign.read(text, SIZE_HW)
 
 
+def sa1b_file() -> dict[str, Any]:
+    segmentation = {"size": [4, 5], "counts": "d0"}
+    return {"image": {"height": 4, "width": 5}, "annotations": [{"id": 1, "segmentation": segmentation, "area": 4}]}
+
+
+def read_sa1b(data: bytes) -> None:
+    category = Category(0, "object", (1, 1, 1))
+    coco.masks_of(sa1b.read_sa1b(data, category), SIZE_HW, (category,))
+
+
+def qupath_file() -> dict[str, Any]:
+    ring = [[1, 1], [3, 1], [3, 3], [1, 1]]
+    shapes = [{"type": "Polygon", "coordinates": [ring, ring]}, {"type": "MultiPolygon", "coordinates": [[ring]]}]
+    return {"features": [{"geometry": one, "properties": {"classification": {"name": "cat"}}} for one in shapes]}
+
+
+def read_qupath(data: bytes) -> None:
+    image = qupath.read_qupath(data)
+    masks_of_drawn(image, SIZE_HW, (Category(0, "cat", (1, 1, 1)),), Policy("ignore"))
+
+
 READERS = {
+    "sa1b": (sa1b_file, read_sa1b),
+    "qupath": (qupath_file, read_qupath),
     "coco": (coco_file, read_coco),
     "panoptic": (panoptic_file, read_panoptic),
     "labelme": (labelme_file, read_labelme),

@@ -6,6 +6,7 @@ list of parts, plan.parquet, run.json ─→ adopt_run ─┬→ nothing: publis
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -20,6 +21,11 @@ from segjobs.manifest.plan import PLAN_MEND, Plan, read_plan, write_plan
 from segjobs.manifest.schema import FOOTER_KEY
 from segjobs.manifest.seal import damaged
 from segjobs.storage import Storage, is_remote
+
+_WORDS = {
+    "labels.digest": "label files of its images came, went or changed since it was planned; with those files as they "
+    "were, content and times, this command goes on",
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,30 @@ def adopt_run(storage: Storage, job: Job) -> Adopted:
             "from elsewhere; choose a new output.uri"
         )
     same_settings = run_key(job.verb, job.identity, standing) == head.run_id
-    moved = _input_difference(standing.items, job.plan.items) if standing.digest != job.plan.digest else ""
+    moved = input_difference(standing.items, job.plan.items) if standing.digest != job.plan.digest else ""
     if not same_settings or (moved and run is not None):
         found = f"{job.uri} holds another run ({head.run_id})"
         raise unlike(found, _differences(job, head, moved), "run", finished=run is not None)
     done = frozenset(parts & set(range(standing.num_shards)))
     return Adopted(_planned(job, standing), run, done, planned=True, moved=moved)
+
+
+def is_of_settings(storage: Storage, job: Job) -> bool:
+    """Whether no plan stands at the job's output, or one of its settings, whatever images it is of."""
+    data = read_standing(storage, plan_uri(job.uri))
+    if data is None:
+        return True
+    standing, head = _read_head(data, plan_uri(job.uri))
+    return run_key(job.verb, job.identity, standing) == head.run_id
+
+
+def plans_begun(storage: Storage, uris: Sequence[str]) -> list[Plan]:
+    """The plans that stand at all of ``uris``, of which a run is not finished; else none."""
+    data = [read_standing(storage, plan_uri(uri)) for uri in uris]
+    if all(find_run(storage, uri) is not None for uri in uris):
+        return []
+    plans = [read_plan(one, plan_uri(uri))[0] for one, uri in zip(data, uris, strict=True) if one is not None]
+    return plans if len(plans) == len(uris) else []
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,10 @@ def _differences(job: Job, head: _Head, moved: str) -> list[str]:
     if head.verb != job.verb:
         return [f"it was made by {head.verb}, not {job.verb}"]
     wanted = json.loads(json.dumps(job.identity))  # as the file has it: lists for tuples
-    return [*([f"the input differs: {moved}"] if moved else []), *differences(head.identity, wanted, deep=True)]
+    return [
+        *([f"the input differs: {moved}"] if moved else []),
+        *differences(head.identity, wanted, deep=True, words=_WORDS),
+    ]
 
 
 def _check_orphans(storage: Storage, job: Job, run: Run | None, parts: set[int]) -> None:
@@ -114,15 +141,16 @@ def _planned(job: Job, plan: Plan) -> Job:
     return replace(job, plan=plan, labels=job.labels.take(places.combine_chunks()))
 
 
-def moved_line(adopted: Adopted) -> str:
+def moved_line(uri: str, moved: str) -> str:
     """What a person is told of an input that is not as it was planned."""
     return (
-        f"since {adopted.job.uri} was planned: {adopted.moved}; this run is finished as it was planned, and the next "
+        f"since {uri} was planned: {moved}; this run is finished as it was planned, and the next "
         "one, at a new output.uri, takes the images as they are then"
     )
 
 
-def _input_difference(old: pa.Table, new: pa.Table) -> str:
+def input_difference(old: pa.Table, new: pa.Table) -> str:
+    """What came, went or changed between two plans' items, in words; empty where nothing did."""
     columns = ("image_id", "uri", "size", "mtime", "etag")
     before, after = (
         {row[0]: row[1:] for row in zip(*(table[name].to_pylist() for name in columns), strict=True)}

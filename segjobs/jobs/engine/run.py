@@ -86,7 +86,7 @@ def run_job(
         publish_plan(storage, job)
         adopted = adopt_run(storage, job)
     if adopted.moved:
-        progress.note(f"{job.verb}: {moved_line(adopted)}")
+        progress.note(f"{job.verb}: {moved_line(adopted.job.uri, adopted.moved)}")
     job, run, done = adopted.job, adopted.run, adopted.done
     summary = Summary(job.uri, job.run_id)
     receipts: dict[int, Receipt] = {}

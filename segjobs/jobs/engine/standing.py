@@ -37,9 +37,21 @@ def differing(standing: Mapping[str, object], wanted: Mapping[str, object]) -> l
     return [key for key in sorted({*standing, *wanted}) if standing.get(key) != wanted.get(key)]
 
 
-def differences(standing: Mapping[str, object], wanted: Mapping[str, object], *, deep: bool = False) -> list[str]:
-    """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object."""
-    return [f"{name} was {_shown(old)}, is {_shown(new)}" for name, old, new in _unlike(standing, wanted, deep=deep)]
+def differences(
+    standing: Mapping[str, object],
+    wanted: Mapping[str, object],
+    *,
+    deep: bool = False,
+    words: Mapping[str, str] | None = None,
+) -> list[str]:
+    """What differs, with both values: 'model was "unet", is "fcn"'. ``deep``: down to what is no object.
+
+    ``words``: by name, what is said of values that say nothing to a person.
+    """
+    return [
+        (words or {}).get(name) or f"{name} was {_shown(old)}, is {_shown(new)}"
+        for name, old, new in _unlike(standing, wanted, deep=deep)
+    ]
 
 
 def _unlike(

@@ -84,6 +84,6 @@ def dry_run_of(adopted: Adopted, model: str, where: str) -> DryRun:
         "already done": f"{len(adopted.done)} shards, {finished} images",
         "model": model,
         "device": where,
-        **({"left out": moved_line(adopted)} if adopted.moved else {}),
+        **({"left out": moved_line(adopted.job.uri, adopted.moved)} if adopted.moved else {}),
     }
     return DryRun((table,))

@@ -55,6 +55,8 @@ def export(config: ExportConfig, *, dry_run: bool = False) -> ExportResult | Dry
     progress = Progress("export")
     storage = Storage(config.storage)
     run = open_run(storage, config.manifest.uri)
+    if footer_of(run).boxes_only:
+        raise ManifestError(f"manifest.uri: {run.uri} has boxes alone, and an export writes masks")
     setting = make_setting(config, run)
     exporter = get_exporter(config.format)
     image_ids = image_ids_of(storage, run)

@@ -59,7 +59,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         return dry_run_of(adopted, card.label, str(lay))
     connect(config.compute, progress)
     if adopted.moved:
-        progress.note(f"label: {moved_line(adopted)}")
+        progress.note(f"label: {moved_line(adopted.job.uri, adopted.moved)}")
     progress.note(f"label: {card.label} on {lay}")
     check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
     settings = _settings(config, storage, job, card, lay)

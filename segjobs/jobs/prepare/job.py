@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest, later
 from segjobs.errors import ConfigError, ItemError
-from segjobs.jobs.engine.adopt import adopt_run, moved_line
+from segjobs.jobs.engine.adopt import adopt_run, input_difference, is_of_settings, moved_line, plans_begun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
@@ -47,20 +47,30 @@ from segjobs.jobs.prepare.label_checks import (
     read_checks,
     shard_tally,
 )
-from segjobs.labels.base import Finding, LabelReader, LabelRequest, Labels, Leftover, Masks, leftover, read_whole
+from segjobs.labels.base import (
+    Finding,
+    LabelReader,
+    LabelRequest,
+    Labels,
+    Leftover,
+    Masks,
+    SizeReader,
+    leftover,
+    read_whole,
+)
 from segjobs.labels.class_tables import with_class_names
 from segjobs.labels.frame import read_in_frame
 from segjobs.labels.ignore import without_ignored
 from segjobs.labels.rename import ClassMap, class_map, remap
 from segjobs.labels.splits import check_splits, split_by_lists, split_by_shares
-from segjobs.labels.table import get_adapter
-from segjobs.manifest.plan import Plan, first_there, select
+from segjobs.labels.table import IMAGES, get_adapter
+from segjobs.manifest.plan import Plan, first_there, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
 from segjobs.sources.blame import Blame
 from segjobs.sources.decode import Frame, image_frame
-from segjobs.sources.read import read_item
+from segjobs.sources.read import NO_PHOTOGRAPH, read_item
 from segjobs.storage import FileInfo, Storage, join
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
@@ -84,15 +94,11 @@ def prepare(
     progress = Progress("prepare")
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
-    plan = plan_input(config, storage, progress)
-    image_ids = plan.items["image_id"].to_pylist()
-    request = LabelRequest(config.labels, storage, image_ids, config.decode.max_pixels)
-    with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
-        labels = without_ignored(get_adapter(config.labels.format)(request), request)
-    if config.labels.missing == "empty" and labels.task == "semantic":
-        raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
-    sets, leftovers = _manifests(config, storage, plan, labels)
-    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
+    plan = _plan(config, storage, progress)
+    found = _found(config, storage, progress, plan)
+    if not all(is_of_settings(storage, run.job) for run in found.runs):
+        found = _as_planned(config, storage, progress, plan) or found
+    labels, runs, leftovers = found.labels, found.runs, found.leftovers
     if dry_run:
         planned = [_dry_run(config, storage, run) for run in runs]
         print_checks(described(checks_of(leftovers)))
@@ -112,6 +118,7 @@ def prepare(
         empty_where_missing=config.labels.missing == "empty",
         max_pixels=config.decode.max_pixels,
         frame=config.labels.frame,
+        size_of=labels.size_of,
     )
     work = _Work(settings, progress, connected)
     manifests = {run.split: _run(config, storage, run, work) for run in runs}
@@ -135,6 +142,61 @@ class _Run:
     job: Job
     split: str
     leftovers: Sequence[Leftover]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is to be prepared: labels, a run each manifest, and what is left over of the whole."""
+
+    labels: Labels
+    runs: list["_Run"]
+    leftovers: list[Leftover]
+
+
+def _found(config: PrepareConfig, storage: Storage, progress: Progress, plan: Plan) -> _Found:
+    """Labels for the plan's images. Raises ConfigError where they do not suit the config."""
+    request = LabelRequest(config.labels, storage, plan.items["image_id"].to_pylist(), config.decode.max_pixels)
+    with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
+        labels = without_ignored(get_adapter(config.labels.format)(request), request)
+    if config.labels.missing == "empty" and labels.task == "semantic":
+        raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
+    sets, leftovers = _manifests(config, storage, plan, labels)
+    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
+    return _Found(labels, runs, leftovers)
+
+
+def _as_planned(config: PrepareConfig, storage: Storage, progress: Progress, listed: Plan) -> _Found | None:
+    """Labels for the images of the plans that were begun, whatever is listed now; None where these do not fit either.
+
+    The digest of labels is of those of all images: one that came or went with its label makes another.
+    """
+    uris = [join(config.output.uri, name) for name in config.splits] or [config.output.uri]
+    files = {file.path: file for plan in plans_begun(storage, uris) for file in planned_items(plan.items)}
+    if not files:
+        return None
+    plan = make_plan(files.values(), config.shard)
+    moved = input_difference(plan.items, listed.items)
+    found = _found(config, storage, progress, plan) if moved else None
+    if found is None or not all(is_of_settings(storage, run.job) for run in found.runs):
+        return None
+    progress.note(f"prepare: {moved_line(config.output.uri, moved)}")
+    return found
+
+
+def _plan(config: PrepareConfig, storage: Storage, progress: Progress) -> Plan:
+    """The images: those of ``input``, or without photographs those that the label file names."""
+    if config.input.uri is not None:
+        return plan_input(config, storage, progress)
+    with progress.phase("listing", f"planning the images that {config.labels.uri} names") as listing:
+        names = IMAGES[config.labels.format](config.labels, storage)
+        files = [FileInfo(NO_PHOTOGRAPH, name, -1, 0, "") for name in names]
+        plan = make_plan(files, config.shard, limit=config.input.limit)
+        listing.outcome = f"{plan.items.num_rows} images in {plan.num_shards} shards, without their photographs"
+    if not names and config.fail_on_empty:
+        raise ConfigError(
+            f"labels.uri: {config.labels.uri}: names no image; fail_on_empty=false makes an empty manifest"
+        )
+    return plan
 
 
 def _manifests(
@@ -198,6 +260,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         "classes": config.classes,
         "decode": config.decode.model_dump(),
         **later(config, *_LATER),
+        **({"boxes_only": True} if labels.boxes_only else {}),
     }
     categories = table.categories if table else labels.categories
     return Job(
@@ -205,7 +268,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         one.uri,
         one.plan,
         identity,
-        Footer(task=labels.task, categories=categories, config_digest=digest(identity)),
+        Footer(labels.task, categories, digest(identity), boxes_only=labels.boxes_only),
         config.model_dump(mode="json"),
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
@@ -235,7 +298,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> Run
         summary = summary_of_finished(job, adopted.run)
     else:
         if adopted.moved:
-            work.progress.note(f"prepare: {moved_line(adopted)}")
+            work.progress.note(f"prepare: {moved_line(job.uri, adopted.moved)}")
         if run.split:
             work.progress.note(f"prepare: split {run.split}: {job.plan.items.num_rows} images")
         executor = work.executor(job)
@@ -288,6 +351,7 @@ class ReadSettings:
     empty_where_missing: bool
     max_pixels: int
     frame: str = "shown"
+    size_of: SizeReader | None = None
 
 
 def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
@@ -316,10 +380,13 @@ def read_shard(
         sha256 = None
         times = dict.fromkeys(TIMES_SCHEMA.names, 0.0)
         try:
-            data = read_item(blame, item)
-            sha256 = hashlib.sha256(data).hexdigest()
-            times["read_ms"] = 1000 * (time.perf_counter() - start)
-            frame = image_frame(data, max_pixels=settings.max_pixels)
+            if item.uri == NO_PHOTOGRAPH:
+                frame = _stated_frame(item, label, settings)
+            else:
+                data = read_item(blame, item)
+                sha256 = hashlib.sha256(data).hexdigest()
+                times["read_ms"] = 1000 * (time.perf_counter() - start)
+                frame = image_frame(data, max_pixels=settings.max_pixels)
             masks = _masks(item, label, frame, settings)
         except ItemError as error:
             findings = _json([finding_of(error, has_label=label is not None)])
@@ -333,6 +400,16 @@ def read_shard(
     with ThreadPoolExecutor(_THREADS) as threads:
         rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
+
+
+def _stated_frame(item: FileInfo, label: str | None, settings: ReadSettings) -> Frame:
+    """The frame of an image without photograph, as its label has it. Raises ItemError."""
+    if label is None or settings.size_of is None:
+        raise ItemError("NOT_FOUND", f"{item.path}: neither a photograph nor a label says the size of this image")
+    height, width = settings.size_of(label)
+    if height * width > settings.max_pixels:
+        raise ItemError("TOO_LARGE", f"{width}x{height} pixels by the label, decode.max_pixels={settings.max_pixels}")
+    return Frame((height, width))
 
 
 def _masks(item: FileInfo, label: str | None, frame: Frame, settings: ReadSettings) -> Masks:

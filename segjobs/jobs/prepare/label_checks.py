@@ -31,7 +31,7 @@ from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json
 from segjobs.manifest.statistics import Counts, Statistics, add_counts, count_rows, statistics
 from segjobs.page.contact_sheet import Tile, sheet_png, tile_of
 from segjobs.sources.decode import decode_image
-from segjobs.sources.read import read_item
+from segjobs.sources.read import NO_PHOTOGRAPH, read_item
 from segjobs.storage import Storage, join
 
 FINDINGS = pa.field("findings", pa.string())
@@ -260,6 +260,8 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
     where = part_uri(place.job.uri, item["shard"][0].as_py())
     part = open_table(place.storage.read(where), where, mend=_MEND, columns=["image_id", "segments"])
     row = part.slice(pc.index(part["image_id"], image_id).as_py(), 1)
+    if item["uri"][0].as_py() == NO_PHOTOGRAPH:
+        return None
     try:
         image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
     except ItemError:  # gone or changed since its label was read

@@ -20,6 +20,7 @@ from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.schema import Category, Task
+from segjobs.narrow import is_object
 from segjobs.storage import Storage
 from segjobs.training.examples import ExampleSource
 
@@ -46,6 +47,14 @@ class Index:
 def open_source(key: str, config: SourceConfig, storage: Storage, task: Task) -> Run:
     """The finished manifest. Raises ManifestError, or ConfigError where its masks do not suit a model of ``task``."""
     run = open_run(storage, config.uri)
+    if footer_of(run).boxes_only:
+        raise ConfigError(f"{key}: {config.uri} has boxes alone, and a training needs masks; name labels with masks")
+    made_from = run.info.config.get("input")
+    if is_object(made_from) and made_from.get("uri", "") is None:
+        raise ConfigError(
+            f"{key}: {config.uri} was prepared without photographs (input.uri=null), which a training looks at; "
+            "prepare its labels with input.uri"
+        )
     kind = footer_of(run).task
     if kind != task and kind != "panoptic":
         mend = (

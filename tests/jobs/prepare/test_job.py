@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pydantic import ValidationError
 
-from segjobs.config import PrepareConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.config import ExportConfig, PrepareConfig, SourceConfig
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ItemError, ManifestError
+from segjobs.jobs.export.job import export
 from segjobs.jobs.prepare.job import prepare as prepare_on_ray
+from segjobs.jobs.train.index import open_source
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
 from segjobs.manifest.run_info import RunCounts
+from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 from tests.in_process import prepare_in_process as prepare
 
@@ -242,6 +247,71 @@ def test_coco_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
+def test_truth_without_the_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names and sizes are the JSON's; what needs pixels says so where it is asked for."""
+    square = [[1, 1, 4, 1, 4, 3, 1, 3]]
+    names = ["val/a.jpg", "val\\b.jpg", "unsized.jpg"]
+    sizes = [{"height": 4, "width": 6}, {"height": 5, "width": 7}, {}]
+    raw = {
+        "images": [{"id": n, "file_name": name, **sizes[n]} for n, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "nut"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "segmentation": square}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(raw))
+    settings = {"input": {"uri": None}, "max_failed_fraction": 0.5, "output": {"uri": str(tmp_path / "truth")}}
+    labels = {"format": "coco", "uri": str(tmp_path / "coco.json")}
+
+    def config(labels: dict[str, Any] = labels, **keys: Any) -> PrepareConfig:
+        return PrepareConfig.model_validate({**settings, "labels": labels, **keys})
+
+    assert prepare(config()).exit_code == ExitCode.DONE
+    rows = rows_of(tmp_path)
+    assert list(rows) == ["unsized.jpg", "val/a.jpg", "val/b.jpg"]
+    found = [(row["uri"], row["height"], row["width"], row["source"]["sha256"]) for row in rows.values()]
+    assert found == [("", None, None, None), ("", 4, 6, None), ("", 5, 7, None)]
+    assert rows["unsized.jpg"]["error"]["code"] == "LABEL_SHAPE" and "no width and height" in capsys.readouterr().err
+    assert [segment["area"] for segment in rows["val/a.jpg"]["segments"]] == [6] and rows["val/b.jpg"]["segments"] == []
+    with pytest.raises(
+        ConfigError, match=r"prepared without photographs \(input.uri=null\), which a training looks at"
+    ):
+        open_source("data.uri", SourceConfig(uri=str(tmp_path / "truth")), Storage(), "instance")
+    with pytest.raises(ItemError, match="prepared without photographs"):
+        read_original(Storage(), rows["val/a.jpg"]["uri"], sha256=None)
+    for message, labels, images in (
+        ("only coco; name the photographs", {"format": "yolo", "categories": ["a"]}, {}),
+        ("stored needs the photographs", {"frame": "stored"}, {}),
+        ("has no effect with input.uri=null", {}, {"include": ["*.png"]}),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            config({**config().labels.model_dump(include={"format", "uri"}), **labels}, input={"uri": None, **images})
+
+
+def test_boxes_alone_are_truth_for_scores_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 6}],
+        "categories": [{"id": 1, "name": "nut"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1.5, 0, 2, 3], "segmentation": []}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(raw))
+    labels = {"format": "coco", "uri": str(tmp_path / "coco.json")}
+    settings = {"input": {"uri": None}, "output": {"uri": str(tmp_path / "truth")}}
+    prepare(PrepareConfig.model_validate({**settings, "labels": labels}))
+    (segment,) = rows_of(tmp_path)["a.jpg"]["segments"]
+    assert (segment["area"], segment["stated_bbox"], segment["stated_area"]) == (0, [1.5, 0, 2, 3], 6)
+    assert "check boxes_alone: 1 (" in capsys.readouterr().err
+    assert footer_of(open_run(Storage(), str(tmp_path / "truth"))).boxes_only
+    with pytest.raises(ConfigError, match="has boxes alone, and a training needs masks"):
+        open_source("data.uri", SourceConfig(uri=str(tmp_path / "truth")), Storage(), "instance")
+    exporting = {"manifest": {"uri": str(tmp_path / "truth")}, "format": "yolo", "output": {"uri": str(tmp_path / "x")}}
+    with pytest.raises(ManifestError, match="has boxes alone, and an export writes masks"):
+        export(ExportConfig.model_validate(exporting))
+    for key, value in (("task", "semantic"), ("frame", "stored")):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4)).save(tmp_path / "images" / "a.jpg")
+        with pytest.raises(ConfigError, match=f"labels.{key}: .*has boxes alone"):
+            prepare(config_of(tmp_path / key, tmp_path / "images", {**labels, key: value}))
+
+
 def test_unknown_and_missing_labels_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
@@ -365,6 +435,35 @@ def test_a_run_that_is_continued_tells_the_same(clips: Path) -> None:
     assert prepare(config).exit_code == ExitCode.DONE
     assert [(clips / "truth" / name).read_bytes() for name in names] == before
     assert json.loads(before[1])["images"]["ok"] == 30
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": 0.5, "val": 0.5}])
+def test_images_that_came_and_went_with_their_labels_leave_a_begun_run_to_be_finished(
+    clips: Path, splits: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"format": "png", "uri": str(clips / "labels"), "categories": ["sky", "car", "truck"]}
+    config = config_of(clips, clips / "images", labels, shard={"images": 6}, splits=splits)
+    prepare(config)
+    folder = clips / "truth" / ("val" if splits else "")
+    for name in ("run.json", "parts/part-00001.parquet"):
+        (folder / name).unlink()
+    gone = pq.read_table(folder / "parts/part-00000.parquet")["image_id"][0].as_py()  # its part stands
+    (clips / "images" / gone).unlink()
+    for kind in ("images", "labels"):
+        (clips / kind / "clip0/new.png").write_bytes((clips / kind / "clip1/1.png").read_bytes())
+    capsys.readouterr()
+    prepare(config)
+    run = open_run(Storage(), str(folder))
+    assert run.info.counts.failed == 0 and (splits or run.info.counts.images == 30)
+    told = capsys.readouterr().err
+    assert (
+        "1 image(s) added (such as 'clip0/new.png'), 1 image(s) gone" in told and "finished as it was planned" in told
+    )
+
+    (folder / "run.json").unlink()
+    (clips / "labels/clip2/1.png").write_bytes(b"another label")
+    with pytest.raises(ConflictError, match=r"label files of its images came, went or changed .* this command goes on"):
+        prepare(config)
 
 
 CAMVID = ["sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
