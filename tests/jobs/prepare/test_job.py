@@ -22,9 +22,11 @@ from segjobs.jobs.train.index import open_source
 from segjobs.manifest.parts import footer_of, open_run, read_rows
 from segjobs.manifest.rle import paint
 from segjobs.manifest.run_info import RunCounts
+from segjobs.manifest.schema import Category
 from segjobs.sources.read import read_original
 from segjobs.storage import Storage
 from tests.in_process import prepare_in_process as prepare
+from tests.made import manifest, scored
 
 
 def config_of(tmp_path: Path, images: Path | str, labels: dict[str, Any], **settings: Any) -> PrepareConfig:
@@ -275,6 +277,10 @@ def test_truth_without_the_photographs(tmp_path: Path, capsys: pytest.CaptureFix
         ConfigError, match=r"prepared without photographs \(input.uri=null\), which a training looks at"
     ):
         open_source("data.uri", SourceConfig(uri=str(tmp_path / "truth")), Storage(), "instance")
+    found = ["......", ".nnn..", ".nnn..", "......"]
+    predicted = manifest(tmp_path / "found", {"val/a.jpg": found}, [Category(4, "nut", (1, 1, 1))], task="instance")
+    report = scored(tmp_path, str(tmp_path / "truth"), predicted, bootstrap={"resamples": 0})
+    assert report.instance is not None and report.instance.mask["AP"].value == pytest.approx(1.0), "met by image_id"
     with pytest.raises(ItemError, match="prepared without photographs"):
         read_original(Storage(), rows["val/a.jpg"]["uri"], sha256=None)
     for message, labels, images in (
