@@ -131,7 +131,7 @@ def test_label_maps(ray_session: None, png_set: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "nothing to do" in err and "check size_mismatch: 1" in err, "a finished run tells the same"
     Image.fromarray(np.ones((2, 3), np.uint8)).save(png_set / "labels" / "b.png")
-    with pytest.raises(ConflictError, match=r"holds another run .*; labels\.digest was .*Choose a new output\.uri"):
+    with pytest.raises(ConflictError, match=r"holds another run .*; label files of .*Choose a new output\.uri"):
         prepare(config)
     with pytest.raises(ConflictError, match=r"labels\.void_ids was null, is"):
         prepare(config_of(png_set, png_set / "images", {**labels, "void_ids": [255, 0]}))
