@@ -177,8 +177,8 @@ def test_contradictions_are_said_all_at_once() -> None:
         *("storage.s3.anonymous=true", "storage.s3.profile=me"),
     ) == [
         "labels.masks: has no effect with labels.format=yolo, only with coco_panoptic; drop it",
-        "labels.task: has no effect with labels.format=yolo, only with binary, voc, labelme, coco, label_studio, cvat, "
-        "via, kaggle; drop it",
+        "labels.task: has no effect with labels.format=yolo, only with binary, voc, labelme, coco, qupath, ade20k, "
+        "label_studio, cvat, via, kaggle; drop it",
         "labels.class_file: labels.categories or labels.table names the classes already; drop one",
         "labels.threshold: has no effect with labels.format=yolo, only with binary; drop it",
         "labels.unknown_class: labels.unknown=map needs it, and nothing else takes it",
