@@ -7,14 +7,13 @@ runs.
 """
 
 import argparse
-import errno
 import os
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -26,13 +25,12 @@ from segjobs import config as configs
 from segjobs.completion import SHELLS, Completer
 from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
-from segjobs.errors import ConfigError, ExitCode, SegjobsError, StorageError
+from segjobs.errors import DISK_ERRNOS, ConfigError, ExitCode, SegjobsError, StorageError
 from segjobs.redact import redact
 from segjobs.results import Result, failure_text
 from segjobs.stdout import drop_output, for_a_program, kept_for_the_result
 from segjobs.text import visible
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Job = Callable[..., Result]
 
 
@@ -175,31 +173,34 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         return ExitCode.DONE
     dry_run = verb.dry_run and arguments.dry_run
     try:
-        with kept_for_the_result():
-            with _importing(name):
-                job = verb.job()
-            result = job(config, dry_run=True) if dry_run else job(config)
-        if dry_run or for_a_program():
-            sys.stdout.write(result.text())
-        return result.exit_code
+        with _own_disk():
+            with kept_for_the_result():
+                with _importing(name):
+                    job = verb.job()
+                result = job(config, dry_run=True) if dry_run else job(config)
+            if dry_run or for_a_program():
+                sys.stdout.write(result.text())
+            return result.exit_code
     except SegjobsError as error:
         if for_a_program():
             sys.stdout.write(failure_text(error))
         return _refused(error)
-    except OSError as error:
-        # The machine's own disk, under whichever library: its temporary files, its home, Ray's folder.
-        if error.errno not in _DISK:
-            raise
-        full = StorageError(
-            f"{error.filename or tempfile.gettempdir()}: {error.strerror}; free some space, or set TMPDIR"
-        )
-        if for_a_program():
-            sys.stdout.write(failure_text(full))
-        return _refused(full)
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
         return ExitCode.STOPPED
+
+
+@contextmanager
+def _own_disk() -> Generator[None]:
+    """Raises StorageError for the machine's own disk, under whichever library: temporary files, home, Ray's folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRNOS:
+            raise
+        where = error.filename or tempfile.gettempdir()
+        raise StorageError(f"{where}: {error.strerror}; free some space, or set TMPDIR") from error
 
 
 def _refused(error: SegjobsError) -> int:

@@ -14,6 +14,7 @@ SegjobsError
 A failure of the whole stops the job with one line. A failure of an item is data.
 """
 
+import errno
 from enum import IntEnum
 from typing import Literal
 
@@ -30,6 +31,9 @@ class ExitCode(IntEnum):
     GATE_MISSED = 4
     STOPPED = 75
 
+
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk says that takes no more."""
 
 ItemCode = Literal[
     "UNREADABLE",

@@ -23,15 +23,15 @@ import numpy as np
 
 from segjobs.config.export import SegmentationKind
 from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Series, Setting, Written, exact, to_json
-from segjobs.exporters.outline import joined, parts_of, signed_area, window_of
+from segjobs.exporters.outline import joined, parts_of, signed_area
 from segjobs.manifest.segments import Segment
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its entry and one annotation per object."""
-    records = tuple(_without_id(annotation(segment, image, setting)) for segment in image.segments)
-    losses = bridged_holes(image, setting)
-    return Written(len(image.segments), image=to_json(image_entry(image)), records=records, losses=losses)
+    entries, losses = annotations(image, setting)
+    records = tuple(map(without_id, entries))
+    return Written(len(records), image=to_json(image_entry(image)), records=records, losses=losses)
 
 
 def image_entry(image: Labelled) -> dict[str, object]:
@@ -40,43 +40,34 @@ def image_entry(image: Labelled) -> dict[str, object]:
     return {"id": image.number, "file_name": image.image_id, "width": width, "height": height}
 
 
-def annotation(segment: Segment, image: Labelled, setting: Setting) -> dict[str, object]:
-    """COCO's annotation of a segment, without its id."""
-    entry = {
-        "image_id": image.number,
-        "category_id": setting.ids[segment.category_id],
-        "iscrowd": int(segment.iscrowd),
-        "area": segment.area if segment.stated_area is None else whole([segment.stated_area])[0],
-        "bbox": box_of(segment),
-        "segmentation": _segmentation(segment, setting.config.coco.segmentation),
-    }
-    return {**entry, "score": exact(segment.score)} if setting.by_model else entry
-
-
-def _segmentation(segment: Segment, kind: SegmentationKind) -> object:
-    if kind == "rle":
-        return segment.segmentation
-    if kind == "polygons" and not segment.iscrowd:
-        return [joined(part).ravel().tolist() for part in _parts(segment)]
-    return {"size": list(segment.size_hw), "counts": segment.runs(segment.size_hw).tolist()}
-
-
-def _parts(segment: Segment) -> list[list[np.ndarray]]:
-    """The rings of each part, in pixels of the image."""
-    corner_xy, mask = window_of(segment.mask())
-    return [[ring + corner_xy for ring in part] for part in parts_of(mask)]
-
-
-def bridged_holes(image: Labelled, setting: Setting) -> tuple[Loss, ...]:
-    """The holes that polygons join to the ring around them."""
-    if setting.config.coco.segmentation != "polygons":
-        return ()
-    losses = []
+def annotations(image: Labelled, setting: Setting) -> tuple[list[dict[str, object]], tuple[Loss, ...]]:
+    """COCO's annotation of each segment, without its id, and what their masks lose."""
+    entries: list[dict[str, object]] = []
+    losses: list[Loss] = []
     for segment in image.segments:
-        holes = [] if segment.iscrowd else [ring for _, *inner in _parts(segment) for ring in inner]
+        segmentation, holes = _segmentation(segment, setting.config.coco.segmentation)
+        entry = {
+            "image_id": image.number,
+            "category_id": setting.ids[segment.category_id],
+            "iscrowd": int(segment.iscrowd),
+            "area": segment.area if segment.stated_area is None else whole([segment.stated_area])[0],
+            "bbox": box_of(segment),
+            "segmentation": segmentation,
+        }
+        entries.append({**entry, "score": exact(segment.score)} if setting.by_model else entry)
         if holes:
             losses.append(Loss("holes", segment.category_id, len(holes), -sum(map(signed_area, holes))))
-    return tuple(losses)
+    return entries, tuple(losses)
+
+
+def _segmentation(segment: Segment, kind: SegmentationKind) -> tuple[object, list[np.ndarray]]:
+    """The mask as COCO has it, and the holes that polygons join to the ring around them."""
+    if kind == "rle":
+        return segment.segmentation, []
+    if kind == "counts" or segment.iscrowd:
+        return {"size": list(segment.size_hw), "counts": segment.runs(segment.size_hw).tolist()}, []
+    parts = parts_of(segment.mask())
+    return [joined(part).ravel().tolist() for part in parts], [hole for _, *holes in parts for hole in holes]
 
 
 def box_of(segment: Segment) -> list[float]:
@@ -89,8 +80,9 @@ def whole(values: Iterable[float]) -> list[float]:
     return [int(value) if value == int(value) else value for value in values]
 
 
-def _without_id(entry: dict[str, object]) -> str:
-    return to_json(entry)[1:]  # the id goes before the first key, when it is known
+def without_id(entry: dict[str, object]) -> str:
+    """The text of an annotation from its first key on: the id goes before that, when it is known."""
+    return to_json(entry)[1:]
 
 
 def document(path: str, setting: Setting, *, things: bool = False) -> Document:

@@ -12,21 +12,20 @@ scored against: ``ids_from`` takes that file's ids, by file_name and category na
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written, exact, to_json
 from segjobs.exporters.coco_instances import box_of
-from segjobs.exporters.flatten import losses_of
+from segjobs.exporters.flatten import without_crowds
 
 _SEPARATOR = ",\n"
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → one detection per object in either file; crowd regions are no detections."""
-    found = [segment for segment in image.segments if not segment.iscrowd]
+    found, crowds = without_crowds(image)
     masks, boxes = [], []
     for segment in found:
         head = {"image_id": image.number, "category_id": setting.ids[segment.category_id]}
         score = {"score": exact(segment.score)}
         masks.append(to_json({**head, **score, "segmentation": segment.segmentation}))
         boxes.append(to_json({**head, "bbox": box_of(segment), **score}))
-    crowds = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
     return Written(len(found), image=_SEPARATOR.join(boxes) or None, records=tuple(masks), losses=crowds)
 
 

@@ -9,19 +9,18 @@ extension*: ``a.jpg`` and ``a.png`` are one frame to it, which is counted as a l
 """
 
 from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written, exact, to_json
-from segjobs.exporters.coco_instances import annotation, bridged_holes, document, image_entry
+from segjobs.exporters.coco_instances import annotations, document, image_entry, without_id
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its entry and one annotation per object, with CVAT's attributes."""
-    records = []
-    for segment in image.segments:
-        entry = annotation(segment, image, setting)
+    entries, losses = annotations(image, setting)
+    for entry, segment in zip(entries, image.segments, strict=True):
         attributes = {"occluded": False, "source": "auto" if setting.by_model else "manual"}
         entry["attributes"] = attributes | ({"score": exact(segment.score)} if setting.by_model else {})
-        records.append(to_json(entry)[1:])
-    losses = bridged_holes(image, setting) + ((Loss("name", None, 1),) if image.shares_name else ())
-    return Written(len(image.segments), image=to_json(image_entry(image)), records=tuple(records), losses=losses)
+    losses += (Loss("name", None, 1),) if image.shares_name else ()
+    records = tuple(map(without_id, entries))
+    return Written(len(records), image=to_json(image_entry(image)), records=records, losses=losses)
 
 
 EXPORTER = Exporter(write, lambda setting: [document("annotations/instances_default.json", setting)], by_stem=True)

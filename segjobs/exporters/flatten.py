@@ -115,6 +115,12 @@ def covering_losses(image: Labelled, visible: np.ndarray) -> Losses:
     return (*losses_of("hidden", hidden), *losses_of("covered", partly))
 
 
+def without_crowds(image: Labelled) -> tuple[Segments, Losses]:
+    """The objects of an image, for formats that have no crowd regions, and these as losses."""
+    crowds = [segment for segment in image.segments if segment.iscrowd]
+    return tuple(segment for segment in image.segments if not segment.iscrowd), losses_of("crowd", crowds)
+
+
 def losses_of(kind: LossKind, segments: Sequence[Segment]) -> Losses:
     """Segments that are lost, counted by class; ``pixels`` are their areas."""
     ids = sorted({segment.category_id for segment in segments})

@@ -11,16 +11,15 @@ filling them (the centre of a pixel decides) gives back the very mask. ``classif
 import numpy as np
 
 from segjobs.exporters.base import Exporter, Labelled, Setting, Written, exact, to_json
-from segjobs.exporters.flatten import losses_of
-from segjobs.exporters.outline import parts_of, window_of
+from segjobs.exporters.flatten import without_crowds
+from segjobs.exporters.outline import parts_of
 from segjobs.manifest.segments import Segment
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its FeatureCollection."""
-    found = [segment for segment in image.segments if not segment.iscrowd]
+    found, crowds = without_crowds(image)
     content = {"type": "FeatureCollection", "features": [_feature(segment, setting) for segment in found]}
-    crowds = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
     return Written(len(found), data=f"{to_json(content)}\n".encode(), losses=crowds)
 
 
@@ -36,8 +35,7 @@ def _feature(segment: Segment, setting: Setting) -> dict[str, object]:
 
 
 def _geometry(segment: Segment) -> dict[str, object]:
-    corner_xy, mask = window_of(segment.mask())
-    parts = [[_closed(ring + corner_xy) for ring in part] for part in parts_of(mask)]
+    parts = [[_closed(ring) for ring in part] for part in parts_of(segment.mask())]
     return (
         {"type": "Polygon", "coordinates": parts[0]}
         if len(parts) == 1

@@ -14,16 +14,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Series, Setting, Written
-from segjobs.exporters.flatten import losses_of
+from segjobs.exporters.flatten import without_crowds
 from segjobs.manifest.segments import Segment
 
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its rows."""
-    found = [segment for segment in image.segments if not segment.iscrowd]
+    found, crowds = without_crowds(image)
     named = len(setting.categories) > 1
     rows = [[image.image_id, _runs(segment), *([segment.category] if named else [])] for segment in found]
-    crowds = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
     nothing = [[image.image_id, "", *([""] if named else [])]]
     return Written(len(found), records=tuple(map(_line, rows or nothing)), losses=crowds)
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written, exact, to_json
-from segjobs.exporters.flatten import losses_of
+from segjobs.exporters.flatten import without_crowds
 from segjobs.exporters.outline import window_of
 from segjobs.manifest.segments import Segment
 
@@ -25,7 +25,7 @@ _VERSION = "5.5.0"  # of labelme, whose format this is
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its JSON."""
-    found = [segment for segment in image.segments if not segment.iscrowd]
+    found, crowds = without_crowds(image)
     height, width = image.size_hw
     content = {
         "version": _VERSION,
@@ -36,8 +36,7 @@ def write(image: Labelled, setting: Setting) -> Written:
         "imageHeight": height,
         "imageWidth": width,
     }
-    losses = losses_of("crowd", [segment for segment in image.segments if segment.iscrowd])
-    losses += (Loss("name", None, 1),) if image.shares_name else ()
+    losses = crowds + ((Loss("name", None, 1),) if image.shares_name else ())
     return Written(len(found), data=f"{to_json(content)}\n".encode(), losses=losses)
 
 

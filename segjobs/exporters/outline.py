@@ -55,16 +55,18 @@ def window_of(mask: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
 
 
 def parts_of(mask: np.ndarray) -> list[list[np.ndarray]]:
-    """bool (H, W) → for each part of 4 neighbours its outer ring, then its holes'; no ring meets itself anywhere.
+    """bool (H, W), not empty → for each part of 4 neighbours its outer ring, then its holes'; none meets itself.
 
     That makes valid polygons: rings may touch each other in corners, but not themselves.
     """
-    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    corner_xy, window = window_of(mask)
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(window.astype(np.uint8), connectivity=4)
     parts: list[list[np.ndarray]] = []
     for number in range(1, count):
         left, top, width, height = boxes[number, :4].tolist()
         alone = numbers[top : top + height, left : left + width] == number
-        rings = [loop + np.array([left, top]) for ring in rings_of(alone) for loop in _loops(ring)]
+        shift = np.array([left, top]) + corner_xy
+        rings = [loop + shift for ring in rings_of(alone) for loop in _loops(ring)]
         parts.append(sorted(rings, key=lambda ring: signed_area(ring) < 0))
     return parts
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from segjobs.exporters.base import Document, Exporter, Labelled, Loss, Series, Setting, Written, to_json
-from segjobs.exporters.flatten import losses_of
+from segjobs.exporters.flatten import without_crowds
 from segjobs.exporters.outline import joined, rings_of, signed_area, simplified, window_of
 
 FOLDER, SUFFIX = "labels", ".txt"
@@ -27,11 +27,9 @@ FOLDER, SUFFIX = "labels", ".txt"
 
 def write(image: Labelled, setting: Setting) -> Written:
     """One image → its text file."""
-    lines, losses = [], []
-    for segment in image.segments:
-        if segment.iscrowd:
-            losses += losses_of("crowd", [segment])
-            continue
+    found, crowds = without_crowds(image)
+    lines, losses = [], [*crowds]
+    for segment in found:
         (left, top), mask = window_of(segment.mask())
         rings = rings_of(mask)
         kept = [ring for one in rings if (ring := simplified(one, setting.config.yolo.tolerance_px)) is not None]

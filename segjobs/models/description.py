@@ -3,6 +3,7 @@
 Ids and sizes are bounded: memory is laid out by them before anything else is known of a model.
 """
 
+from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
@@ -41,8 +42,8 @@ class _DescribedPreprocessing(_Part):
 
 def _all_different(categories: list[_DescribedCategory]) -> list[_DescribedCategory]:
     for what in ("id", "name"):
-        values = [getattr(category, what) for category in categories]
-        twice = sorted({value for value in values if values.count(value) > 1})
+        counts = Counter(getattr(category, what) for category in categories)
+        twice = sorted(value for value, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"the {what} {twice[0]!r} stands there twice")
     return categories

@@ -39,6 +39,10 @@ class Share:
         by_cpus = max(0, int((self.cpus - beside + _ROUNDING) // need.cpus))
         return min(by_cpus, self.gpu_room(need.gpus)) if need.gpus else by_cpus
 
+    def nearness(self, need: "Share") -> tuple[float, float]:
+        """Of nodes none of which holds ``need``, the one that comes nearest to it has the greatest."""
+        return min(self.gpus, need.gpus), self.cpus
+
     def gpu_room(self, share: float) -> int:
         """How many times so much of a GPU fits in; a part of one is a part of the same one."""
         return int(self.gpus) * int(1 / share + _ROUNDING) if share < 1 else int(self.gpus // share)
@@ -153,7 +157,7 @@ def _check_pool(actors: str, smallest: int, actor: Share, have: Resources, *, be
 def check_node(what: str, need: Share, nodes: Sequence[Share], *, unit: Literal["actor", "worker"]) -> None:
     """Raise ClusterError where there are nodes, and none of them can hold ``need``, even alone."""
     if nodes and not any(node.room(need) for node in nodes):
-        largest = max(nodes, key=lambda node: (min(node.gpus, need.gpus), node.cpus))
+        largest = max(nodes, key=lambda node: node.nearness(need))
         raise ClusterError(
             f"{what} of {need} each: no node can hold one, the largest has {largest}; lower compute.cpus_per_{unit}, "
             f"compute.threads or compute.gpus_per_{unit}, or start larger nodes"

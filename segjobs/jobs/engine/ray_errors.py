@@ -1,6 +1,5 @@
 """What Ray raises on the driver in; the error of this project at its root, or what a cluster lacks, in a line, out."""
 
-import errno
 import re
 
 from ray.exceptions import (
@@ -15,7 +14,7 @@ from ray.exceptions import (
 )
 
 from segjobs import __version__
-from segjobs.errors import ClusterError, SegjobsError
+from segjobs.errors import DISK_ERRNOS, ClusterError, SegjobsError
 
 _RAY_ADVICE = "\nFailed to apply UDF transform after"  # Ray Data appends this and more to an error's own text
 _SHORTAGES: dict[type[RayError], str] = {
@@ -27,7 +26,6 @@ _SHORTAGES: dict[type[RayError], str] = {
     OwnerDiedError: "a process that the job cannot do without was lost",
     ActorUnschedulableError: "no node can hold an actor any more",
 }
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MISSING = re.compile(r"No module named '([^'.]+)")
 
 
@@ -48,7 +46,7 @@ def own_error(error: BaseException) -> SegjobsError | None:
         line = next((line for kind, line in _SHORTAGES.items() if isinstance(found, kind)), None)
         if isinstance(found, RayError) and (missing := _MISSING.search(str(found))):
             line = _not_installed(missing[1])
-        if isinstance(found, OSError) and found.errno in _DISK:
+        if isinstance(found, OSError) and found.errno in DISK_ERRNOS:
             line = f"a node's disk takes no more: {found.filename or 'its temporary files'}: {found.strerror}"
         if line:
             cluster = ClusterError(f"{line}; what is published stays: run the command again to continue")

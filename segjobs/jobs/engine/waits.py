@@ -67,13 +67,13 @@ def lacking(needs: Sequence[Need], now: Now) -> str | None:
             continue
         able = [node for node in now.nodes if node.whole.room(need.share)]
         if not able:
-            largest = max(now.nodes, key=lambda node: (min(node.whole.gpus, need.share.gpus), node.whole.cpus))
+            largest = max(now.nodes, key=lambda node: node.whole.nearness(need.share))
             return (
                 f"{need.what} needs {need.share} on one node, and the largest of {len(now.nodes)} has {largest.whole}: "
                 "a node that can hold it has to join the cluster"
             )
         if now.others:
-            freest = max(able, key=lambda node: (min(node.free.gpus, need.share.gpus), node.free.cpus))
+            freest = max(able, key=lambda node: node.free.nearness(need.share))
             return (
                 f"{need.what} needs {need.share} on one node, and the freest of {len(now.nodes)} has "
                 f"{_of(freest, need.share)} free: {now.others} other driver(s) are at work on the cluster"

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypedDict, cast
 
 import numpy as np
@@ -284,7 +283,7 @@ def read_checks(storage: Storage, uri: str) -> dict[str, DescribedCheck]:
 def print_found(storage: Storage, uri: str) -> None:
     """The checks that found something and the statistics of a finished run, on standard error."""
     console = Terminal()
-    say = partial(console.print)
+    say = console.print
     try:
         print_checks(read_checks(storage, uri))
         where = join(uri, STATISTICS_FILE)

@@ -5,7 +5,7 @@ report.json: predictions.uri, predictions.ids, … ─→ open_scored_pngs ─�
 
 from typing import Any
 
-from segjobs.config import EvaluateConfig
+from segjobs.config import EXTRA_SCHEMES, EvaluateConfig
 from segjobs.errors import ConfigError, StorageError
 from segjobs.evaluation.foreign import Foreign, Reference, open_label_pngs
 from segjobs.evaluation.report_types import Report
@@ -40,4 +40,4 @@ def _config_of(scored: Report, uri: str, truth: str) -> EvaluateConfig:
         for section in sections:
             at = at.setdefault(section, {})
         at[name] = value
-    return EvaluateConfig.model_validate(raw, context={"schemes": ("gs", "az", "http", "https")})
+    return EvaluateConfig.model_validate(raw, context={"schemes": tuple(EXTRA_SCHEMES)})
