@@ -27,8 +27,7 @@ def check_access(target: str, compute: ClusterConfig) -> None:
 
     A submitted job is exempt: the cluster that runs it has taken its code already.
     """
-    if target == "local":
-        keep_token()
+    if target == "local":  # its token is kept where it is started
         return
     if os.environ.get(_MODE, "").lower() == "token":
         if not os.environ.get(_TOKEN):

@@ -18,7 +18,7 @@ import ray
 from segjobs.config import ClusterConfig
 from segjobs.errors import ClusterError
 from segjobs.jobs import set_environment
-from segjobs.jobs.engine.auth import check_access, check_token
+from segjobs.jobs.engine.auth import check_access, check_token, keep_token
 from segjobs.jobs.engine.layout import Resources, Share
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import nodes_alive, own_address, start_ray
@@ -106,6 +106,7 @@ def _listens_to_loopback_alone(target: str) -> bool:
 def start_local(**options: object) -> None:
     """Start a Ray of this process's own; ``options`` of ``ray.init``, such as num_cpus. Raises ClusterError."""
     _check_temporary()
+    keep_token()
     begin = time.monotonic()
     try:
         with lean_node(_LOCAL_START_S), _with_bytecode():

@@ -31,10 +31,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_a_home_folder_it_says_where_the_token_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME, of a user without a name
     with pytest.raises(ClusterError, match=r"no home folder is known .*; set HOME, or RAY_AUTH_TOKEN_PATH to a file"):
-        check_access("local", OPEN)
+        keep_token()
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/proc/nowhere/token")
     with pytest.raises(ClusterError, match=r"^/proc/nowhere/token: Ray's token cannot be kept there.*; set RAY_AUTH"):
-        check_access("local", OPEN)
+        keep_token()
 
 
 ELSEWHERE = ["10.0.0.1:6379", "ray://head.example:10001", "head:6379", "[2001:db8::1]:6379", "0.0.0.0:6379"]
@@ -76,7 +76,7 @@ def test_a_token_that_others_can_read_is_refused(home: Path, monkeypatch: pytest
 
 
 def test_a_local_ray_has_a_token_for_its_owner_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_access("local", OPEN)
+    keep_token()
     path = home / ".ray" / "auth_token"
     first = path.read_text()
     assert (len(first), stat.S_IMODE(path.stat().st_mode)) == (64, 0o600)
@@ -93,7 +93,7 @@ def test_a_home_that_cannot_hold_it_is_a_clear_error(home: Path, monkeypatch: py
     (home / "file").write_text("")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "file" / "token"))
     with pytest.raises(ClusterError, match="Ray's token cannot be kept there: File exists; set RAY_AUTH_TOKEN_PATH"):
-        check_access("local", OPEN)
+        keep_token()
 
 
 @pytest.mark.parametrize("target", ["10.0.0.1:6379", "127.0.0.1:6379", "auto"])

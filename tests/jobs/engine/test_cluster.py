@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,19 @@ def test_processes_of_a_local_ray_keep_what_they_compile(monkeypatch: pytest.Mon
     start_local()
     assert seen == [None]
     assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_whoever_starts_a_local_ray_its_token_is_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    seen: list[int] = []
+    monkeypatch.setattr(cluster, "_init", lambda *_, **__: seen.append(stat.S_IMODE(token.stat().st_mode)))
+    start_local()
+    assert seen == [0o600]
 
 
 def test_what_a_local_ray_will_have_is_known_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
