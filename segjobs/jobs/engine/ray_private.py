@@ -20,6 +20,7 @@ from ray._private import parameter, ray_constants, services, state
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.experimental import internal_kv
 
 from segjobs.jobs.engine.ray_calls import is_client
 
@@ -28,6 +29,7 @@ __all__ = [
     "free_by_node",
     "free_ports",
     "lean_node",
+    "lean_training",
     "map_batches",
     "node_kinds",
     "on_loopback",
@@ -69,6 +71,30 @@ def lean_node(patience_s: float) -> Generator[None]:
         _replaced(services, "get_node", _patient(_services.get_node, patience_s, nodes)),
     ):
         yield
+
+
+@contextmanager
+def lean_training() -> Generator[None]:
+    """While it is entered, a training that starts on a Ray without a dashboard's server has no cleaner.
+
+    The cleaner, an actor, asks that server each second whether the training's controller is alive, waits ten seconds
+    for an answer that never comes, and the end of the training twelve for the cleaner. What it is there for, to give
+    back the CPUs of a controller that died, Ray does by itself when the driver ends.
+    """
+    if is_client() or _has_server():
+        yield
+        return
+    from ray.train.v2._internal.execution.callback import ControllerCallback  # imports Ray Train
+    from ray.train.v2.api import data_parallel_trainer
+
+    with _replaced(data_parallel_trainer, "PlacementGroupCleanerCallback", ControllerCallback):
+        yield
+
+
+def _has_server() -> bool:
+    """Whether the cluster has a dashboard's server, of which the states of actors are asked."""
+    look: Any = internal_kv._internal_kv_get
+    return bool(look(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD))
 
 
 def on_loopback() -> AbstractContextManager[None]:

@@ -25,6 +25,7 @@ from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.layout import Share
 from segjobs.jobs.engine.progress import Progress, clock
 from segjobs.jobs.engine.ray_errors import own_error
+from segjobs.jobs.engine.ray_private import lean_training
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_writable, differences, read_standing_json, unlike
 from segjobs.jobs.engine.terminal import Terminal
@@ -182,7 +183,7 @@ def _run(config: TrainConfig, storage: Storage, start: Start, division: Division
     )
     need = Need("a training worker", Share(division.cpus, division.gpus))
     try:
-        with Waits(progress, [need]):
+        with lean_training(), Waits(progress, [need]):
             follow(trainer.fit, mailbox, progress, steps=task.feed.steps, grace_s=config.compute.grace_s)
     except (TrainingFailedError, RayError) as error:
         raise _cause(error) or error from error

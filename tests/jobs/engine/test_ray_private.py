@@ -14,13 +14,21 @@ import psutil
 import pytest
 
 from segjobs.jobs.engine import ray_private
-from segjobs.jobs.engine.ray_private import free_by_node, lean_node, node_kinds, other_drivers, without_log_level
+from segjobs.jobs.engine.ray_private import (
+    free_by_node,
+    lean_node,
+    lean_training,
+    node_kinds,
+    other_drivers,
+    without_log_level,
+)
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 from ray._private import node, parameter, services, worker  # isort: skip
 from ray import _raylet  # isort: skip
 from ray._raylet import wait_for_persisted_port  # isort: skip
 from ray.data import Dataset  # isort: skip
+from ray.train.v2.api import data_parallel_trainer  # isort: skip
 
 
 def test_a_callback_is_called_between_the_scheduler_s_rounds() -> None:
@@ -48,6 +56,19 @@ def test_ray_init_looks_up_what_is_replaced() -> None:
         assert parameter.RayParams().no_monitor
         assert not services.ray_constants.ENABLE_RAY_CLUSTER
     assert services.ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_a_training_without_a_dashboard_has_no_cleaner_that_asks_it(ray_session: None) -> None:
+    trainer = data_parallel_trainer.DataParallelTrainer(lambda: None)
+
+    def cleaners() -> list[object]:
+        callbacks = trainer._create_default_callbacks()
+        return [one for one in callbacks if "Cleaner" in type(one).__name__]
+
+    assert len(cleaners()) == 1
+    with lean_training():
+        assert cleaners() == []
+    assert len(cleaners()) == 1
 
 
 def test_a_driver_that_starts_is_silent_of_its_log_level_alone(
