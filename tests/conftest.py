@@ -57,12 +57,17 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class _RayInOneProcess(LoadScopeScheduling):
-    """The files whose tests need a Ray go to one process, in one piece: one is started, and a head beside no other."""
+class _RayTogether(LoadScopeScheduling):
+    """The files whose tests need a Ray go to one process, in one piece, the flows to another: two are started at most.
+
+    A flow waits for processes of its own much of the time; all slow ones in one piece would be a third longer.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return "ray" if _uses_ray(file) else nodeid
+        if not _uses_ray(file):
+            return nodeid
+        return "flows" if file.startswith("tests/test_flow_") else "ray"
 
 
 @cache
@@ -71,7 +76,7 @@ def _uses_ray(file: str) -> bool:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return _RayInOneProcess(config, log)
+    return _RayTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -189,7 +194,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageConfi
             _wait_for_bucket(config)
             yield config
         finally:
-            server.terminate()
+            server.kill()  # asked to end, it takes half a minute, for files that nobody wants
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> None:

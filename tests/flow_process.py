@@ -7,6 +7,7 @@ most of a small flow's time: a flow has one where the test is of how Ray ends wi
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,9 +52,20 @@ class Flow:
         return self.process.returncode, out, err
 
     def left_alive(self) -> list[psutil.Process]:
-        """Which of its processes live on after its end; Ray's agents of a killed driver notice it after a minute."""
-        _, alive = psutil.wait_procs([one for one in self.family if _lives(one)], timeout=200)
+        """Which of its processes live on after its end, but for Ray's agents.
+
+        Those of a killed driver ask its GCS for a minute what it wants, and then end.
+        """
+        others = [one for one in self.family if _lives(one) and not _is_agent(one)]
+        _, alive = psutil.wait_procs(others, timeout=200)
         return [one for one in alive if _lives(one)]
+
+
+def _is_agent(process: psutil.Process) -> bool:
+    try:
+        return re.match(r"ray::\w+Agent\b", " ".join(process.cmdline())) is not None
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _lives(process: psutil.Process) -> bool:

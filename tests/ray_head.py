@@ -1,12 +1,11 @@
 """A Ray head that runs for itself and asks for a token, as ``ray start --head`` makes it: started, awaited, ended."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,14 @@ def start_head(folder: Path, **environment: str) -> Iterator[Head]:
         yield head
 
 
+def _kill(pid: int) -> None:
+    """End a head and all that it has started; asked to, it takes half a minute."""
+    head = psutil.Process(pid)
+    for one in (head, *head.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
 def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Head | None:
     """None where it ended before all parts of it were there."""
     from segjobs.jobs.engine.ray_private import free_ports  # here, since it imports Ray, which takes seconds
@@ -73,7 +80,7 @@ def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Hea
     command += [f"--{agent}-port={number}" for agent, number in zip(agents, others, strict=True)]
     log = stack.enter_context(log_file.open("ab"))
     node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-    stack.callback(node.send_signal, signal.SIGTERM)
+    stack.callback(_kill, node.pid)
     head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{jobs_port}", environment)
 
     def stands() -> bool:
