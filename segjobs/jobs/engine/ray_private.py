@@ -43,6 +43,7 @@ Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, Linux gives those from 32,768 on to connections
 _state: Any = state.state
+_cluster_values: Any = internal_kv
 _extension: Any = _raylet
 _LEVEL_LINE = b"Set ray log level from environment variable"
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
@@ -93,8 +94,11 @@ def lean_training() -> Generator[None]:
 
 def _has_server() -> bool:
     """Whether the cluster has a dashboard's server, of which the states of actors are asked."""
-    look: Any = internal_kv._internal_kv_get
-    return bool(look(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD))
+    return bool(
+        _cluster_values._internal_kv_get(
+            ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD
+        )
+    )
 
 
 def on_loopback() -> AbstractContextManager[None]:
