@@ -216,14 +216,6 @@ def match_images(index: CocoIndex, image_ids: Sequence[str]) -> FileMatches:
     return match_paths(image_ids, list(index.images), image_key=_normal, label_key=_normal)
 
 
-def segments_for(index: CocoIndex, file_name: str, size_hw: tuple[int, int]) -> list[Segment]:
-    """The objects of one entry, on an image of ``size_hw`` pixels; raises as ``masks_of``, and NOT_FOUND."""
-    image = index.images.get(file_name)
-    if image is None:
-        raise ItemError("NOT_FOUND", f"no entry of the COCO file has the file_name {file_name!r}")
-    return masks_of(image, size_hw, index.categories).segments
-
-
 def masks_of(
     image: CocoImage, size_hw: tuple[int, int], categories: Sequence[Category], policy: Policy | None = None
 ) -> Masks:

@@ -35,7 +35,7 @@ _PARQUET_OPTIONS = {
     "write_page_index": True,
 }
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
-_PART_MEND = "move it away and run the command again"
+PART_MEND = "move it away and run the command again"
 _LOST = "bring it back from a copy, or make the run anew at a new output.uri"
 _RUN_MEND = "move it away and run its command again, which takes the parts as they are and writes it anew"
 
@@ -123,7 +123,7 @@ def receipt_of(where: str, data: bytes, image_ids: Sequence[str], *, run_id: str
     Raises ManifestError where it does not hold exactly the shard's image_ids in order, each row of ``run_id``, or
     where the file is damaged.
     """
-    table = open_table(data, where, mend=_PART_MEND, columns=["image_id", "run_id", "status", "error", "segments"])
+    table = open_table(data, where, mend=PART_MEND, columns=["image_id", "run_id", "status", "error", "segments"])
     ids = _texts(table["image_id"], where)
     writers = [one for one in _texts(pc.unique(table["run_id"]), where) if one != run_id]
     if writers:
@@ -149,7 +149,7 @@ def receipt_of(where: str, data: bytes, image_ids: Sequence[str], *, run_id: str
 
 def run_id_of(storage: Storage, uri: str) -> str | None:
     """The run that wrote the part at ``uri``; None of a part without rows. Raises ManifestError."""
-    rows = open_table(storage.read(uri), uri, mend=_PART_MEND, columns=["run_id"])
+    rows = open_table(storage.read(uri), uri, mend=PART_MEND, columns=["run_id"])
     return _texts(rows["run_id"].slice(0, 1), uri)[0] if rows.num_rows else None
 
 
@@ -157,7 +157,7 @@ def _texts(column: pa.ChunkedArray | pa.Array, where: str) -> list[str]:
     try:
         return column.to_pylist()
     except UnicodeDecodeError as error:
-        raise damaged(where, str(error), mend=_PART_MEND) from error
+        raise damaged(where, str(error), mend=PART_MEND) from error
 
 
 @dataclass(frozen=True)

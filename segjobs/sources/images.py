@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from fsspec.utils import glob_translate
 
-from segjobs.config import InputConfig
+from segjobs.config import InputConfig, PhotographsConfig
 from segjobs.errors import ConfigError, StorageError
 from segjobs.sources.left_out import LeftOut
 from segjobs.sources.lists import LIST_SUFFIXES, list_of_files
@@ -27,12 +27,15 @@ from segjobs.storage import NO_FILE, FileInfo, Storage, is_remote, local_path, l
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def list_images(storage: Storage, config: InputConfig, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+def list_images(
+    storage: Storage, config: InputConfig | PhotographsConfig, left_out: LeftOut | None = None
+) -> Iterator[FileInfo]:
     """Every image of ``config.uri``, unsorted, ``path`` being its image_id.
 
     Raises ConfigError or StorageError where the input as a whole cannot be listed. ``limit`` is not
     applied here: it counts in the order of image_id, which only the plan knows. ``left_out``: is told of the rest.
     """
+    assert config.uri is not None, "without photographs there is nothing to list"  # noqa: S101
     uri = config.uri if is_remote(config.uri) else local_uri(local_path(config.uri).absolute())
     rules = _Rules(config, LeftOut() if left_out is None else left_out)
     if storage.is_folder(uri):
@@ -52,7 +55,7 @@ def list_images(storage: Storage, config: InputConfig, left_out: LeftOut | None 
 class _Rules:
     """What of an input is taken, by its config; the rest is counted."""
 
-    def __init__(self, config: InputConfig, left_out: LeftOut) -> None:
+    def __init__(self, config: InputConfig | PhotographsConfig, left_out: LeftOut) -> None:
         self._included = _matcher(config.include)
         self._excluded = [(pattern, _matcher([pattern])) for pattern in config.exclude]
         self._skip_unreadable = config.skip_unreadable

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.labels.base import Policy
-from segjobs.labels.coco import CocoIndex, masks_of, match_images, read_coco, segments_for
+from segjobs.labels.coco import CocoIndex, masks_of, match_images, read_coco
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 
@@ -33,7 +33,11 @@ def annotation(segmentation: Any, **keys: Any) -> dict[str, Any]:
 
 
 def segments(*annotations: dict[str, Any], size_hw: tuple[int, int] = (4, 5)) -> list[Segment]:
-    return segments_for(read_coco(coco(annotations=list(annotations))), "a.jpg", size_hw)
+    return segments_of(read_coco(coco(annotations=list(annotations))), size_hw)
+
+
+def segments_of(index: CocoIndex, size_hw: tuple[int, int], name: str = "a.jpg") -> list[Segment]:
+    return masks_of(index.images[name], size_hw, index.categories).segments
 
 
 # Reading -------------------------------------------------------------------------------------------
@@ -58,7 +62,7 @@ def test_orphans_and_annotations_without_mask_are_listed():
         )
     )
     assert (index.orphans, index.without_mask) == ((5,), (6, "annotations[2]"))
-    assert segments_for(index, "a.jpg", (4, 5)) == []
+    assert segments_of(index, (4, 5)) == []
 
 
 @pytest.mark.parametrize(
@@ -252,13 +256,7 @@ def test_other_size_than_the_image_names_both(size_hw, hint):
 
 def test_entry_without_size_takes_the_images():
     index = read_coco(coco(images=[{"id": 0, "file_name": "a.jpg"}], annotations=[annotation([SQUARE])]))
-    assert segments_for(index, "a.jpg", (9, 9))[0].size_hw == (9, 9)
-
-
-def test_unknown_entry_is_not_found():
-    with pytest.raises(ItemError, match=r"file_name 'b\.jpg'") as caught:
-        segments_for(read_coco(coco()), "b.jpg", (4, 5))
-    assert caught.value.code == "NOT_FOUND"
+    assert segments_of(index, (9, 9))[0].size_hw == (9, 9)
 
 
 # Real files ----------------------------------------------------------------------------------------
@@ -286,7 +284,7 @@ def test_real_masks_equal_pycocotools(folder, file, images, count, capsys):
     for image_id, file_name in matches.label_of.items():
         with Image.open(path.parent / image_id) as image:
             size_hw = (image.height, image.width)
-        rows = segments_for(index, file_name, size_hw)
+        rows = segments_of(index, size_hw, file_name)
         expected = theirs.imgToAnns[ids_of[file_name]]
         assert [row.category_id for row in rows] == [entry["category_id"] for entry in expected]
         for row, entry in zip(rows, expected, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjobs.labels.coco import read_coco, segments_for
+from segjobs.labels.coco import masks_of, read_coco
 from segjobs.manifest.schema import make_categories
 from segjobs.page.contact_sheet import Tile, contact_sheet, elide, evenly_spread, sheet_png, tile_of
 from tests.page.test_overlay import BLUE, CATEGORIES, DATA, RED, segments_of
@@ -111,7 +111,7 @@ def test_real_coco_truth_fits_on_a_sheet():
     for name in list(index.images)[:3]:
         with Image.open(path / "train2017" / name) as image:
             photo = np.asarray(image.convert("RGB"))
-        segments = segments_for(index, name, photo.shape[:2])
+        segments = masks_of(index.images[name], photo.shape[:2], index.categories).segments
         rows.append(tile_of(name, photo, truth=segments, prediction=segments, task="instance"))
     sheet = contact_sheet(rows, legend=index.categories, columns=("image", "truth", "truth_map", "prediction_map"))
     assert sheet.width == 48 + 4 * 280 + 3 * 10

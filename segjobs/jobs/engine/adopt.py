@@ -72,15 +72,6 @@ def adopt_run(storage: Storage, job: Job) -> Adopted:
     return Adopted(_planned(job, standing), run, done, planned=True, moved=moved)
 
 
-def is_of_settings(storage: Storage, job: Job) -> bool:
-    """Whether no plan stands at the job's output, or one of its settings, whatever images it is of."""
-    data = read_standing(storage, plan_uri(job.uri))
-    if data is None:
-        return True
-    standing, head = _read_head(data, plan_uri(job.uri))
-    return run_key(job.verb, job.identity, standing) == head.run_id
-
-
 def plans_begun(storage: Storage, uris: Sequence[str]) -> list[Plan]:
     """The plans that stand at all of ``uris``, of which a run is not finished; else none."""
     data = [read_standing(storage, plan_uri(uri)) for uri in uris]

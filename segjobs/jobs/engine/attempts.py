@@ -20,7 +20,8 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from segjobs.jobs.engine.executor import OnRow, Work, work_on
+from segjobs.jobs.engine.death_blame import check_deaths
+from segjobs.jobs.engine.executor import OnRow, Work, Worker, work_on
 from segjobs.jobs.engine.ray_calls import Asked, own_address
 from segjobs.storage import Storage
 
@@ -106,8 +107,8 @@ class Attempts:
     uri: str
     record: AttemptLogHandle
 
-    def run(self, stage: str, items: pa.Table, work: Work, isolated: Work) -> pa.Table:
-        """One attempt of ``stage`` at a shard: ``work(items)``, or ``isolated(items)`` after too many deaths.
+    def run(self, stage: str, items: pa.Table, worker: Worker) -> pa.Table:
+        """One attempt of ``stage`` at a shard, which the worker shows its rows of, or in isolation after many deaths.
 
         Where the run is being stopped, or another run has published the shard's part meanwhile, the
         items come back as they are, without a column ``status``: the writer sees that nothing was done.
@@ -117,10 +118,17 @@ class Attempts:
         if begun.stopping:
             return items
         try:
-            work = isolated if begun.deaths >= DEATHS else work
-            return work_on(stage, items, work, storage=self.storage, uri=self.uri)
+            work = worker.isolated if begun.deaths >= DEATHS else self._shown(worker)
+            rows = work_on(stage, items, work, storage=self.storage, uri=self.uri)
+            if "status" in rows.column_names and not worker.proven:
+                check_deaths(rows, self.storage, self.uri)
+            return rows
         finally:
             self.record.end.remote(shard)  # an exception of ours is no death
+
+    def _shown(self, worker: Worker) -> Work:
+        shown = worker.shown
+        return worker.work if shown is None else lambda items: shown(items, self.counting(items))
 
     def counting(self, items: pa.Table) -> OnRow:
         """Counts the rows of one attempt at a shard, for the person at the driver."""

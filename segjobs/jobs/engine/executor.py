@@ -35,12 +35,15 @@ Rows = Iterator[dict[str, Any]]
 class Worker:
     """What one process does with shards. ``isolated``: the same rows, where images of the shard kill their process.
 
+    ``proven``: it has made good rows before, so that whatever kills it is the images' doing.
+
     ``shown``: ``work`` that shows each row as it is made, so that images are counted before their shard is published.
     """
 
     work: Work
     isolated: Work
     shown: Callable[[pa.Table, OnRow], pa.Table] | None = None
+    proven: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,14 @@ from segjobs.errors import ClusterError, ItemCode, ItemError
 from segjobs.jobs.engine.executor import Work
 from segjobs.jobs.engine.watchdog import HUNG_STATUS, OnStuck
 
+ALONE = ", twice while alone in a process"
+"""How the message of each killer's row ends, after what its process died of."""
+
 Maker = Callable[[OnStuck], Work]
 """Run in the child, once: makes its work. The report is for the work's own watchdog."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _STARTS = 3  # of a child that dies before it has seen an image
-_NO_CHANCE = 4  # so many images, and all of a shard, do not kill their process by what is in them
 _LOOK_S = 0.2
 _MEMORY_SHARE = 0.8  # of what was free at a child's start: Ray would kill the parent, not the child, at 95%
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -57,7 +59,7 @@ def work_isolated(
 
     ``fail(item, error)``: the row of one item (a table of one) that failed. ``imports``: modules that the
     work needs, imported once and forked from: seconds for each death, with torch. Raises what the
-    work raised, or ClusterError where no child can be started or none of many images lets one live.
+    work raised, or ClusterError where no child can be started.
     """
     _PROCESSES.set_forkserver_preload([__name__, *imports])
     child = _Child(make)
@@ -69,12 +71,6 @@ def work_isolated(
                 rows = [together]
     finally:
         child.end()
-    if not rows and len(dead) >= _NO_CHANCE:
-        _, death = next(iter(dead.values()))
-        raise ClusterError(
-            f"each of the {len(dead)} images of a shard ends its process: {death.what}. That is not the images' "
-            "fault but the model's, its libraries' or the node's memory; mend that, or raise compute.batch_deadline_s"
-        )
     failed = [fail(item, _error_of(death)) for item, death in dead.values()]
     return pa.concat_tables([*rows, *failed]).sort_by("image_id")
 
@@ -119,7 +115,7 @@ def _among(items: pa.Table, names: Collection[str], wanted: bool) -> pa.Table:
 
 
 def _error_of(death: Death) -> ItemError:
-    return ItemError(death.code, f"{death.what}, twice while alone in a process")
+    return ItemError(death.code, f"{death.what}{ALONE}")
 
 
 # --- the child ---------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The input of a job: its config in, the plan of its images out, with a line for each kind of file that is left out."""
 
-from segjobs.config import InputConfig, LabelConfig, PrepareConfig
+from segjobs.config import LabelConfig, PrepareConfig
 from segjobs.errors import ConfigError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.manifest.plan import Plan, make_plan
@@ -11,7 +11,7 @@ from segjobs.storage import Storage
 
 def plan_input(config: LabelConfig | PrepareConfig, storage: Storage, progress: Progress) -> Plan:
     """List and plan ``config.input``. Raises ConfigError where there is no image and that is an error."""
-    left_out, images = LeftOut(), InputConfig.model_validate(config.input.model_dump())
+    left_out, images = LeftOut(), config.input
     with progress.phase("listing", f"listing and planning {images.uri}") as listing:
         files = listing.counting(list_images(storage, images, left_out), "images")
         plan = make_plan(files, config.shard, limit=images.limit)

@@ -97,9 +97,4 @@ class StageActor:
         self._worker = stage.make(attempts.tell_stuck)
 
     def __call__(self, items: pa.Table) -> pa.Table:
-        return self._attempts.run(self._name, items, self._work, self._worker.isolated)
-
-    def _work(self, items: pa.Table) -> pa.Table:
-        if self._worker.shown is None:
-            return self._worker.work(items)
-        return self._worker.shown(items, self._attempts.counting(items))
+        return self._attempts.run(self._name, items, self._worker)

@@ -6,7 +6,7 @@ shard (``executor.py``), and ``run.py`` looks for every part from the driver bef
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ray
 from ray.exceptions import RayError
@@ -38,9 +38,9 @@ def check_shared(storage: Storage, output: str, reads: Mapping[str, str | None])
     refuse({**paths, "output.uri": output} if not is_remote(output) else paths, told)
 
 
-def refuse(paths: Mapping[str, str], told: Mapping[str, Sequence[bool]]) -> None:
-    """Raise ClusterError where a node does not see one of the paths. ``told``: by its address, for each path."""
-    for node, seen in told.items():
+def refuse(paths: Mapping[str, str], told: Iterable[tuple[str, Sequence[bool]]]) -> None:
+    """Raise ClusterError where a node does not see one of the paths. ``told``: its address, and for each path."""
+    for node, seen in told:
         for (key, uri), there in zip(paths.items(), seen, strict=True):
             if not there:
                 raise unshared(key, uri, node)
@@ -51,13 +51,13 @@ def see(uris: Sequence[str]) -> list[bool]:
     return [local_path(uri).exists() for uri in uris]
 
 
-def ask(nodes: Sequence[Node], uris: list[str]) -> dict[str, list[bool]]:
-    """A node's address → what it sees. A node that is lost meanwhile is left out."""
-    asked = {node["NodeManagerAddress"]: ask_node(node, see, uris) for node in nodes}
-    told: dict[str, list[bool]] = {}
-    for address, answer in asked.items():
+def ask(nodes: Sequence[Node], uris: list[str]) -> list[tuple[str, list[bool]]]:
+    """Each node's address, which containers of one machine can share, and what it sees; none of a node that is lost."""
+    asked = [(node["NodeManagerAddress"], ask_node(node, see, uris)) for node in nodes]
+    told: list[tuple[str, list[bool]]] = []
+    for address, answer in asked:
         try:
-            told[address] = ray.get(answer)
+            told.append((address, ray.get(answer)))
         except RayError:
             continue
     return told

@@ -13,13 +13,13 @@ from segjobs.exporters.file_names import same_stem, unusual_names
 from segjobs.jobs.engine.standing import differences, differing, read_standing_json, unlike
 from segjobs.jobs.export.documents import PublishedFile
 from segjobs.jobs.export.parts import Span
+from segjobs.jobs.export.summary import ExportReport
 from segjobs.labels.json_text import parse_json
 from segjobs.manifest.parts import Run, footer_of, list_parts, part_uri
 from segjobs.manifest.seal import damaged, open_table
 from segjobs.storage import Storage, join
 
 PLAN, REPORT = "plan.json", "export.json"
-_REPORT_KEYS = {"images", "segments", "failures", "examples", "losses", "files", "seconds"}
 
 
 def make_setting(config: ExportConfig, run: Run) -> Setting:
@@ -115,7 +115,7 @@ def adopt(storage: Storage, uri: str, plan: dict[str, object], *, overwrite: boo
             raise ConflictError(f"{uri} holds a manifest: choose another output.uri for its export")
         return None
     report = read_standing_json(storage, join(uri, REPORT))
-    if report is not None and (lacking := sorted(_REPORT_KEYS - report.keys())):
+    if report is not None and (lacking := sorted(ExportReport.__required_keys__ - report.keys())):
         raise damaged(join(uri, REPORT), f"no key {lacking[0]!r}", mend="choose a new output.uri")
     lost = [path for path in _paths_of(report) if not storage.exists(join(uri, path))] if report else []
     if report is not None and overwrite and (lost or differing(standing, plan)):

@@ -39,5 +39,6 @@ class ModelBlame:
         raise ConfigError(
             f"model.name: {self._label} fails at each of the first {self._failed} images that it was shown "
             f"({first['code']}: {first['message']}): that is not the images' fault but the model's; mend it, its "
-            "weights or compute.precision, or leave these images out by input.exclude, and run the command again"
+            "weights or compute.precision, and run the command again, or leave these images out by input.exclude at a "
+            "new output.uri"
         )

@@ -75,7 +75,12 @@ def redoing(make: Callable[[OnStuck], Worker], redo: Redo, report: OnStuck) -> W
         show = worker.shown
         return taking(items, worker.work if show is None else lambda rest: show(rest, on_row), on_row)
 
-    return Worker(lambda items: taking(items, worker.work), lambda items: taking(items, worker.isolated), shown)
+    return Worker(
+        lambda items: taking(items, worker.work),
+        lambda items: taking(items, worker.isolated),
+        shown,
+        proven=run.info.counts.ok > 0,
+    )
 
 
 def _with_taken(items: pa.Table, work: Work, on_row: OnRow = lambda row: None, *, redo: Redo, run: Run) -> pa.Table:

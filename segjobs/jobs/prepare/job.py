@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from segjobs.config import PrepareConfig, digest, later
-from segjobs.errors import ConfigError, ItemError
-from segjobs.jobs.engine.adopt import adopt_run, input_difference, is_of_settings, moved_line, plans_begun
+from segjobs.errors import ConfigError, ConflictError, ItemError
+from segjobs.jobs.engine.adopt import Adopted, adopt_run, input_difference, moved_line, plans_begun
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.executor import Executor, OnRow, Stage, Tasks, Worker
 from segjobs.jobs.engine.isolation import work_isolated
@@ -96,11 +96,18 @@ def prepare(
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
     plan = _plan(config, storage, progress)
     found = _found(config, storage, progress, plan)
-    if not all(is_of_settings(storage, run.job) for run in found.runs):
-        found = _as_planned(config, storage, progress, plan) or found
-    labels, runs, leftovers = found.labels, found.runs, found.leftovers
+    try:
+        runs = _adopted(storage, found)
+    except ConflictError:
+        begun = _as_planned(config, storage, progress, plan)
+        if begun is None:
+            raise
+        found, runs = begun
+    labels, leftovers = found.labels, found.leftovers
     if dry_run:
-        planned = [_dry_run(config, storage, run) for run in runs]
+        planned = [
+            dry_run_of(run.adopted, f"labels of format {config.labels.format}", "tasks on any CPU") for run in runs
+        ]
         print_checks(described(checks_of(leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
 
@@ -139,17 +146,19 @@ class _Set:
 
 @dataclass(frozen=True)
 class _Run:
-    job: Job
+    """One manifest: the whole's (no split), or a split's. ``adopted``: what of it stands."""
+
+    adopted: Adopted
     split: str
     leftovers: Sequence[Leftover]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What is to be prepared: labels, a run each manifest, and what is left over of the whole."""
+    """What is to be prepared: labels, the job of each manifest by its split, and what is left over of the whole."""
 
     labels: Labels
-    runs: list["_Run"]
+    jobs: dict[str, Job]
     leftovers: list[Leftover]
 
 
@@ -161,11 +170,17 @@ def _found(config: PrepareConfig, storage: Storage, progress: Progress, plan: Pl
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
-    runs = [_Run(_job(config, labels, one), one.name, leftovers if not one.name else ()) for one in sets]
-    return _Found(labels, runs, leftovers)
+    return _Found(labels, {one.name: _job(config, labels, one) for one in sets}, leftovers)
 
 
-def _as_planned(config: PrepareConfig, storage: Storage, progress: Progress, listed: Plan) -> _Found | None:
+def _adopted(storage: Storage, found: _Found) -> list[_Run]:
+    """The run of each manifest. Raises ConflictError where one's output holds another."""
+    return [_Run(adopt_run(storage, job), split, () if split else found.leftovers) for split, job in found.jobs.items()]
+
+
+def _as_planned(
+    config: PrepareConfig, storage: Storage, progress: Progress, listed: Plan
+) -> tuple[_Found, list[_Run]] | None:
     """Labels for the images of the plans that were begun, whatever is listed now; None where these do not fit either.
 
     The digest of labels is of those of all images: one that came or went with its label makes another.
@@ -176,11 +191,15 @@ def _as_planned(config: PrepareConfig, storage: Storage, progress: Progress, lis
         return None
     plan = make_plan(files.values(), config.shard)
     moved = input_difference(plan.items, listed.items)
-    found = _found(config, storage, progress, plan) if moved else None
-    if found is None or not all(is_of_settings(storage, run.job) for run in found.runs):
+    if not moved:
+        return None
+    found = _found(config, storage, progress, plan)
+    try:
+        runs = _adopted(storage, found)
+    except ConflictError:
         return None
     progress.note(f"prepare: {moved_line(config.output.uri, moved)}")
-    return found
+    return found, runs
 
 
 def _plan(config: PrepareConfig, storage: Storage, progress: Progress) -> Plan:
@@ -276,11 +295,6 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
     )
 
 
-def _dry_run(config: PrepareConfig, storage: Storage, run: _Run) -> DryRun:
-    adopted = adopt_run(storage, run.job)
-    return dry_run_of(adopted, f"labels of format {config.labels.format}", "tasks on any CPU")
-
-
 @dataclass(frozen=True)
 class _Work:
     """How the shards of a run are worked on. ``executor``: called where there is something to do."""
@@ -292,7 +306,7 @@ class _Work:
 
 def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> RunResult:
     """One manifest, from its plan to its summary."""
-    adopted = adopt_run(storage, run.job)
+    adopted = run.adopted
     job = adopted.job
     if adopted.run is not None:
         summary = summary_of_finished(job, adopted.run)
@@ -330,9 +344,9 @@ def _close_splits(
     """The checks over all splits, unless they stand."""
     uri = join(config.output.uri, CHECKS_FILE)
     if not storage.exists(uri):
-        at_work, gathered = executor(runs[0].job), {}
+        at_work, gathered = executor(runs[0].adopted.job), {}
         for run in runs:
-            job = adopt_run(storage, run.job).job
+            job = adopt_run(storage, run.adopted.job).job
             gathered[run.split] = _gathered(config, storage, job, ())
             gather(at_work, storage, job, gathered[run.split])
         publish_splits(storage, config.output.uri, gathered, leftovers)

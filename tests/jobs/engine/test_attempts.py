@@ -1,10 +1,15 @@
 """The record of a run: what attempts tell it, and what the driver hears, without Ray and as an actor."""
 
 import time
+from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from segjobs.errors import ClusterError
 from segjobs.jobs.engine.attempts import DEATHS, AttemptLog, Begun, News, open_attempts
+from segjobs.jobs.engine.executor import Worker
+from segjobs.jobs.engine.isolation import ALONE
 from segjobs.storage import Storage
 
 
@@ -52,6 +57,22 @@ def test_rows_are_counted_from_the_beginning_of_an_attempt_to_its_end(ray_sessio
     time.sleep(1.1)
     on_row({"status": "ok"})
     assert counts() == {8: (2, 0)}, "and between them once a second"
+
+
+def test_a_shard_of_deaths_alone_is_no_result_unless_its_worker_is_proven(ray_session: None, tmp_path: Path) -> None:
+    items = pa.table({"shard": [0] * 4, "image_id": list("abcd")})
+
+    def dead(items: pa.Table) -> pa.Table:
+        error = {"code": "CRASHED", "message": f"its worker ended with status 7{ALONE}"}
+        rows = items.append_column("status", pa.array(["failed"] * items.num_rows))
+        return rows.append_column("error", pa.array([error] * items.num_rows))
+
+    attempts = open_attempts(Storage(), str(tmp_path))
+    (tmp_path / "plan.parquet").touch()
+    with pytest.raises(ClusterError, match=r"each of the first 4 images .* its worker ended with status 7\. That"):
+        attempts.run("labelling", items, Worker(dead, dead))
+    assert attempts.run("labelling", items, Worker(dead, dead, proven=True)).num_rows == 4
+    assert attempts.run("labelling", items, Worker(lambda items: items, dead)) == items, "decoded, say: no rows yet"
 
 
 def test_after_a_stop_shards_are_left() -> None:

@@ -39,6 +39,6 @@ def test_a_model_that_fails_at_everything_is_to_blame(code: ItemCode) -> None:
         blame.judge([bad] * 5)
     assert str(caught.value) == (
         f"model.name: toy@0 fails at each of the first 8 images that it was shown ({code}: RuntimeError: sizes 3 and "
-        "4): that is not the images' fault but the model's; mend it, its weights or compute.precision, or leave these "
-        "images out by input.exclude, and run the command again"
+        "4): that is not the images' fault but the model's; mend it, its weights or compute.precision, and run the "
+        "command again, or leave these images out by input.exclude at a new output.uri"
     )
