@@ -196,6 +196,22 @@ class BenchResult:
 
 
 @dataclass(frozen=True)
+class CollectionResult:
+    """What was done with a collection, or found in it. ``uri``: with the version that was looked at.
+
+    ``do``: as the command says it; ``figures``: as JSON holds them.
+    """
+
+    uri: str
+    do: str
+    figures: Mapping[str, object]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line({"collection": self.uri, "do": self.do, **self.figures, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class DryRun:
     """What a job would do: name → value, for each manifest or export. Nothing was written."""
 

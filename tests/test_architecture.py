@@ -65,6 +65,7 @@ TESTED_ELSEWHERE = {
         for name in (
             *(
                 "bench",
+                "collection",
                 "contradictions",
                 "cut_values",
                 "demo",
@@ -96,6 +97,7 @@ TESTED_ELSEWHERE = {
     "labels/match_files.py": "test_binary.py and test_png.py match files",
     **{f"labels/{name}.py": "test_drawn.py" for name in ("cvat", "kaggle", "label_studio", "label_studio_rle", "via")},
     "labels/json_text.py": "test_no_traceback.py",
+    "manifest/crash_points.py": "test_collection.py and test_flow_resume.py, which die there",
     "manifest/rows.py": "jobs/engine/test_run.py",
     "manifest/schema.py": "test_parts.py",
     "models/base.py": "a Protocol",

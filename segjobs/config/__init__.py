@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segjobs.config.bench import BenchConfig
+from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
 from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
@@ -64,6 +65,7 @@ __all__ = [
     "BootstrapConfig",
     "BoundaryConfig",
     "ClusterConfig",
+    "CollectionConfig",
     "ComputeConfig",
     "DecodeConfig",
     "DemoConfig",
@@ -103,6 +105,7 @@ __all__ = [
     "load_config",
     "make_config",
     "nearest",
+    "placed",
     "to_yaml",
 ]
 

@@ -12,21 +12,21 @@ and the same rows are the same file, whoever writes them again.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
 from segjobs import __version__
 from segjobs.config import digest
@@ -48,7 +48,7 @@ from segjobs.manifest.table_files import (
     write_file,
 )
 from segjobs.storage import Storage, join
-from segjobs.storage.delta import delta_place
+from segjobs.storage.delta import delta_place, open_delta_file
 
 _FOOTER = "segjobs.footer"
 _CHECKPOINT_EVERY = 10
@@ -137,7 +137,7 @@ class Collection:
         """The files of the version, by image_id. Raises ManifestError where they do not lie so."""
         found = [self._file(one) for one in pa.table(self.table.get_add_actions(flatten=True)).to_pylist()]
         found.sort(key=lambda file: file.part.first_id)
-        for one, two in zip(found, found[1:], strict=False):
+        for one, two in pairwise(found):
             if one.part.last_id >= two.part.first_id:
                 raise ManifestError(
                     f"{self.pinned}: {one.part.name} and {two.part.name} overlap in image_id: another tool has "
@@ -170,16 +170,11 @@ class Collection:
         ``columns``: with dots into structs, as Parquet names them.
         """
         try:
-            with self._files.open_input_file(file.part.name) as source:
+            with open_delta_file(self.storage, masks_uri(self.uri), file.part.name) as source:
                 return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
         except (OSError, pa.ArrowException, ValueError) as error:
             self.read(file)  # says what is wrong with the file, if it is that
             raise StorageError(f"{self.uri}: {file.part.name}: {' '.join(str(error).split())}") from error
-
-    @cached_property
-    def _files(self) -> pa_fs.FileSystem:
-        place, options = delta_place(self.storage, masks_uri(self.uri))
-        return pa_fs.PyFileSystem(DeltaStorageHandler(place, options))
 
     # --- as a manifest -----------------------------------------------------------------------------
 
@@ -273,16 +268,17 @@ class Collection:
             if joint is None:
                 raise ManifestError(f"{self.uri}: the collection is empty; nothing of it can be marked")
             steps = merge(now.files, now.read, changes(joint))
-            done = now._attempt(steps, joint, operation, {"appId": app_id, **(about or {})}, app_id=app_id)
+            done = now.attempt(steps, joint, operation, {"appId": app_id, **(about or {})}, app_id=app_id)
             if done is not None:
                 return done
         raise StorageError(f"{self.uri}: {_ATTEMPTS} others were first with a version each; run the command again")
 
-    def rewrite(self, steps: Iterable[Replaced], operation: str) -> Committed | None:
-        """Files for others with the same rows; None where another version was first."""
-        return self._attempt(steps, self.footer, operation, {}, app_id=None)
+    def restore(self, version: int) -> None:
+        """Make the newest version one with the files of an earlier one. Raises StorageError."""
+        with _said(self.uri):
+            self.table.restore(version)
 
-    def _attempt(
+    def attempt(
         self,
         steps: Iterable[Replaced],
         footer: Footer | None,
@@ -291,6 +287,10 @@ class Collection:
         *,
         app_id: str | None,
     ) -> Committed | None:
+        """Write the version that follows this one; None where another one does by now.
+
+        ``app_id``: None where files change and rows do not.
+        """
         added: list[Added] = []
         removed: list[Removed] = []
         crash_at("files:before")
@@ -337,6 +337,12 @@ class Collection:
             "createdTime": now.created_time,
             "configuration": {**now.configuration, _FOOTER: footer.to_bytes().decode()},
         }
+
+
+def vacuumed(collection: Collection, *, keep_hours: float, dry_run: bool) -> list[str]:
+    """Delete the files that only versions older than that have; their names. ``dry_run``: names them alone."""
+    with _said(collection.uri):
+        return collection.table.vacuum(math.ceil(keep_hours), dry_run=dry_run, enforce_retention_duration=False)
 
 
 def as_rows(rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category]) -> pa.Table:

@@ -39,9 +39,9 @@ class Removed:
 
 @dataclass(frozen=True)
 class Commit:
-    """``app_id``: who commits, once. ``about``: what ``history`` shows of it. ``metadata``: the table's, where it changes.
+    """``app_id``: who commits, once. ``about``: what ``history`` shows of it.
 
-    ``same_rows``: the files are others, and their rows the same.
+    ``metadata``: the table's, where it changes. ``same_rows``: the files are others, and their rows the same.
     """
 
     operation: str
@@ -92,6 +92,7 @@ def log_text(commit: Commit, *, read_version: int, at_ms: int) -> bytes:
             {"remove": {**about, "extendedFileMetadata": True, "partitionValues": {}, "size": gone.size_bytes}}
         )
     for new in commit.added:
-        about = {"path": new.path, "partitionValues": {}, "size": new.size_bytes, "modificationTime": at_ms, **changes}
-        actions.append({"add": {**about, "stats": json.dumps(new.stats, ensure_ascii=False)}})
+        sizes = {"size": new.size_bytes, "modificationTime": at_ms, **changes}
+        stats = json.dumps(new.stats, ensure_ascii=False)
+        actions.append({"add": {"path": new.path, "partitionValues": {}, **sizes, "stats": stats}})
     return "".join(json.dumps(action, ensure_ascii=False) + "\n" for action in actions).encode()

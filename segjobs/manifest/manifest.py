@@ -1,4 +1,4 @@
-"""A finished manifest or a collection for whoever looks at it from Python: its rows, their masks as arrays, and the whole as a table.
+"""A finished manifest or a collection for whoever looks at it from Python: rows, masks as arrays, the whole as a table.
 
 uri ─→ Manifest ─┬→ Row ─→ mask("car"): bool (H, W); label_map(): uint16 (H, W)
                  └→ to_arrow(), to_pandas()

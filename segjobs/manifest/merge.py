@@ -133,8 +133,8 @@ def _united(old: pa.Table, new: pa.Table) -> pa.Table:
 
 def _prevail(new: pa.Table, old: pa.Table) -> np.ndarray:
     """Which rows take the place of others of their images: the newest do, and humans' before models'. bool (N,)"""
-    human, stands = (np.array(table["origin"].to_pylist(), object) == "human" for table in (new, old))
-    later, earlier = (table["labelled_at"].cast(pa.int64()).to_numpy() for table in (new, old))
+    human, stands = (np.array([one == "human" for one in table["origin"].to_pylist()], bool) for table in (new, old))
+    later, earlier = (np.array(table["labelled_at"].cast(pa.int64()).to_pylist(), np.int64) for table in (new, old))
     return np.where(human == stands, later >= earlier, human)
 
 
@@ -159,7 +159,7 @@ def _marked(table: pa.Table, rows: np.ndarray, marks: pa.Table) -> pa.Table:
     for name in ("uri", "source", "gone_at"):
         column = marks[name].cast(table.schema.field(name).type)
         says = np.ones(len(rows), bool) if name == "gone_at" else column.is_valid().to_numpy(zero_copy_only=False)
-        taken = np.arange(table.num_rows)
+        taken: np.ndarray = np.arange(table.num_rows)
         taken[rows[says]] = table.num_rows + np.flatnonzero(says)
         both = pa.chunked_array([*table[name].chunks, *column.chunks], table.schema.field(name).type)
         table = table.set_column(

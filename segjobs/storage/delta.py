@@ -1,4 +1,7 @@
-"""Where deltalake finds a table: a URI and the storage's settings in, its place and options out."""
+"""Where deltalake finds a table: a URI and the storage's settings in, its place and options, or an open file, out."""
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
 
 from segjobs.errors import ConfigError, StorageError
 from segjobs.storage import Storage, local_path
@@ -21,6 +24,13 @@ def delta_place(storage: Storage, uri: str, *, make: bool = False) -> tuple[str,
     if scheme != "s3":
         raise ConfigError(f"{uri}: a collection lies on the local disk or in S3; keep it there")
     return uri, _s3_options(storage)
+
+
+def open_delta_file(storage: Storage, uri: str, name: str) -> pa.NativeFile:
+    """A file of the table at ``uri``, of which the ranges are read that are asked for. Raises OSError."""
+    from deltalake.fs import DeltaStorageHandler
+
+    return pa_fs.PyFileSystem(DeltaStorageHandler(*delta_place(storage, uri))).open_input_file(name)
 
 
 def _s3_options(storage: Storage) -> dict[str, str]:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from segjobs.config import InputConfig
 from segjobs.errors import ConfigError, ConflictError, ItemError, ManifestError, StorageError
 from segjobs.manifest.collection import create_collection, open_collection
 from segjobs.manifest.manifest import Manifest
 from segjobs.manifest.parts import image_ids_of, open_run, read_rows
 from segjobs.manifest.schema import Category
 from segjobs.manifest.table_files import log_uri
+from segjobs.sources.images import list_images
 from segjobs.storage import Storage, join
-from tests.collections_made import GONE_AT, commit, footer_of_run, marks_of
-from tests.made import GREY
+from tests.collections_made import CLASSES, GONE_AT, commit, footer_of_run, marks_of
+from tests.made import GREY, manifest, scored
 
 Store = tuple[Storage, str]
 BROKEN = ItemError("TRUNCATED", "ends early")
@@ -192,6 +194,19 @@ def test_checkpoints_keep_what_was_committed(tmp_path: Path) -> None:
     now = open_collection(storage, uri)
     assert (now.version, now.holds("app3"), len(ids(storage, uri))) == (11, 3, 11)
     assert len(now.files) == 1, "small files are joined as rows come behind them"
+
+
+def test_jobs_take_a_version_and_name_it(tmp_path: Path) -> None:
+    truth = manifest(tmp_path / "truth", {"a": ["sr"], "b": ["rr"], "c": ["ss"]}, CLASSES)
+    uri = str(tmp_path / "street")
+    commit(Storage(), uri, {"a": ["sr"], "b": ["ss"]}, app_id="one")
+    commit(Storage(), uri, {"b": ["rr"], "c": ["ss"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT)))
+    old, new = (scored(tmp_path, truth, at, at[-2:]) for at in (f"{uri}@1", uri))
+    assert (old.predictions.uri, new.predictions.uri) == (f"{uri}@1", f"{uri}@2")
+    assert (old.images["ok"], old.images["missing"], new.images["missing"]) == (2, 1, 1)
+    assert new.predictions.model == "unet@1" and new.predictions.run_id == old.predictions.run_id[:-1] + "2"
+    listed = [(file.path, file.size) for file in list_images(Storage(), InputConfig(uri=uri))]
+    assert listed == [("b", -1), ("c", -1)], "rows of letters are of no files"
 
 
 # --- other libraries, with no code of ours -----------------------------------------------------
