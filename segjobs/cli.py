@@ -85,6 +85,12 @@ def _export() -> Job:
     return export
 
 
+def _nightly() -> Job:
+    from segjobs.jobs.nightly.job import nightly
+
+    return nightly
+
+
 def _collection() -> Job:
     from segjobs.jobs.collection.job import collection
 
@@ -110,6 +116,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("predictions and truth → scores with intervals, a gate", configs.EvaluateConfig, _evaluate),
     "report": Verb("an evaluation or a run → one HTML page", configs.ReportConfig, _report),
     "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
+    "nightly": Verb("images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True),
     "collection": Verb(
         "a collection of masks: look, add, compare, tidy",
         configs.CollectionConfig,

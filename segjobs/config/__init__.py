@@ -22,6 +22,7 @@ from segjobs.config.evaluate import (
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields
 from segjobs.config.label import LabelConfig, RedoConfig
+from segjobs.config.nightly import NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "LabelsConfig",
     "LossConfig",
     "ModelConfig",
+    "NightlyConfig",
     "OptimiserConfig",
     "OutputConfig",
     "PhotographsConfig",

@@ -255,9 +255,9 @@ class Collection:
     ) -> Committed:
         """Write the next version, once for each ``app_id`` however often and by however many it is asked for.
 
-        ``changes``: given the classes of the table that its rows are to have, what changes. ``footer``: of the rows
-        that come; None of marks alone. ``about``: what ``history`` shows of it. Raises ConflictError where masks are
-        of another task, StorageError where the store takes no more.
+        ``changes``: given the classes of the table that its rows are to have, what changes. ``footer``: of rows that
+        come; None of marks alone, which say nothing to an empty table. ``about``: what ``history`` shows of it. Raises
+        ConflictError where masks are of another task, StorageError where the store takes no more.
         """
         for _ in range(_ATTEMPTS):
             now = open_collection(self.storage, self.uri)
@@ -265,8 +265,8 @@ class Collection:
             if version is not None:
                 return Committed(version, new=False)
             joint = _joint(now, footer)
-            if joint is None:
-                raise ManifestError(f"{self.uri}: the collection is empty; nothing of it can be marked")
+            if joint is None:  # an empty table, of which nothing can be marked
+                return Committed(now.version, new=False)
             steps = merge(now.files, now.read, changes(joint))
             done = now.attempt(steps, joint, operation, {"appId": app_id, **(about or {})}, app_id=app_id)
             if done is not None:
