@@ -38,13 +38,15 @@ Job = Callable[..., Result]
 class Verb:
     """A job: what it does in a line, its config, and how to get hold of it.
 
-    ``dry_run``: it takes that keyword, and only tells then what it would do.
+    ``dry_run``: it takes that keyword, and only tells then what it would do. ``placed``: the words of a command line →
+    those that are keys, where it takes others too.
     """
 
     summary: str
     config: type[BaseModel]
     job: Callable[[], Job]
     dry_run: bool = False
+    placed: Callable[[Sequence[str]], Sequence[str]] = list
 
 
 def _prepare() -> Job:
@@ -83,6 +85,18 @@ def _export() -> Job:
     return export
 
 
+def _nightly() -> Job:
+    from segjobs.jobs.nightly.job import nightly
+
+    return nightly
+
+
+def _collection() -> Job:
+    from segjobs.jobs.collection.job import collection
+
+    return collection
+
+
 def _demo() -> Job:
     from segjobs.jobs.demo.job import demo
 
@@ -102,6 +116,14 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("predictions and truth → scores with intervals, a gate", configs.EvaluateConfig, _evaluate),
     "report": Verb("an evaluation or a run → one HTML page", configs.ReportConfig, _report),
     "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
+    "nightly": Verb("images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True),
+    "collection": Verb(
+        "a collection of masks: look, add, compare, tidy",
+        configs.CollectionConfig,
+        _collection,
+        dry_run=True,
+        placed=configs.placed,
+    ),
     "demo": Verb("all of it in minutes, offline, on scenes that it draws", configs.DemoConfig, _demo),
     "bench": Verb("measure the pipeline against the bare model", configs.BenchConfig, _bench),
 }
@@ -155,7 +177,7 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     verb = VERBS[name]
     parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_arguments(parser, verb)
-    words = sys.argv[1:] if argv is None else argv
+    words = verb.placed(sys.argv[1:] if argv is None else argv)
     if problems := dashed(verb.config, words):
         return _refused(ConfigError(*problems))
     arguments = parser.parse_intermixed_args(words)

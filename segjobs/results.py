@@ -196,6 +196,47 @@ class BenchResult:
 
 
 @dataclass(frozen=True)
+class NightlyResult:
+    """A night of a collection.
+
+    ``version``: of its table that has the night, None where the gate holds it. ``counts``: change → images. ``run``:
+    the night's run, None where nothing was labelled; ``failures``: of it, error code → images. ``gate``: rule → whether
+    it is met. ``exit_code``: GATE_MISSED where one is not, TOO_MANY_FAILED, else DONE.
+    """
+
+    uri: str
+    night: str
+    version: int | None
+    counts: Mapping[str, int]
+    run: str | None
+    failures: Mapping[str, int]
+    gate: Mapping[str, bool]
+    page: str
+    exit_code: ExitCode
+
+    def text(self) -> str:
+        names = ("night", "version", "counts", "run", "failures", "gate", "page")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"collection": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
+class CollectionResult:
+    """What was done with a collection, or found in it. ``uri``: with the version that was looked at.
+
+    ``do``: as the command says it; ``figures``: as JSON holds them.
+    """
+
+    uri: str
+    do: str
+    figures: Mapping[str, object]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line({"collection": self.uri, "do": self.do, **self.figures, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class DryRun:
     """What a job would do: name → value, for each manifest or export. Nothing was written."""
 

@@ -13,7 +13,7 @@ from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job
 from segjobs.jobs.engine.summary import print_summary
-from segjobs.jobs.label.job import _identity, _job, _resolve, _settings, stages_of
+from segjobs.jobs.label.job import _identity, _settings, make_job, resolve_model, stages_of
 from segjobs.jobs.label.redo import open_redo
 from segjobs.jobs.prepare.job import prepare
 from segjobs.results import DryRun, PrepareResult, RunResult
@@ -25,10 +25,10 @@ LAYOUT = Layout(min_actors=1, max_actors=1, cpus_per_actor=1, gpus_per_actor=0, 
 def label_in_process(config: LabelConfig) -> RunResult:
     """Run the job that ``config`` describes, from its beginning to run.json and its summary."""
     storage = Storage(config.storage)
-    card = _resolve(config, storage)
+    card = resolve_model(config, storage)
     progress = Progress("label")
     redo = open_redo(config.redo, storage, _identity(config, card))
-    job = _job(config, plan_input(config, storage, progress), card, redo)
+    job = make_job(config, plan_input(config, storage, progress), card, redo)
     job = adopt_run(storage, job).job
     settings = replace(_settings(config, storage, job, card, LAYOUT), redo=redo)
     summary = run_job(storage, job, stages_of(settings, LAYOUT), progress, executor=InProcess())

@@ -50,7 +50,7 @@ TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safeten
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
-_STANDS_ON_VERBS = {"bench", "demo"}
+_STANDS_ON_VERBS = {"bench", "demo", "nightly"}
 _PUBLIC_ALL_THE_SAME = ("_asdict", "_exit")  # of a NamedTuple, and os._exit
 _BY_VERB = "data that its verb's test_job.py checks end to end"
 _BY_FORMATS = "checked for every format by the folder's tests of formats and of the table"
@@ -65,6 +65,7 @@ TESTED_ELSEWHERE = {
         for name in (
             *(
                 "bench",
+                "collection",
                 "contradictions",
                 "cut_values",
                 "demo",
@@ -75,7 +76,7 @@ TESTED_ELSEWHERE = {
                 "keys",
                 "label",
             ),
-            *("prepare", "report", "sections", "train", "uris"),
+            *("nightly", "prepare", "report", "sections", "train", "uris"),
         )
     },
     **{f"exporters/{name}.py": _BY_FORMATS for name in ("base", "coco_results", "cvat", "label_studio")},
@@ -96,6 +97,7 @@ TESTED_ELSEWHERE = {
     "labels/match_files.py": "test_binary.py and test_png.py match files",
     **{f"labels/{name}.py": "test_drawn.py" for name in ("cvat", "kaggle", "label_studio", "label_studio_rle", "via")},
     "labels/json_text.py": "test_no_traceback.py",
+    "manifest/crash_points.py": "test_collection.py and test_flow_resume.py, which die there",
     "manifest/rows.py": "jobs/engine/test_run.py",
     "manifest/schema.py": "test_parts.py",
     "models/base.py": "a Protocol",

@@ -69,7 +69,7 @@ def test_the_command_lists_its_verbs() -> None:
     shown = command("--help")
     assert shown.returncode == 0
     for name, verb in VERBS.items():
-        assert re.search(rf"^    {name} +{re.escape(verb.summary[:40])}", shown.stdout, re.MULTILINE)
+        assert re.search(rf"^    {name}\s+{re.escape(verb.summary[:40])}", shown.stdout, re.MULTILINE)
     assert command("--version").stdout == f"segjobs {__version__}\n"
     module = [sys.executable, "-m", "segjobs", "--version"]
     assert subprocess.check_output(module, text=True) == f"segjobs {__version__}\n"

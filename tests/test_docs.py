@@ -84,7 +84,7 @@ def test_every_command_is_one_that_its_verb_takes(command: Command) -> None:
         assert command.words[0] in example_names()
         return
     assert command.verb in VERBS, command.text
-    words = list(command.words)
+    words = list(VERBS[command.verb].placed(command.words))
     path = None
     if "--config" in words:
         place = words.index("--config")

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segjobs.config.bench import BenchConfig
+from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
 from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
@@ -21,6 +22,7 @@ from segjobs.config.evaluate import (
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields
 from segjobs.config.label import LabelConfig, RedoConfig
+from segjobs.config.nightly import NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
@@ -64,6 +66,7 @@ __all__ = [
     "BootstrapConfig",
     "BoundaryConfig",
     "ClusterConfig",
+    "CollectionConfig",
     "ComputeConfig",
     "DecodeConfig",
     "DemoConfig",
@@ -75,6 +78,7 @@ __all__ = [
     "LabelsConfig",
     "LossConfig",
     "ModelConfig",
+    "NightlyConfig",
     "OptimiserConfig",
     "OutputConfig",
     "PhotographsConfig",
@@ -103,6 +107,7 @@ __all__ = [
     "load_config",
     "make_config",
     "nearest",
+    "placed",
     "to_yaml",
 ]
 

@@ -17,7 +17,9 @@ COLUMN = "column:"
 
 
 class ManifestRef(Section):
-    uri: Uri = Field(description="a run's folder (the one that holds run.json)")
+    uri: Uri = Field(
+        description="a run's folder (the one that holds run.json), or a collection, out/street or out/street@7"
+    )
 
 
 class PredictionsConfig(Section):

@@ -139,7 +139,7 @@ class StorageConfig(Section):
 
 class _InputConfig(Section, Generic[Place]):
     uri: Place = Field(
-        description="folder, glob, file, or list of URIs (.txt, .csv, .parquet); local or s3://bucket/prefix (prepare, coco: null takes names and sizes from the JSON, without the photographs)",
+        description="folder, glob, file, list of URIs (.txt, .csv, .parquet), or a collection, whose images are taken; local or s3://bucket/prefix (prepare, coco: null takes names and sizes from the JSON, without the photographs)",
     )
     include: list[str] = Field(
         default_factory=lambda: list(IMAGE_GLOBS),

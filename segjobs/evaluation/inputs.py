@@ -16,6 +16,7 @@ from segjobs.evaluation.foreign import Foreign, Reference, open_coco_results, op
 from segjobs.evaluation.pairing import Pairing, Range, ScoredSide, ranges
 from segjobs.evaluation.report_types import CountSettings, Inputs, ScoredRun
 from segjobs.manifest.parts import Run, find_run, footer_of, image_ids_of, list_parts, open_run
+from segjobs.manifest.table_files import has_table
 from segjobs.storage import Storage
 
 COUNTING = 2
@@ -84,7 +85,7 @@ def _about_run(run: Run) -> ScoredRun:
 
 
 def _check_is_manifest(storage: Storage, uri: str) -> None:
-    if find_run(storage, uri) is None and not list_parts(storage, uri):
+    if find_run(storage, uri) is None and not list_parts(storage, uri) and not has_table(storage, uri):
         raise ManifestError(
             f"predictions.uri: {uri}: no manifest here; expected a folder with run.json and parts/, or, of other "
             "tools' masks, predictions.format=png or coco_results"

@@ -1,4 +1,4 @@
-"""A finished manifest for whoever looks at it from Python: its rows, their masks as arrays, and the whole as a table.
+"""A finished manifest or a collection for whoever looks at it from Python: rows, masks as arrays, the whole as a table.
 
 uri ─→ Manifest ─┬→ Row ─→ mask("car"): bool (H, W); label_map(): uint16 (H, W)
                  └→ to_arrow(), to_pandas()
@@ -15,7 +15,7 @@ from segjobs.errors import ManifestError
 from segjobs.manifest.parts import Run, footer_of, open_run, read_part
 from segjobs.manifest.rle import VOID, decode, paint
 from segjobs.manifest.rows import segments_of
-from segjobs.manifest.schema import MANIFEST_SCHEMA, Category, Task
+from segjobs.manifest.schema import COLLECTION_SCHEMA, MANIFEST_SCHEMA, Category, Task
 from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage
 from segjobs.text import nearest
@@ -96,7 +96,9 @@ class Row(Mapping[str, Any]):
 
 
 class Manifest:
-    """A finished manifest. ``len`` is its images'; iterating gives a ``Row`` each, in order of image_id.
+    """A finished manifest, or a version of a collection, which stays the same while the collection goes on.
+
+    ``len`` is its images'; iterating gives a ``Row`` each, in order of image_id.
 
     One part is in memory at a time, read through ``storage`` and checked against the SHA-256 that run.json has.
     """
@@ -120,7 +122,7 @@ class Manifest:
 
     @property
     def uri(self) -> str:
-        """Where it lies."""
+        """Where it lies; of a collection with its version: ``out/street@7``."""
         return self._run.uri
 
     @property
@@ -145,12 +147,13 @@ class Manifest:
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, or some of their columns, in memory at once. ``polars.from_arrow`` and DuckDB take it."""
-        names = list(columns) if columns else MANIFEST_SCHEMA.names
-        unknown = [name for name in names if name not in MANIFEST_SCHEMA.names]
+        schema = MANIFEST_SCHEMA if self._run.table is None else COLLECTION_SCHEMA
+        names = list(columns) if columns else schema.names
+        unknown = [name for name in names if name not in schema.names]
         if unknown:
-            raise ManifestError(f"{unknown[0]!r} is no column; {nearest(unknown[0], MANIFEST_SCHEMA.names)}")
+            raise ManifestError(f"{unknown[0]!r} is no column; {nearest(unknown[0], schema.names)}")
         if not self._run.parts:
-            return pa.schema([MANIFEST_SCHEMA.field(name) for name in names]).empty_table()
+            return pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables(
             read_part(self.storage, self._run, part, columns=names).replace_schema_metadata()
             for part in self._run.parts

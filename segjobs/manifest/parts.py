@@ -4,14 +4,14 @@
     <uri>/parts/part-00012.parquet   the rows of shard 12, sorted by image_id                 in any order
     <uri>/run.json                   every part with rows and sha256, counts, provenance      written last
 
+A collection (``collection.py``) is read through the same functions: each version of its table is such a manifest.
+
 Each file is published whole by one put-if-absent, so a part exists exactly when it is complete, and
 a manifest exists exactly when run.json does. Nothing is ever replaced or deleted.
 """
 
 import hashlib
-import os
 import re
-import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.errors import ManifestError
+from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.plan import read_plan
-from segjobs.manifest.run_info import RunInfo
+from segjobs.manifest.run_info import PartInfo, Run, RunInfo
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
 from segjobs.manifest.seal import damaged, open_json, open_table, parse_table, sealed_json, sealed_table
+from segjobs.manifest.table_files import has_table, read_file
 from segjobs.storage import Storage, join
 
 _PARQUET_OPTIONS = {
@@ -38,26 +40,6 @@ _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 PART_MEND = "move it away and run the command again"
 _LOST = "bring it back from a copy, or make the run anew at a new output.uri"
 _RUN_MEND = "move it away and run its command again, which takes the parts as they are and writes it anew"
-
-
-def crash_at(point: str) -> None:
-    """For tests of resuming alone: end this process as SIGKILL would where SEGJOBS_CRASH_AT names the point.
-
-    Points: ``plan:``, ``part-N:`` and ``run:``, each with ``before`` and ``after``.
-    """
-    if os.environ.get("SEGJOBS_CRASH_AT") == point:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@dataclass(frozen=True)
-class PartInfo:
-    """One part as run.json lists it. ``first_id`` and ``last_id`` bound its image_ids."""
-
-    name: str
-    rows: int
-    sha256: str
-    first_id: str
-    last_id: str
 
 
 @dataclass(frozen=True)
@@ -160,15 +142,6 @@ def _texts(column: pa.ChunkedArray | pa.Array, where: str) -> list[str]:
         raise damaged(where, str(error), mend=PART_MEND) from error
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished manifest as run.json describes it."""
-
-    uri: str
-    parts: tuple[PartInfo, ...]
-    info: RunInfo
-
-
 def plan_uri(uri: str) -> str:
     """Where the file lies that says what a run is of."""
     return join(uri, "plan.parquet")
@@ -205,17 +178,39 @@ def find_run(storage: Storage, uri: str) -> Run | None:
 
 
 def open_run(storage: Storage, uri: str) -> Run:
-    """The finished run at ``uri``. Raises ManifestError where it is missing or not finished."""
-    run = find_run(storage, uri)
+    """The finished run at ``uri``, or the collection, or a version of one (``uri@7``), pinned to what it is now.
+
+    Raises ManifestError where none is there, or the run is not finished.
+    """
+    run = find_manifest(storage, uri)
     if run is None:
         if list_parts(storage, uri):
             raise ManifestError(f"{uri}: the run is not finished (no run.json); run its command again to finish it")
-        raise ManifestError(f"{uri}: no manifest here; expected a folder with run.json and parts/")
+        raise ManifestError(
+            f"{uri}: no manifest here; expected a folder with run.json and parts/, or a collection's with masks/"
+        )
     return run
 
 
+def find_manifest(storage: Storage, uri: str) -> Run | None:
+    """As ``open_run``, but None where neither a finished run nor a collection is."""
+    run = find_run(storage, uri)
+    if run is not None:
+        return run
+    if not has_table(storage, uri):
+        return None
+    from segjobs.manifest.collection import open_collection  # imports deltalake
+
+    return open_collection(storage, uri).run()
+
+
 def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one part, verified against run.json's sha256. Raises ManifestError."""
+    """The rows of one part, verified against run.json's sha256. Raises ManifestError.
+
+    Of a collection: of the images that are not gone.
+    """
+    if run.table is not None:
+        return _read_file(storage, run.table, part, columns)
     uri = join(run.uri, "parts", part.name)
     try:
         data = storage.read(uri)
@@ -224,6 +219,13 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
     return _with_later_fields(parse_table(data, uri, mend=_LOST, columns=columns))
+
+
+def _read_file(storage: Storage, table: str, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:
+    wanted = None if columns is None else [*dict.fromkeys([*columns, "gone_at"])]
+    rows = read_file(storage, table, part, columns=wanted)
+    rows = rows.filter(pc.is_null(rows["gone_at"]))
+    return rows if columns is None else rows.select(list(columns))
 
 
 def _with_later_fields(table: pa.Table) -> pa.Table:
@@ -254,10 +256,13 @@ def image_ids_of(storage: Storage, run: Run) -> list[str]:
     """
     uri = plan_uri(run.uri)
     try:
-        plan, _ = read_plan(storage.read(uri), uri)
+        data = storage.read(uri) if run.table is None else None
     except (FileNotFoundError, NotADirectoryError):
+        data = None
+    if data is None:
         tables = (read_part(storage, run, part, columns=("image_id",)) for part in run.parts)
         return [image_id for table in tables for image_id in table["image_id"].to_pylist()]
+    plan, _ = read_plan(data, uri)
     expected = run.info.identity.get("input", plan.digest)
     if plan.items.num_rows != sum(part.rows for part in run.parts) or plan.digest != expected:
         raise ManifestError(f"{uri}: it is not the plan of run {run.info.run_id} in run.json; {_LOST}")

@@ -1,4 +1,4 @@
-"""What run.json says of a finished run besides its parts: a typed value in, JSON out, and back."""
+"""What run.json says of a finished run: its parts, and besides them a typed value in, JSON out, and back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -110,3 +110,31 @@ class RunInfo:
             footer=Footer.from_json(raw["footer"]),
             config=dict(raw["config"]),
         )
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One part as run.json lists it. ``first_id`` and ``last_id`` bound its image_ids.
+
+    Of a collection, a file of its table: ``rows`` are those of images that are not gone.
+    """
+
+    name: str
+    rows: int
+    sha256: str
+    first_id: str
+    last_id: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished manifest as run.json describes it, or a version of a collection.
+
+    ``table``: the folder of a collection's table, whose files its parts are; None of a run, whose parts lie in
+    ``uri/parts``. A collection's ``uri`` names the version: ``out/street@7``.
+    """
+
+    uri: str
+    parts: tuple[PartInfo, ...]
+    info: RunInfo
+    table: str | None = None

@@ -64,6 +64,16 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("model", pa.string()),
     ]
 )
+COLLECTION_SCHEMA = pa.schema(
+    [
+        *MANIFEST_SCHEMA,
+        pa.field("origin", pa.string(), nullable=False),  # model or human
+        ("processing", pa.string()),  # digest of all that makes masks from bytes besides the model
+        pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        ("gone_at", pa.timestamp("us", tz="UTC")),  # since when the image is no longer listed
+    ]
+)
+"""The table of a collection: the current row of every image."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def about_of(page_html: str) -> dict[str, object] | None:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, with what makes strangers' texts harmless as filters."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("segjobs.page"),
         autoescape=True,
@@ -123,15 +124,15 @@ def _environment() -> jinja2.Environment:
 
 
 def _html(page: Page) -> str:
-    css, css_hash = _style()
-    template = _environment().get_template("page.html.j2")
+    css, css_hash = style()
+    template = environment().get_template("page.html.j2")
     try:
         return template.render(context_of(page), css=Markup(css), css_hash=css_hash)  # noqa: S704  # our own file
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ManifestError(f"the report holds what a page cannot show: {type(error).__name__}: {error}") from error
 
 
-def _style() -> tuple[str, str]:
+def style() -> tuple[str, str]:
     """The style sheet and its hash for the content security policy."""
     css = resources.files("segjobs.page").joinpath("templates/page.css").read_text()
     css += _heat_css(*_LIGHT) + "@media screen and (prefers-color-scheme: dark) {\n" + _heat_css(*_DARK) + "}\n"

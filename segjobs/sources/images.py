@@ -4,7 +4,7 @@
 |---|---|---|
 | folder, ``s3://bucket/prefix`` or the like | all files below that match ``include`` | path below the folder |
 | glob (``photos/**/*.jpg``) | all matches | path below the part before the first wildcard |
-| list (.txt, .csv, .parquet) | every URI in it | see ``lists.py`` |
+| list (.txt, .csv, .parquet), collection (``out/street``, ``out/street@7``) | every URI in it | see ``lists.py`` |
 | any other file | that file | its name |
 
 Patterns match a file's name or its path, whatever the case of the letters. Names that begin with a
@@ -20,9 +20,11 @@ from fsspec.utils import glob_translate
 
 from segjobs.config import InputConfig, PhotographsConfig
 from segjobs.errors import ConfigError, StorageError
+from segjobs.manifest.table_files import has_table
 from segjobs.sources.left_out import LeftOut
-from segjobs.sources.lists import LIST_SUFFIXES, list_of_files
+from segjobs.sources.lists import LIST_SUFFIXES, files_of_collection, list_of_files
 from segjobs.storage import NO_FILE, FileInfo, Storage, is_remote, local_path, local_uri, refuse
+from segjobs.storage.uris import scheme_of
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -38,7 +40,9 @@ def list_images(
     assert config.uri is not None, "without photographs there is nothing to list"  # noqa: S101
     uri = config.uri if is_remote(config.uri) else local_uri(local_path(config.uri).absolute())
     rules = _Rules(config, LeftOut() if left_out is None else left_out)
-    if storage.is_folder(uri):
+    if scheme_of(uri) in ("file", "s3") and has_table(storage, uri):
+        files = files_of_collection(storage, uri)
+    elif storage.is_folder(uri):
         files = filter(rules.included, storage.walk(uri, on_trouble=rules.trouble))
     elif storage.exists(uri):
         listed = uri.lower().endswith(LIST_SUFFIXES)

@@ -1,10 +1,11 @@
-"""A list of files (.txt, .csv, .parquet) in; every file that it names, with its image_id, out.
+"""A list of files (.txt, .csv, .parquet, a collection) in; every file that it names, with its image_id, out.
 
 | list | URIs | image_id |
 |---|---|---|
 | .txt | a line each, but empty lines, and comments (``# …``) | path below their common folder |
 | .txt whose lines all begin with ``./`` (``find .``) | the same | path below the list's folder |
 | .csv, .parquet | ``input.column`` | column ``image_id``, else path below their common folder |
+| a collection | of its images | theirs |
 
 A relative URI is one beside the list. ``a/./1.png`` and ``a/x/../1.png`` are ``a/1.png``, in a bucket where it has no
 key of the longer name. A name that is there in another Unicode form only (é as one character or as two) is that file.
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.errors import ConfigError
+from segjobs.manifest.parts import open_run, read_part
 from segjobs.redact import redact
 from segjobs.storage import FileInfo, Storage, is_remote, join, local_path, local_uri
 from segjobs.text import quoted
@@ -58,6 +60,16 @@ def list_of_files(storage: Storage, uri: str, column: str) -> Iterator[FileInfo]
             if not id_of(number, one):
                 raise ConfigError(f"{uri}: lists {rows.uris[number]!r}, a folder; leave it out, as find -type f does")
         yield from pool.map(lambda number: _look_up(storage, uris[number], partial(id_of, number)), range(len(uris)))
+
+
+def files_of_collection(storage: Storage, uri: str) -> Iterator[FileInfo]:
+    """The images of a collection, or of a version of it, as they are now; one that is not there has size -1."""
+    run = open_run(storage, uri)
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        for part in run.parts:
+            rows = read_part(storage, run, part, columns=["uri", "image_id"])
+            ids = rows["image_id"].to_pylist()
+            yield from pool.map(lambda one, name: _look_up(storage, one, lambda _: name), rows["uri"].to_pylist(), ids)
 
 
 # --- rows --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from segjobs.evaluation.entries import open_evaluation
 from segjobs.evaluation.inputs import count_settings
 from segjobs.jobs.export.plan import make_plan as export_plan
 from segjobs.jobs.export.plan import make_setting
-from segjobs.jobs.label.job import _job as label_job
+from segjobs.jobs.label.job import make_job as label_job
 from segjobs.jobs.prepare.job import _job as prepare_job
 from segjobs.jobs.prepare.job import _Set
 from segjobs.jobs.report.job import _settings as report_settings

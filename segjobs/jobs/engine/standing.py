@@ -88,8 +88,8 @@ def check_names(
         raise ConflictError(f"{found} other {', '.join(names)}: {way}")
 
 
-def check_writable(uri: str) -> None:
-    """Raise StorageError where a local output.uri can be no folder, or none that may be written.
+def check_writable(uri: str, *, key: str = "output.uri") -> None:
+    """Raise StorageError where a local output.uri (or another ``key``'s) can be no folder, or none that may be written.
 
     For before a Ray is started; what a store allows is known when it is written.
     """
@@ -98,9 +98,9 @@ def check_writable(uri: str) -> None:
     path = local_path(uri)
     there = next(one for one in (path, *path.parents) if os.path.exists(one))
     if not there.is_dir():
-        raise StorageError(f"output.uri: {uri}: {there} is a file; give a folder")
+        raise StorageError(f"{key}: {uri}: {there} is a file; give a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise StorageError(f"output.uri: {uri}: {there} may not be written; give another folder")
+        raise StorageError(f"{key}: {uri}: {there} may not be written; give another folder")
 
 
 def publish_same(storage: Storage, uri: str, data: bytes, conflict: str) -> None:

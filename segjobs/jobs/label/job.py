@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 from segjobs.config import LabelConfig, digest, later
-from segjobs.jobs.engine.adopt import adopt_run, moved_line
+from segjobs.jobs.engine.adopt import Adopted, adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect, expected
-from segjobs.jobs.engine.executor import Actors, Stage, Tasks
+from segjobs.jobs.engine.executor import Actors, Executor, Stage, Tasks
 from segjobs.jobs.engine.layout import DECODE_CPUS, Layout, layout
 from segjobs.jobs.engine.listing import plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
-from segjobs.jobs.engine.run import run_job, summary_of_finished
+from segjobs.jobs.engine.run import Summary, run_job, summary_of_finished
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.shared_disk import check_shared
 from segjobs.jobs.engine.standing import check_writable
@@ -46,10 +46,10 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     storage = Storage(config.storage)
     # A name, a file or a setting that does not fit is said before a Ray is started for it.
     with progress.phase("weights", f"loading {config.model.name}"):
-        card = _resolve(config, storage)
+        card = resolve_model(config, storage)
     plan = plan_input(config, storage, progress)
     redo = open_redo(config.redo, storage, _identity(config, card))
-    adopted = adopt_run(storage, _job(config, plan, card, redo))
+    adopted = adopt_run(storage, make_job(config, plan, card, redo))
     job = adopted.job
     if adopted.run is not None and not dry_run:
         return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)
@@ -58,19 +58,39 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     if dry_run:
         return dry_run_of(adopted, card.label, str(lay))
     connect(config.compute, progress)
+    return print_summary(
+        label_images(config, storage, adopted, card, lay, redo=redo, progress=progress, executor=RayExecutor()),
+        config.max_failed_fraction,
+    )
+
+
+def label_images(
+    config: LabelConfig,
+    storage: Storage,
+    adopted: Adopted,
+    card: ModelCard,
+    lay: Layout,
+    *,
+    redo: Redo | None = None,
+    progress: Progress,
+    executor: Executor,
+) -> Summary:
+    """Run or continue the run that is begun or to be, to its run.json. Raises a SegjobsError."""
+    job, verb = adopted.job, progress.verb
     if adopted.moved:
-        progress.note(f"label: {moved_line(adopted.job.uri, adopted.moved)}")
-    progress.note(f"label: {card.label} on {lay}")
-    check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
+        progress.note(f"{verb}: {moved_line(job.uri, adopted.moved)}")
+    progress.note(f"{verb}: {card.label} on {lay}")
+    if isinstance(executor, RayExecutor):
+        check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
     settings = _settings(config, storage, job, card, lay)
     if redo is not None:
         settings = replace(settings, redo=redo)
-        progress.note(f"label: {redo.images} failed images of {redo.uri} are tried again; its other rows are taken")
-    summary = run_job(storage, job, stages_of(settings, lay), progress, executor=RayExecutor())
-    return print_summary(summary, config.max_failed_fraction)
+        progress.note(f"{verb}: {redo.images} failed images of {redo.uri} are tried again; its other rows are taken")
+    return run_job(storage, job, stages_of(settings, lay), progress, executor=executor)
 
 
-def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
+def resolve_model(config: LabelConfig, storage: Storage) -> ModelCard:
+    """The card of the model that ``config`` names. Raises a SegjobsError where it does not fit."""
     from segjobs.models.registry import check_postprocess, resolve  # imports torch
 
     card = resolve(config.model, storage)
@@ -89,7 +109,8 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = None) -> Job:
+def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = None) -> Job:
+    """The run of these images by this model, with what tells it from others."""
     identity = {**_identity(config, card), **({"redo": redo.identity} if redo else {})}
     facts = ModelFacts(
         label=card.label,

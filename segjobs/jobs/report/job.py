@@ -23,7 +23,7 @@ from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.engine.waits import TASK, Waits
 from segjobs.jobs.report.label_pngs import mapping_of, open_scored_pngs
 from segjobs.jobs.report.tasks import Drawing, drawn, ranked, tallied
-from segjobs.manifest.parts import Run, find_run, footer_of, open_run
+from segjobs.manifest.parts import Run, find_manifest, footer_of, open_run
 from segjobs.manifest.schema import Category, Task
 from segjobs.page.contents import Group, ManifestSummary, Page
 from segjobs.page.page import about_of, render
@@ -135,7 +135,7 @@ def _run_of(storage: Storage, uri: str, expected: ScoredRun, *, required: bool) 
     Raises ManifestError for these where the config names the place (``required``).
     """
     try:
-        run = open_run(storage, uri) if required else find_run(storage, uri)
+        run = open_run(storage, uri) if required else find_manifest(storage, uri)
     except ConfigError:  # the report's own uri, of a scheme that this release does not open
         run = None
     same = run is not None and expected.parts_digest == _parts_digest(run)

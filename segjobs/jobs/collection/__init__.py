@@ -1,0 +1,1 @@
+"""A collection looked at and kept."""

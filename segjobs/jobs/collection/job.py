@@ -1,0 +1,237 @@
+"""A collection looked at, added to and tidied: what is to be done and its words in, figures and a few lines out.
+
+    status, history, diff ─→ read a version or two
+    add, publish, restore, compact ─→ one commit each; vacuum: files that no kept version has go
+
+What changes something says with ``dry_run`` what it would do. No cluster is needed.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segjobs.config import CollectionConfig
+from segjobs.errors import ConfigError, ManifestError
+from segjobs.jobs.engine.terminal import Terminal
+from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
+from segjobs.manifest.nights import add_run, commit_night, night_of_run, nights_of, open_night, read_end
+from segjobs.manifest.parts import find_run, open_run, read_part
+from segjobs.manifest.run_info import Run
+from segjobs.manifest.table_files import split_version
+from segjobs.manifest.versions import compaction, contents_of, difference
+from segjobs.results import CollectionResult, DryRun
+from segjobs.storage import Storage
+
+_HISTORY = 30  # versions that are shown to a person
+_HOURS = 24.0
+_ATTEMPTS = 10
+
+
+def collection(config: CollectionConfig, *, dry_run: bool = False) -> CollectionResult | DryRun:
+    """Do what ``config`` says. Raises a SegjobsError for what stops it."""
+    storage = Storage(config.storage)
+    base, version = split_version(config.collection.uri)
+    if version is not None and config.do not in ("status", "history", "diff"):
+        raise ConfigError(
+            f"collection.uri: {config.collection.uri} names a version, and only the newest one is changed"
+        )
+    return _DOES[config.do](config, storage, base, dry_run)
+
+
+def _told(config: CollectionConfig, uri: str, lines: list[str], figures: Mapping[str, object]) -> CollectionResult:
+    terminal = Terminal()
+    for line in lines:
+        terminal.print(line)
+    return CollectionResult(uri, config.do, figures)
+
+
+def _committed(config: CollectionConfig, uri: str, what: str, done: Committed) -> CollectionResult:
+    line = (
+        f"{what}: version {done.version}, {done.added} files written in place of {done.rewritten}"
+        if done.new
+        else f"nothing to do: {what} is in version {done.version}"
+    )
+    figures = {"version": done.version, "new": done.new, "files_added": done.added, "files_rewritten": done.rewritten}
+    return _told(config, uri, [line], figures)
+
+
+# --- looks ---------------------------------------------------------------------------------------
+
+
+def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
+    now = open_collection(storage, config.collection.uri)
+    found = contents_of(now)
+    ended, begun = nights_of(storage, base)
+    held = [name for name in ended if _is_held(now, storage, name)]
+    size_bytes = sum(file.size_bytes for file in now.files)
+    figures: dict[str, object] = {
+        "version": now.version,
+        "images": dict(found.images),
+        "gone": found.gone,
+        "failures": dict(found.failures),
+        "origins": dict(found.origins),
+        "models": dict(found.models),
+        "files": len(now.files),
+        "bytes": size_bytes,
+        "nights": len(ended),
+        "nights_begun": begun,
+        "nights_held": held,
+    }
+    lines = [
+        f"{now.pinned}: {found.images.total()} images: {found.images['ok']} ok, {found.images['failed']} failed; "
+        f"{found.gone} gone",
+        *(f"  {code} {count}" for code, count in sorted(found.failures.items())),
+        f"masks of {_listed(found.models)}; origin {_listed(found.origins)}",
+        f"{len(now.files)} files, {size_bytes / 1e6:.1f} MB; {len(ended)} nights",
+        *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
+        *(
+            f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
+            "publishes it"
+            for name in held
+        ),
+    ]
+    return _told(config, now.pinned, lines, figures)
+
+
+def _is_held(now: Collection, storage: Storage, name: str) -> bool:
+    return read_end(storage, now.uri, name).get("published") is None and now.holds(f"night:{name}") is None
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _history(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
+    now = open_collection(storage, config.collection.uri)
+    entries = [_entry(one) for one in now.history() if one["version"] <= now.version]
+    lines = [f"{one['version']:>6}  {one['at']}  {one['what']}" for one in entries[:_HISTORY]]
+    more = [f"… and {len(entries) - _HISTORY} older ones"] if len(entries) > _HISTORY else []
+    return _told(config, now.pinned, [*lines, *more], {"versions": entries})
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, object]:
+    at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC).isoformat(timespec="seconds")
+    images = entry.get("images")
+    if "night" in entry:
+        what = f"night {entry['night']}" + (f": {_listed(images)}" if isinstance(images, dict) else "")
+    elif "run" in entry:
+        what = f"run {entry['run_id']} of {entry['run']}"
+    elif entry["operation"] == "RESTORE":
+        what = f"restored version {entry['operationParameters']['version']}"
+    else:
+        what = str(entry["operation"]).lower()
+    return {"version": entry["version"], "at": at, "what": what, "run_id": entry.get("run_id")}
+
+
+def _diff(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
+    old, new = (open_collection(storage, f"{base}@{word}") for word in config.words)
+    found = difference(old, new)
+    lines = [f"from version {old.version} to {new.version}: {_listed(found.counts) if found.counts else 'the same'}"]
+    lines += [f"  {kind}: {', '.join(repr(name) for name in names)}" for kind, names in sorted(found.examples.items())]
+    return _told(config, base, lines, {"counts": dict(found.counts), "examples": found.examples})
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+def _add(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    runs = [_run_at(storage, uri) for uri in config.words]
+    runs.sort(key=lambda run: run.info.finished)
+    if dry_run:
+        return DryRun(tuple(_would_add(storage, base, run) for run in runs))
+    results = [_committed(config, base, f"run {run.info.run_id}", add_run(storage, base, run)) for run in runs]
+    return results[-1]
+
+
+def _run_at(storage: Storage, uri: str) -> Run:
+    run = find_run(storage, uri)
+    if run is None:
+        open_run(storage, uri)  # says what is there instead
+        raise ManifestError(f"{uri} is a collection; runs are added, such as those of its runs/")
+    if run.info.footer.boxes_only:
+        raise ManifestError(f"{uri} has boxes alone, and a collection keeps masks")
+    return run
+
+
+def _would_add(storage: Storage, base: str, run: Run) -> dict[str, str | int]:
+    now = find_collection(storage, base)
+    held = now.holds(f"run:{run.info.run_id}") if now else None
+    known = _image_ids(now) if now else pa.array([], pa.string())
+    rows = sum(part.rows for part in run.parts)
+    there = sum(
+        pc.sum(pc.is_in(read_part(storage, run, part, columns=["image_id"])["image_id"], value_set=known)).as_py() or 0
+        for part in run.parts
+    )
+    return {
+        "collection": base,
+        "run": f"{run.info.run_id} of {run.uri}",
+        "images": rows,
+        "new": rows - there,
+        "there already": f"{there}; the newer row of each stays, and a human's before a model's",
+        "committed": "no" if held is None else f"in version {held}: nothing to do",
+    }
+
+
+def _image_ids(now: Collection) -> pa.Array:
+    tables = [now.columns(file, ["image_id"]) for file in now.files]
+    return pa.concat_tables(tables)["image_id"].combine_chunks() if tables else pa.array([], pa.string())
+
+
+def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    night = open_night(storage, base, night_of_run(config.words[0]))
+    if dry_run:
+        held = open_collection(storage, base).holds(f"night:{night.name}")
+        about = "no" if held is None else f"in version {held}: nothing to do"
+        return DryRun(({"collection": base, "night": night.name, "images": _listed(night.counts), "committed": about},))
+    return _committed(config, base, f"night {night.name}", commit_night(storage, night))
+
+
+def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
+    found = difference(old, now)
+    back = _listed(found.counts) if found.counts else "nothing"
+    if dry_run:
+        return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
+    if found.counts:
+        now.restore(old.version)
+    version = open_collection(storage, base).version
+    line = f"version {version} is as version {old.version}: taken back: {back}"
+    return _told(config, base, [line], {"version": version, "taken_back": dict(found.counts)})
+
+
+def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    now = open_collection(storage, base)
+    if dry_run:
+        joined = sum(step.old is not None for step in compaction(now))
+        return DryRun(({"collection": base, "files": len(now.files), "files to join": joined},))
+    for _ in range(_ATTEMPTS):
+        done = now.attempt(compaction(now), now.footer, "OPTIMIZE", {}, app_id=None)
+        if done is not None:
+            return _committed(config, base, "compaction", done)
+        now = open_collection(storage, base)
+    raise ManifestError(f"{base}: others commit all the time; run the command again when they are done")
+
+
+def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    now = open_collection(storage, base)
+    names = vacuumed(now, keep_hours=config.keep_days * _HOURS, dry_run=dry_run)
+    if dry_run:
+        about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
+        return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
+    line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
+    return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
+
+
+_DOES: dict[str, Callable[[CollectionConfig, Storage, str, bool], CollectionResult | DryRun]] = {
+    "status": _status,
+    "history": _history,
+    "diff": _diff,
+    "add": _add,
+    "publish": _publish,
+    "restore": _restore,
+    "compact": _compact,
+    "vacuum": _vacuum,
+}

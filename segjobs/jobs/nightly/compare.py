@@ -1,0 +1,214 @@
+"""A listing compared with a collection: which images came, changed and went; the changes and their counts out.
+
+    plan of all that is listed ┐
+                               ├→ compare, a file of the table at a time → Compared
+    a version of the table     ┘
+
+| change | | what becomes of it |
+|---|---|---|
+| new | no row, or a gone one of other bytes | labelled |
+| changed | other bytes | labelled |
+| touched | another time, etag or place, the same bytes; or back again | its row's fingerprint is renewed |
+| retry | failed before, with a code of ``retry.codes`` | labelled |
+| stale | masks of another model or other processing | labelled, by policy and budget, the oldest first |
+| held | a person's masks, whose image has other bytes now | told |
+| gone | no longer listed | marked |
+| same | none of these | nothing |
+"""
+
+import heapq
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import zip_longest
+from typing import Any
+
+import pyarrow as pa
+
+from segjobs.manifest.collection import Collection
+from segjobs.manifest.nights import CHANGES_SCHEMA
+from segjobs.manifest.plan import Plan
+from segjobs.manifest.rows import planned_items
+from segjobs.storage import FileInfo
+from segjobs.storage.uris import microseconds
+
+_COLUMNS = ("image_id", "uri", "source", "error.code", "model", "processing", "origin", "run_id", "labelled_at",
+            "gone_at")  # fmt: skip
+_THREADS = 32  # files read at once, of which only the time or the place is another
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a night labels. ``model``, ``processing``: the columns' values of tonight's rows.
+
+    ``tries``: run_id → image_id → how often it was tried again before. ``budget``: of stale images; None takes all.
+    """
+
+    model: str
+    processing: str
+    retry_codes: frozenset[str]
+    retry_times: int
+    relabel: bool
+    budget: int | None
+    mark_gone: bool
+    tries: Callable[[str], Mapping[str, int]]
+
+
+@dataclass
+class Compared:
+    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too."""
+
+    changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+    def add(self, change: str, file: FileInfo, *, sha256: str | None = None, tries: int = 0) -> None:
+        self.counts[change] += 1
+        moment = file.mtime_us
+        self.changes.append(
+            {"image_id": file.path, "change": change, "uri": file.uri, "size": file.size, "mtime": moment,
+             "etag": file.etag, "sha256": sha256, "tries": tries}
+        )  # fmt: skip
+
+    def table(self) -> pa.Table:
+        """The changes by image_id."""
+        columns = {name: [one[name] for one in self.changes] for name in CHANGES_SCHEMA.names}
+        arrays = [
+            pa.array(values, pa.int64()).cast(CHANGES_SCHEMA.field(name).type)
+            if name == "mtime"
+            else pa.array(values, CHANGES_SCHEMA.field(name).type)
+            for name, values in columns.items()
+        ]
+        return pa.Table.from_arrays(arrays, schema=CHANGES_SCHEMA).sort_by("image_id")
+
+
+@dataclass(frozen=True)
+class _Stale:
+    """An image whose masks are of another model or other settings; ``touched``: and whose fingerprint is another."""
+
+    labelled_at: datetime
+    file: FileInfo
+    sha256: str | None
+    touched: bool
+
+    def __lt__(self, other: "_Stale") -> bool:
+        return (self.labelled_at, self.file.path) < (other.labelled_at, other.file.path)
+
+
+def compare(
+    plan: Plan, now: Collection | None, policy: Policy, digest_of: Callable[[FileInfo], str | None]
+) -> Compared:
+    """``digest_of``: SHA-256 of a file's bytes, None where they cannot be read; asked where only that can tell."""
+    found, stale = Compared(), list[_Stale]()
+    ids: list[str] = plan.items["image_id"].to_pylist()
+    files = now.files if now is not None else ()
+    done = 0
+    for file, following in zip_longest(files, files[1:]):
+        end = len(ids) if following is None else bisect_left(ids, following.part.first_id)
+        listed = planned_items(plan.items.slice(done, end - done))
+        done = end
+        assert now is not None  # noqa: S101
+        rows = {row["image_id"]: row for row in now.columns(file, _COLUMNS).to_pylist()}
+        _compare_range(listed, rows, policy, digest_of, found, stale)
+    if not files:
+        for one in planned_items(plan.items):
+            found.add("new", one)
+    _choose_stale(stale, policy, found)
+    return found
+
+
+def _compare_range(
+    listed: Sequence[FileInfo],
+    rows: dict[str, dict[str, Any]],
+    policy: Policy,
+    digest_of: Callable[[FileInfo], str | None],
+    found: Compared,
+    stale: list[_Stale],
+) -> None:
+    doubtful: list[FileInfo] = []
+    for file in listed:
+        row = rows.get(file.path)
+        if row is None:
+            found.add("new", file)
+        elif _print_of(row) == (file.uri, file.size, file.mtime_us, file.etag):
+            _settle(file, row, policy, found, stale, touched=row["gone_at"] is not None)
+        elif (row["source"] or {}).get("sha256") is None or row["source"]["size"] != file.size:
+            _changed(file, row, found)
+        else:
+            doubtful.append(file)
+    for file, sha256 in _digests(doubtful, digest_of):
+        row = rows[file.path]
+        if sha256 == row["source"]["sha256"]:
+            _settle(file, row, policy, found, stale, touched=True)
+        else:
+            _changed(file, row, found)
+    listed_ids = {file.path for file in listed}
+    for image_id, row in rows.items():
+        if image_id not in listed_ids and row["gone_at"] is None:
+            if policy.mark_gone:
+                found.add("gone", FileInfo(row["uri"], image_id, 0, 0, ""))
+            else:
+                found.counts["same"] += 1
+
+
+def _print_of(row: Mapping[str, Any]) -> tuple[str, int, int, str]:
+    source = row["source"] or {}
+    if source.get("mtime") is None:  # listed, and not there
+        return row["uri"], -1, 0, ""
+    return row["uri"], source["size"], microseconds(source["mtime"]), source["etag"] or ""
+
+
+def _changed(file: FileInfo, row: Mapping[str, Any], found: Compared) -> None:
+    if row["origin"] == "human":
+        found.add("held", file)
+    else:
+        found.add("new" if row["gone_at"] is not None else "changed", file)
+
+
+def _settle(
+    file: FileInfo, row: Mapping[str, Any], policy: Policy, found: Compared, stale: list[_Stale], *, touched: bool
+) -> None:
+    """An image of the bytes that its row is of."""
+    sha256 = (row["source"] or {}).get("sha256")
+    code = row["error"]["code"] if row["error"] else None
+    if row["origin"] != "human":
+        if code in policy.retry_codes:
+            tries = policy.tries(row["run_id"]).get(file.path, 0)
+            if tries < policy.retry_times:
+                found.add("retry", file, tries=tries + 1)
+                return
+        if (row["model"], row["processing"]) != (policy.model, policy.processing):
+            stale.append(_Stale(row["labelled_at"], file, sha256, touched))
+            return
+    _unlabelled(file, sha256, found, touched=touched, otherwise="same")
+
+
+def _unlabelled(file: FileInfo, sha256: str | None, found: Compared, *, touched: bool, otherwise: str) -> None:
+    if touched:
+        found.add("touched", file, sha256=sha256)
+    else:
+        found.counts[otherwise] += 1
+
+
+def _choose_stale(stale: list[_Stale], policy: Policy, found: Compared) -> None:
+    chosen: set[str] = set()
+    if policy.relabel:
+        oldest = stale if policy.budget is None else heapq.nsmallest(policy.budget, stale)
+        chosen = {one.file.path for one in oldest}
+    for one in stale:
+        if one.file.path in chosen:
+            found.add("stale", one.file)
+        else:
+            _unlabelled(one.file, one.sha256, found, touched=one.touched, otherwise="stale_kept")
+
+
+def _digests(
+    files: Sequence[FileInfo], digest_of: Callable[[FileInfo], str | None]
+) -> Iterable[tuple[FileInfo, str | None]]:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for start in range(0, len(files), _AT_ONCE):
+            some = files[start : start + _AT_ONCE]
+            yield from zip(some, threads.map(digest_of, some), strict=True)

@@ -1,0 +1,220 @@
+"""Nights of a collection: what came, changed and went; each committed once; its gate, its page."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig
+from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.jobs.collection.job import collection
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.nightly.job import nightly
+from segjobs.manifest.collection import open_collection
+from segjobs.manifest.parts import read_rows
+from segjobs.results import DryRun, NightlyResult
+from segjobs.storage import Storage
+from tests.in_process import label_in_process
+from tests.toy_model import expected_ids
+
+
+def config_of(folder: Path, **settings: Any) -> NightlyConfig:
+    model = {"name": "tests.toy_model:build", **settings.pop("model", {})}
+    return NightlyConfig.model_validate(
+        {
+            "input": {"uri": str(folder / "photos")},
+            "collection": {"uri": str(folder / "street")},
+            "model": model,
+            "compute": {"actors": 1},
+            "shard": {"images": 3},
+            "max_failed_fraction": 1,
+            **settings,
+        }
+    )
+
+
+def night(folder: Path, **settings: Any) -> NightlyResult:
+    result = nightly(config_of(folder, **settings), executor=InProcess())
+    assert isinstance(result, NightlyResult)
+    return result
+
+
+def draw(folder: Path, name: str, number: int) -> None:
+    path = folder / "photos" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(number).integers(0, 256, (8, 9, 3), np.uint8)
+    image[0, 0, 2] = number
+    Image.fromarray(image).save(path)
+
+
+def forward_passes(log: Path) -> list[int]:
+    numbers = [int(line) for file in log.iterdir() for line in file.read_text().split()]
+    for file in log.iterdir():
+        file.unlink()
+    return sorted(numbers)
+
+
+def check_against_a_fresh_run(folder: Path, name: str, **settings: Any) -> None:
+    """The table's rows are those of a run over what is there now."""
+    config = LabelConfig.model_validate(
+        {"input": {"uri": str(folder / "photos")}, "output": {"uri": str(folder / name)},
+         "model": {"name": "tests.toy_model:build"}, "compute": {"actors": 1}, "max_failed_fraction": 1, **settings}
+    )  # fmt: skip
+    label_in_process(config)
+    fresh, now = (
+        {
+            row["image_id"]: (row["uri"], row["source"], row["status"], row["segments"], row["confidence"])
+            for row in rows
+        }
+        for rows in (read_rows(Storage(), str(folder / name)), read_rows(Storage(), str(folder / "street")))
+    )
+    assert now == fresh
+
+
+def test_nights_bring_the_table_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    monkeypatch.setenv("TOY_LOG", str(log))
+    photos, street = tmp_path / "photos", str(tmp_path / "street")
+    for number in range(7):
+        draw(tmp_path, f"a/{number}.png", number)
+    (photos / "broken.png").write_bytes(b"\x89PNG no")
+    planned = nightly(config_of(tmp_path), dry_run=True)
+    assert isinstance(planned, DryRun) and planned.tables[0]["new"] == 8 and not (tmp_path / "street").exists()
+    first = night(tmp_path)
+    assert (first.version, first.counts, first.failures) == (1, {"new": 8}, {"TRUNCATED": 1})
+    assert forward_passes(log) == list(range(7))
+    check_against_a_fresh_run(tmp_path, "fresh1")
+    forward_passes(log)
+
+    draw(tmp_path, "a/7.png", 7)  # comes
+    draw(tmp_path, "a/0.png", 10)  # changes
+    os.utime(photos / "a/1.png", (5, 5))  # is touched
+    (photos / "a/2.png").unlink()  # goes
+    shutil.copy(photos / "a/3.png", photos / "a/33.png")  # another name: another image
+    second = night(tmp_path)
+    assert second.counts == {"new": 2, "changed": 1, "touched": 1, "gone": 1, "same": 5}
+    assert (second.version, forward_passes(log)) == (2, [3, 7, 10])
+    check_against_a_fresh_run(tmp_path, "fresh2")
+    forward_passes(log)
+
+    third = night(tmp_path)
+    assert (third.counts, third.version, third.run, forward_passes(log)) == ({"same": 9}, 3, None, [])
+    draw(tmp_path, "a/2.png", 2)  # is back, the same bytes
+    assert night(tmp_path).counts == {"touched": 1, "same": 9}
+    check_against_a_fresh_run(tmp_path, "fresh3")
+    assert [entry.get("night", "") != "" for entry in open_collection(Storage(), street).history()] == [True] * 4 + [
+        False
+    ]
+    assert len(list(read_rows(Storage(), f"{street}@1"))) == 8, "every version stays"
+    index = (tmp_path / "street/nights/index.html").read_text()
+    assert all(f'href="{one.night}/index.html"' in index for one in (first, second, third))
+    assert "a/7.png" in Path(second.page).read_text()
+
+
+def test_failures_are_tried_again_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "1.png", 1)
+    draw(tmp_path, "2.png", 2)
+    retry = {"codes": ["MODEL_ERROR"], "times": 2}
+    monkeypatch.setenv("TOY_FAILS", "2")
+    assert night(tmp_path, retry=retry).failures == {"MODEL_ERROR": 1}
+    assert night(tmp_path, retry=retry).counts == {"retry": 1, "same": 1}
+    assert night(tmp_path, retry=retry).counts == {"same": 1, "retry": 1}
+    assert night(tmp_path, retry=retry).counts == {"same": 2}, "twice, and no more"
+    monkeypatch.delenv("TOY_FAILS")
+    assert night(tmp_path, retry={**retry, "times": 3}).failures == {}
+    assert night(tmp_path, retry={**retry, "times": 9}).counts == {"same": 2}
+
+
+def test_a_better_model_reaches_the_oldest_first_by_budget(tmp_path: Path) -> None:
+    for number in range(5):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    draw(tmp_path, "9.png", 9)
+    better: dict[str, Any] = {"model": {"options": {"seed": 1}}}
+    assert night(tmp_path, **better).counts == {"new": 1, "stale_kept": 5}
+    relabel: dict[str, Any] = {**better, "stale": "relabel", "budget_images": 3}
+    assert night(tmp_path, **relabel).counts == {"stale": 3, "stale_kept": 2, "same": 1}
+    assert night(tmp_path, **relabel).counts == {"stale": 2, "same": 4}
+    assert night(tmp_path, **relabel).counts == {"same": 6}
+    other = {**relabel, "postprocess": {"min_area_px": 5}}
+    assert night(tmp_path, **other).counts == {"stale": 3, "stale_kept": 3}
+    with pytest.raises(ValueError, match="no effect with stale=keep"):
+        config_of(tmp_path, budget_images=3)
+
+
+def test_a_night_that_misses_its_gate_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        draw(tmp_path, f"{number}.png", number)
+    (tmp_path / "photos/broken.png").write_bytes(b"\x89PNG no")
+    gate = ["failed <= 10%", "drift[dark] <= 0.2", "confidence drop <= 0.05"]
+    held = night(tmp_path, gate=gate)
+    assert (held.exit_code, held.version) == (ExitCode.GATE_MISSED, None)
+    assert held.gate == {"failed <= 10%": False, "drift[dark] <= 0.2": True, "confidence drop <= 0.05": True}
+    assert "failed <= 10%: missed (0.2)" in capsys.readouterr().err
+    assert not (tmp_path / "street/masks").exists()
+    key = {"collection": {"uri": str(tmp_path / "street")}}
+    published = collection(CollectionConfig.model_validate({**key, "do": "publish", "words": [held.run]}))
+    assert not isinstance(published, DryRun) and published.figures["version"] == 1
+    assert len(list(read_rows(Storage(), str(tmp_path / "street")))) == 5
+    assert night(tmp_path, gate=gate).exit_code == ExitCode.DONE, "nothing was labelled"
+    draw(tmp_path, "9.png", 9)
+    assert night(tmp_path, gate=["confidence >= 0.99"], on_gate="publish").version == 3
+    with pytest.raises(ConfigError, match=r"'drak' is no class of the model; did you mean 'dark'\?"):
+        night(tmp_path, gate=["drift[drak] <= 0.2"])
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from tests.jobs.nightly.test_job import night
+night(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["night:after", "part-1:after", "commit:before", "commit:after"])
+def test_a_night_killed_anywhere_is_ended_by_the_same_command(tmp_path: Path, point: str) -> None:
+    for number in range(7):
+        draw(tmp_path, f"{number}.png", number)
+    environment = {**os.environ, "SEGJOBS_CRASH_AT": point}
+    died = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+    draw(tmp_path, "late.png", 99)  # comes while the night runs: the next one's
+    (tmp_path / "photos/6.png").unlink()
+    ended = night(tmp_path)
+    assert (ended.counts, ended.version) == ({"new": 7}, 1)
+    assert len(list((tmp_path / "street/runs").iterdir())) == 1
+    following = night(tmp_path)
+    assert (following.counts, following.version) == ({"new": 1, "gone": 1, "same": 6}, 2)
+    check_against_a_fresh_run(tmp_path, "fresh")
+
+
+def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "1.png", 1)
+    monkeypatch.setattr("segjobs.jobs.nightly.job.commit_night", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        night(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ConflictError, match="begun with another model or other settings"):
+        night(tmp_path, model={"options": {"seed": 1}})
+    assert night(tmp_path).version == 1
+
+
+def test_the_result_is_a_line(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", 1)
+    line = json.loads(night(tmp_path).text())
+    assert (line["counts"], line["version"], line["exit_code"]) == ({"new": 1}, 1, 0)
+    assert line["collection"] == str(tmp_path / "street")
+    image = np.asarray(Image.open(tmp_path / "photos/1.png"))
+    (row,) = read_rows(Storage(), str(tmp_path / "street"))
+    assert {one["category_id"] for one in row["segments"]} == set(np.unique(expected_ids(image)).tolist())
+    assert row["origin"] == "model" and row["processing"] and row["gone_at"] is None

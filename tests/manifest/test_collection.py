@@ -1,0 +1,241 @@
+"""A collection on disk and on S3: commits once, read by every library, classes joined, versions for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segjobs.config import InputConfig
+from segjobs.errors import ConfigError, ConflictError, ItemError, ManifestError, StorageError
+from segjobs.manifest.collection import create_collection, open_collection
+from segjobs.manifest.manifest import Manifest
+from segjobs.manifest.parts import image_ids_of, open_run, read_rows
+from segjobs.manifest.schema import Category
+from segjobs.manifest.table_files import log_uri
+from segjobs.sources.images import list_images
+from segjobs.storage import Storage, join
+from tests.collections_made import CLASSES, GONE_AT, commit, footer_of_run, marks_of
+from tests.made import GREY, manifest, scored
+
+Store = tuple[Storage, str]
+BROKEN = ItemError("TRUNCATED", "ends early")
+
+
+def ids(storage: Storage, uri: str) -> list[str]:
+    return [row["image_id"] for row in read_rows(storage, uri)]
+
+
+def test_each_version_is_a_manifest_and_stays(shared_store: Store) -> None:
+    storage, uri = shared_store
+    assert commit(storage, uri, {"a": ["sr"], "c": BROKEN}, app_id="one").version == 1
+    assert (
+        commit(storage, uri, {"b": ["ss"], "c": ["rr"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT))).version
+        == 2
+    )
+    assert ids(storage, uri) == ["b", "c"] and ids(storage, f"{uri}@1") == ["a", "c"]
+    run = open_run(storage, uri)
+    assert (run.uri, image_ids_of(storage, run)) == (f"{uri}@2", ["b", "c"])
+    assert (run.info.counts.images, run.info.counts.failed, run.info.counts.segments) == (2, 0, 2)
+    before = open_run(storage, f"{uri}@1").info
+    assert before.failures == {"TRUNCATED": 1} and before.examples == {"TRUNCATED": ("c", "ends early")}
+    manifest = Manifest(storage, uri)
+    assert (len(manifest), manifest.uri, manifest.task) == (2, f"{uri}@2", "semantic")
+    assert next(iter(manifest)).mask("sky").all()
+    assert manifest.to_arrow(["image_id", "origin"]).to_pylist()[0] == {"image_id": "b", "origin": "model"}
+    with pytest.raises(ManifestError, match="no version 3; its newest is 2"):
+        open_run(storage, f"{uri}@3")
+
+
+def test_what_is_committed_is_not_committed_again(tmp_path: Path) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    first = commit(storage, uri, {"a": ["sr"]}, app_id="one")
+    assert (first.version, first.new) == (1, True)
+    again = commit(storage, uri, {"a": ["rr"]}, app_id="one", day=9)
+    assert (again.version, again.new) == (1, False)
+    # A restore takes it back, and then it can be committed anew.
+    commit(storage, uri, {"b": ["sr"]}, app_id="two", day=2)
+    open_collection(storage, uri).table.restore(1)
+    now = open_collection(storage, uri)
+    assert (now.version, now.holds("one"), now.holds("two")) == (3, 1, None)
+    assert ids(storage, uri) == ["a"]
+    assert commit(storage, uri, {"b": ["sr"]}, app_id="two", day=2).version == 4
+    assert ids(storage, uri) == ["a", "b"]
+    assert [entry.get("run_id") for entry in now.history()] == ["run2", None, "run2", "run1", None]
+
+
+class _Hasty(Storage):
+    """A store in which somebody else, or this one's own lost request, is first with the commit."""
+
+    def __init__(self, before: Any) -> None:
+        super().__init__()
+        self.before = before
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        if "_delta_log" in uri and self.before is not None:
+            before, self.before = self.before, None
+            before(uri, data)
+        return super().put_if_absent(uri, data)
+
+
+def test_two_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    create_collection(Storage(), uri)
+    other = _Hasty(lambda *_: commit(Storage(), uri, {"b": ["sr"]}, app_id="other", day=2))
+    assert commit(other, uri, {"a": ["sr"]}, app_id="one").version == 2
+    assert ids(Storage(), uri) == ["a", "b"]
+    # The same run, committed by two: once.
+    same = _Hasty(lambda *_: commit(Storage(), uri, {"c": ["sr"]}, app_id="same", day=3))
+    done = commit(same, uri, {"c": ["sr"]}, app_id="same", day=3)
+    assert (done.version, done.new, open_collection(Storage(), uri).version) == (3, False, 3)
+
+
+def test_a_reply_that_is_lost_is_no_second_commit(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    create_collection(Storage(), uri)
+    lost = _Hasty(lambda where, data: Storage().put_if_absent(where, data))
+    done = commit(lost, uri, {"a": ["sr"]}, app_id="one")
+    assert (done.version, done.new, open_collection(Storage(), uri).version) == (1, True, 1)
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    commit(Storage(), uri, {"a": ["sr"]}, app_id="one")
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError, match="full"):
+        commit(_Hasty(full), uri, {"b": ["sr"]}, app_id="two")
+    assert (open_collection(Storage(), uri).version, ids(Storage(), uri)) == (1, ["a"])
+    assert commit(Storage(), uri, {"b": ["sr"]}, app_id="two").version == 2
+
+
+_KILLED = """
+import sys
+from segjobs.storage import Storage
+from tests.collections_made import commit
+commit(Storage(), sys.argv[1], {"a": ["sr"], "b": ["rr"]}, app_id="one")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["table:after", "files:after", "commit:before", "commit:after"])
+def test_killed_at_any_step_the_same_commit_is_made_once(tmp_path: Path, point: str) -> None:
+    uri = str(tmp_path / "street")
+    environment = {**os.environ, "SEGJOBS_CRASH_AT": point}
+    died = subprocess.run([sys.executable, "-c", _KILLED, uri], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+    commit(Storage(), uri, {"a": ["sr"], "b": ["rr"]}, app_id="one")
+    assert (ids(Storage(), uri), open_collection(Storage(), uri).version) == (["a", "b"], 1)
+
+
+def test_classes_of_one_name_have_one_id(tmp_path: Path) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    commit(storage, uri, {"a": ["sr"]}, app_id="one")
+    other = (Category(0, "road", GREY), Category(1, "tree", GREY))
+    commit(storage, uri, {"b": ["rt"]}, app_id="two", day=2, categories=other)
+    manifest = Manifest(storage, uri)
+    assert [(one.id, one.name) for one in manifest.categories] == [(0, "sky"), (1, "road"), (2, "tree")]
+    rows = {row.image_id: row for row in manifest}
+    assert rows["b"].label_map().tolist() == [[1, 2]] and rows["a"].label_map().tolist() == [[0, 1]]
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    with pytest.raises(ManifestError, match="no collection here"):
+        open_collection(storage, uri)
+    with pytest.raises(ConfigError, match="names a version"):
+        create_collection(storage, f"{uri}@3")
+    collection = create_collection(storage, uri)
+    with pytest.raises(ManifestError, match="is empty"):
+        open_run(storage, uri)
+    commit(storage, uri, {"a": ["sr"]}, app_id="one")
+    with pytest.raises(ConflictError, match="semantic masks, and these are instance"):
+        collection.commit(lambda joint: pytest.fail(), replace(footer_of_run(), task="instance"), app_id="two")
+
+
+def test_damage_is_told(tmp_path: Path) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    commit(storage, uri, {"a": ["sr"]}, app_id="one")
+    (file,) = (tmp_path / "street/masks").glob("*.parquet")
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ManifestError, match="not those that were written"):
+        ids(storage, uri)
+    (tmp_path / "street/masks/_delta_log" / f"{2:020d}.json").write_text("{")
+    with pytest.raises(StorageError, match="its table cannot be used"):
+        open_run(storage, uri)
+
+
+def test_a_file_of_another_tool_is_told(tmp_path: Path) -> None:
+    from deltalake import write_deltalake
+
+    storage, uri = Storage(), str(tmp_path / "street")
+    commit(storage, uri, {"a": ["sr"]}, app_id="one")
+    rows = open_collection(storage, uri).table.to_pyarrow_table()
+    write_deltalake(join(uri, "masks"), rows, mode="append")
+    with pytest.raises(ManifestError, match="was not written by segjobs"):
+        open_run(storage, uri)
+    assert ids(storage, f"{uri}@1") == ["a"]
+
+
+def test_checkpoints_keep_what_was_committed(tmp_path: Path) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    for number in range(1, 12):
+        commit(storage, uri, {f"{number:02}": ["sr"]}, app_id=f"app{number}", day=number)
+    assert f"{10:020d}.checkpoint.parquet" in storage.list_names(log_uri(uri))
+    now = open_collection(storage, uri)
+    assert (now.version, now.holds("app3"), len(ids(storage, uri))) == (11, 3, 11)
+    assert len(now.files) == 1, "small files are joined as rows come behind them"
+
+
+def test_jobs_take_a_version_and_name_it(tmp_path: Path) -> None:
+    truth = manifest(tmp_path / "truth", {"a": ["sr"], "b": ["rr"], "c": ["ss"]}, CLASSES)
+    uri = str(tmp_path / "street")
+    commit(Storage(), uri, {"a": ["sr"], "b": ["ss"]}, app_id="one")
+    commit(Storage(), uri, {"b": ["rr"], "c": ["ss"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT)))
+    old, new = (scored(tmp_path, truth, at, at[-2:]) for at in (f"{uri}@1", uri))
+    assert (old.predictions.uri, new.predictions.uri) == (f"{uri}@1", f"{uri}@2")
+    assert (old.images["ok"], old.images["missing"], new.images["missing"]) == (2, 1, 1)
+    assert new.predictions.model == "unet@1" and new.predictions.run_id == old.predictions.run_id[:-1] + "2"
+    listed = [(file.path, file.size) for file in list_images(Storage(), InputConfig(uri=uri))]
+    assert listed == [("b", -1), ("c", -1)], "rows of letters are of no files"
+
+
+# --- other libraries, with no code of ours -----------------------------------------------------
+
+
+def test_other_libraries_read_the_table(tmp_path: Path) -> None:
+    """The current masks of class road with confidence below 0.6."""
+    import duckdb
+    import polars
+    from deltalake import DeltaTable
+
+    storage, uri = Storage(), str(tmp_path / "street")
+    commit(storage, uri, {"a": ["sr"], "b": ["ss"], "c": BROKEN}, app_id="one", marks=marks_of(("z", GONE_AT)))
+    commit(storage, uri, {"d": ["rr"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT)))
+    masks = f"{uri}/masks"
+    found = (
+        polars.scan_delta(masks)
+        .filter(polars.col("gone_at").is_null())
+        .explode("segments")
+        .filter(polars.col("segments").struct.field("category") == "road")
+        .select("image_id")
+        .collect()
+    )
+    assert found["image_id"].to_list() == ["d"]
+    table = DeltaTable(masks)
+    frame = table.to_pandas(columns=["image_id", "status", "gone_at"])
+    assert sorted(frame[frame.gone_at.isna()].image_id) == ["b", "c", "d"]
+    current = table.to_pyarrow_dataset()
+    rows = duckdb.from_arrow(current).query(
+        "t", "SELECT image_id FROM t, unnest(segments) AS u(s) WHERE gone_at IS NULL AND s.category = 'road'"
+    )
+    assert rows.fetchall() == [("d",)]
+    assert DeltaTable(masks, version=1).to_pandas(columns=["image_id"]).image_id.to_list() == ["a", "b", "c"]
