@@ -20,7 +20,7 @@ from segjobs.config.evaluate import (
 )
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields
-from segjobs.config.label import LabelConfig, RedoConfig
+from segjobs.config.label import LabelConfig, RedoConfig, TilesConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
@@ -89,6 +89,7 @@ __all__ = [
     "SlicesConfig",
     "SourceConfig",
     "StorageConfig",
+    "TilesConfig",
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",

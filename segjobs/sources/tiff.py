@@ -4,6 +4,7 @@ For what Pillow does not say: which layout it cannot read, how many pages are im
 Classic TIFF and BigTIFF, both byte orders. Nothing here raises, however damaged the file.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,25 @@ class Slices(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> bytes: ...
+
+
+class FileSlices:
+    """An open file as ``Slices``: nothing is held but what is asked for."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._length = os.fstat(descriptor).st_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, key: slice, /) -> bytes:
+        start, stop, _ = key.indices(self._length)
+        pieces = []
+        while start < stop and (piece := os.pread(self._descriptor, stop - start, start)):
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
 
 
 class Place(NamedTuple):

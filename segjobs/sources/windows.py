@@ -9,7 +9,6 @@ page is read, which in a pyramid is the full level. Windows are in the frame tha
 applied. Strips that run across the columns of a turned image are decoded anew for each of its bands of rows.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -49,25 +48,6 @@ class Windows(Protocol):
     def read(self, window: Window) -> np.ndarray:
         """uint8 (height, width, 3) RGB, to be left as it is. Raises ItemError as ``decode_image`` does."""
         ...
-
-
-class FileSlices:
-    """An open file as ``tiff.Slices``: nothing is held but what is asked for."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._length = os.fstat(descriptor).st_size
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, key: slice, /) -> bytes:
-        start, stop, _ = key.indices(self._length)
-        pieces = []
-        while start < stop and (piece := os.pread(self._descriptor, stop - start, start)):
-            pieces.append(piece)
-            start += len(piece)
-        return b"".join(pieces)
 
 
 def count_pixels(data: tiff.Slices) -> int:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from segjobs.errors import ItemError
 from segjobs.sources.decode import decode_image
-from segjobs.sources.windows import FileSlices, Window, count_pixels, open_windows
+from segjobs.sources.tiff import FileSlices
+from segjobs.sources.windows import Window, count_pixels, open_windows
 from tests.sources.test_decode import save, tiff, tiff16
 
 LIMIT = 10**6

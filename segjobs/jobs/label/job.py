@@ -71,10 +71,11 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
 
 
 def _resolve(config: LabelConfig, storage: Storage) -> ModelCard:
-    from segjobs.models.registry import check_postprocess, resolve  # imports torch
+    from segjobs.models.registry import check_postprocess, check_tiles, resolve  # imports torch
 
     card = resolve(config.model, storage)
     check_postprocess(card, config.postprocess)
+    check_tiles(card, config.tiles, config.postprocess)
     return card
 
 
@@ -85,7 +86,7 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "storage.max_item_bytes"),
+        **later(config, "storage.max_item_bytes", "tiles.size", "tiles.overlap", "tiles.blend", "tiles.above_pixels"),
     }
 
 
@@ -120,7 +121,11 @@ def _job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None = N
 def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, lay: Layout) -> Settings:
     return Settings(
         decoding=Decoding(
-            storage, config.decode.max_pixels, config.compute.decode_threads, config.compute.batch_deadline_s
+            storage,
+            config.decode.max_pixels,
+            config.compute.decode_threads,
+            config.compute.batch_deadline_s,
+            config.tiles.most_whole_pixels,
         ),
         author=Author(job.run_id, card.label),
         model=config.model,
@@ -130,6 +135,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         precision=config.compute.precision,
         device=lay.device,
         threads=lay.threads,
+        tiles=config.tiles,
     )
 
 
