@@ -11,7 +11,7 @@ test knows the masks of every image that it draws. Blue of the first pixel is th
 that it changes between the plan and its reading), ``poison`` (what the image of a number does to its process:
 ``{7: crash, 9: hang}``, or its answer, one of ``ANSWERS``).
 
-``field5`` is a network beside it, for tiles.
+``field5`` and ``blobs`` are networks beside it, for tiles.
 """
 
 import os
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, make_categories
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, Prediction
 from segjobs.models.tiling import label_map_of
 
 CATEGORIES = make_categories(["dark", "mid", "bright"])
@@ -124,7 +125,7 @@ class Field5:
         assert output.shape[1:] == size_hw
         return output
 
-    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Prediction:
         return label_map_of(self.logits(output, size_hw))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -135,6 +136,41 @@ class Field5:
 
     def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
         raise NotImplementedError("field5 is not trained")
+
+
+class Blobs(Field5):
+    """Each connected region of pixels that are not black is an object, of a class by its red, scored by its green."""
+
+    def __init__(self) -> None:
+        super().__init__(classes=3)
+        self.card = ModelCard("blobs", "instance", CATEGORIES, digest="b" * 64, weights="none")
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return list(batch)
+
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Instances:
+        pixels = output.numpy()
+        count, regions, stats, _ = cv2.connectedComponentsWithStats((pixels.any(axis=0)).astype(np.uint8))
+        boxes = stats[1:, :4].astype(np.int64)
+        crops = [
+            (regions[y : y + h, x : x + w] == number).astype(np.float32) for number, (x, y, w, h) in enumerate(boxes, 1)
+        ]
+        colours = np.array([pixels[:, regions == number].max(axis=1) for number in range(1, count)]).reshape(-1, 3)
+        corners = boxes[:, :2].astype(np.int32)
+        order = np.argsort(-colours[:, 1].astype(np.int64), kind="stable")
+        return Instances(
+            size_hw=size_hw,
+            classes=(colours[order, 0] // 86).astype(np.int64),
+            scores=colours[order, 1].astype(np.float32) / 255,
+            boxes_xyxy=np.concatenate([corners, corners + boxes[:, 2:]], axis=1).astype(np.float32)[order],
+            crops=[crops[place] for place in order],
+            corners_xy=corners[order],
+        )
+
+
+def blobs() -> Blobs:
+    """The factory that ``model.name`` names."""
+    return Blobs()
 
 
 def field5(classes: int = 4) -> Field5:

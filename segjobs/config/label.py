@@ -58,13 +58,18 @@ class TilesConfig(Section):
         default="gaussian",
         description="how a semantic model's logits cross over between neighbours; none takes each pixel from the tile whose edge is farther",
     )
+    merge: Literal["smaller", "union"] = Field(
+        default="smaller",
+        description="instances: when two tiles' masks are one object, by their intersection over the smaller or over the union, on the pixels that both tiles see",
+    )
+    merge_at: float = Field(default=0.5, gt=0, le=1, description="share from which two tiles' masks are one object")
     above_pixels: int | None = Field(
         default=None,
         ge=0,
         description="images of at most so many pixels are labelled whole; null takes those that one tile covers",
     )
 
-    @field_validator("overlap", "blend", "above_pixels")
+    @field_validator("overlap", "blend", "merge", "merge_at", "above_pixels")
     @classmethod
     def _check_effect(cls, value: object, info: ValidationInfo) -> object:
         assert info.field_name is not None, "a validator of a field"  # noqa: S101

@@ -14,8 +14,8 @@ The image's confidence is the mean over all pixels of the winning class's probab
 (after step 1), or the mean score of the instances that stay.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.coco_api import Box
-from segjobs.manifest.rle import Region, encode_crop, encode_label_map
+from segjobs.manifest.rle import Region, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import VOID, Instances, LabelMap, Prediction
@@ -122,13 +122,24 @@ def _chosen(
     return [Segment.from_region(categories[one.index], one, size_hw, score=score) for score, one in found]
 
 
-def _instance_segments(
+@dataclass(frozen=True)
+class InstanceMask:
+    """One object of a prediction: bool (h, w) with its top left corner at ``corner_xy``, and its box head's box."""
+
+    category: Category
+    score: float
+    mask: np.ndarray
+    corner_xy: tuple[int, int]
+    box_xywh: Box
+
+
+def instance_masks(
     prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
-) -> tuple[list[Segment], float | None]:
-    segments, scores = [], []
+) -> Iterator[InstanceMask]:
+    """Best first, after score_threshold, classes, mask_threshold and fill_holes; made when they are asked for."""
     for index in np.argsort(-prediction.scores, kind="stable").tolist():
         category, score = categories[int(prediction.classes[index])], float(prediction.scores[index])
-        if len(segments) == config.top_k or score < config.score_threshold:
+        if score < config.score_threshold:
             break  # scores descend
         if config.classes is not None and category.name not in config.classes:
             continue
@@ -136,11 +147,25 @@ def _instance_segments(
         if config.fill_holes:
             mask = fill_mask_holes(mask)
         left, top = prediction.corners_xy[index].tolist()
-        if np.count_nonzero(mask) >= max(config.min_area_px, 1):
-            encoded = encode_crop(mask, (left, top), prediction.size_hw)
-            segment = Segment.from_region(category, encoded, prediction.size_hw, score=score)
-            segments.append(replace(segment, stated_bbox=_box_xywh(prediction.boxes_xyxy[index])))
-            scores.append(score)
+        yield InstanceMask(category, score, mask, (left, top), _box_xywh(prediction.boxes_xyxy[index]))
+
+
+def segment_of(one: InstanceMask, size_hw: tuple[int, int]) -> Segment | None:
+    """On an image of ``size_hw``, with the box head's box beside; None where no pixel is set."""
+    segment = Segment.from_mask(one.category, one.mask, corner_xy=one.corner_xy, size_hw=size_hw, score=one.score)
+    return None if segment is None else replace(segment, stated_bbox=one.box_xywh)
+
+
+def _instance_segments(
+    prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[Segment], float | None]:
+    segments: list[Segment] = []
+    for one in instance_masks(prediction, categories, config):
+        if len(segments) == config.top_k:
+            break
+        if np.count_nonzero(one.mask) >= config.min_area_px and (segment := segment_of(one, prediction.size_hw)):
+            segments.append(segment)
+    scores = [segment.score or 0.0 for segment in segments]
     return segments, sum(scores) / len(scores) if scores else None
 
 

@@ -180,21 +180,23 @@ def check_tiles(card: ModelCard, tiles: TilesConfig, postprocess: PostprocessCon
     if tiles.size is None:
         return
     problems = []
-    if card.task != "semantic":
-        problems.append(f"tiles.size: {card.label} gives {card.task} masks; tiles are of semantic models")
-    for key, asked in (("min_area_px", postprocess.min_area_px > 1), ("fill_holes", postprocess.fill_holes)):
-        if asked:
-            problems.append(
-                f"postprocess.{key}: with tiles, a label map is finished row by row, and a region may go on below; "
-                "drop one of the two"
-            )
+    if card.task == "semantic":
+        for key, asked in (("min_area_px", postprocess.min_area_px > 1), ("fill_holes", postprocess.fill_holes)):
+            if asked:
+                problems.append(
+                    f"postprocess.{key}: with tiles, a label map is finished row by row, and a region may go on below; "
+                    "drop one of the two"
+                )
+    elif tiles.overlap == 0:
+        problems.append("tiles.overlap: objects are merged by the pixels that two tiles see; 0 leaves them cut")
     if problems:
         raise ConfigError(*problems)
 
 
 def check_blend(segmenter: Segmenter, tiles: TilesConfig) -> None:
     """Raise ConfigError where the model has no logits to blend tiles by."""
-    if tiles.size is not None and tiles.blend != "none" and not isinstance(segmenter, GivesLogits):
+    blends = tiles.size is not None and tiles.blend != "none" and segmenter.card.task == "semantic"
+    if blends and not isinstance(segmenter, GivesLogits):
         raise ConfigError(
             f"tiles.blend={tiles.blend}: {segmenter.card.label} has no method logits to blend tiles by (GivesLogits in "
             "segjobs/models/base.py); give it one, or take tiles.blend=none"

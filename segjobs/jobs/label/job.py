@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from segjobs.config import LabelConfig, digest, later
+from segjobs.config import LabelConfig, TilesConfig, digest, later
 from segjobs.jobs.engine.adopt import adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Actors, Stage, Tasks
@@ -86,7 +86,7 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "storage.max_item_bytes", "tiles.size", "tiles.overlap", "tiles.blend", "tiles.above_pixels"),
+        **later(config, "storage.max_item_bytes", *(f"tiles.{name}" for name in TilesConfig.model_fields)),
     }
 
 

@@ -230,6 +230,7 @@ class Predictor:
             settings.postprocess,
             settings.batch_size,
             self._device,
+            settings.device != "cpu",
             self._watchdog,
         )
         try:

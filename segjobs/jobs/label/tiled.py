@@ -1,6 +1,7 @@
 """An image that is too large to be labelled whole: a planned item in; its segments, made tile by tile, out.
 
-    file ─→ a row of tiles ─→ batches of them ─→ network ─→ seams blended ─→ rows of pixels that are done, as runs
+    file ─→ a row of tiles ─→ batches of them ─→ network ─┬→ seams blended ─→ rows of pixels that are done, as runs
+                                                          └→ objects, as runs ─→ merged where tiles cut them
 
 What is held is one row of tiles as pixels, the logits of one tile and of the seams to its neighbours
 (``models/tiling.py``), and runs: memory grows with the image's width alone, and little with that. Each batch of tiles
@@ -23,10 +24,11 @@ from segjobs.errors import ItemError
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesLogits, LabelMap, RawOutput, Segmenter
+from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
 from segjobs.models.check_prediction import checked, checked_logits, checked_tensor, of_the_model
 from segjobs.models.postprocess import BandedSegments
+from segjobs.models.stitch import Stitcher
 from segjobs.models.tiling import Axis, Blender, cut, label_map_of
 from segjobs.sources.read import opened_item
 from segjobs.sources.tiff import Slices
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 _HASHED_AT_ONCE = 2**24  # bytes
+_BATCH_BYTES = 2**27  # of logits, on a CPU, which gains little by batches of large tiles
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ class Tiled:
     sha256: str
     size_hw: tuple[int, int]
     segments: list[Segment]
-    confidence: float
+    confidence: float | None
     times: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Tiler:
-    """A semantic model that labels one image after the other in tiles; ``device`` runs its forward passes."""
+    """A model that labels one image after the other in tiles; ``device`` runs its forward passes, ``on_gpu`` or not."""
 
     segmenter: Segmenter
     decoding: Decoding
@@ -60,6 +63,7 @@ class Tiler:
     postprocess: PostprocessConfig
     batch_size: int
     device: Executor
+    on_gpu: bool
     watchdog: Watchdog
 
     def label(self, item: FileInfo) -> Tiled | None:
@@ -78,31 +82,47 @@ class _Image:
         self._tiler = tiler
         self._item = item
         self._data = data
+        self._card = tiler.segmenter.card
         self._spent: defaultdict[str, float] = defaultdict(float)
         with self._busy("decode_ms"):
             self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels)
         self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
-        self._blender = Blender(self._rows, self._columns, tiler.tiles) if tiler.tiles.blend != "none" else None
 
     def label(self) -> Tiled:
-        size_hw, tiler = self._windows.size_hw, self._tiler
         with self._busy("read_ms"):
             sha256 = self._digest()
-        found = BandedSegments(size_hw, tiler.segmenter.card.categories, tiler.postprocess)
+        segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
+        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent))
+
+    def _instances(self) -> tuple[list[Segment], float | None]:
+        tiler = self._tiler
+        objects = Stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
+        for row, pixels in enumerate(self._bands()):
+            for column, output in enumerate(self._outputs(pixels)):
+                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
+                    prediction = self._prediction(output)
+                    assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
+                    objects.add(row, column, prediction)
+        with self._busy("encode_ms"):
+            return objects.finish()
+
+    def _label_map(self) -> tuple[list[Segment], float]:
+        size_hw, tiler = self._windows.size_hw, self._tiler
+        blender = Blender(self._rows, self._columns, tiler.tiles) if tiler.tiles.blend != "none" else None
+        found = BandedSegments(size_hw, self._card.categories, tiler.postprocess)
         for row, pixels in enumerate(self._bands()):
             begin, end = self._rows.finished(row)
             ids = np.empty((end - begin, size_hw[1]), np.uint16)
             confidence = np.empty(ids.shape, np.float32)
             for column, output in enumerate(self._outputs(pixels)):
                 with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
-                    done = self._done(row, column, output)
+                    done = self._done(row, column, output, blender)
                 left, right = self._columns.finished(column)
                 ids[:, left:right], confidence[:, left:right] = done.ids, done.confidence
             with self._busy("encode_ms"):
                 found.add(LabelMap(ids, confidence))
         with self._busy("encode_ms"):
-            segments, mean = found.finish()
-        return Tiled(sha256, size_hw, segments, mean, dict(self._spent))
+            return found.finish()
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
@@ -123,10 +143,10 @@ class _Image:
 
     def _outputs(self, pixels: np.ndarray) -> Iterator[RawOutput]:
         """The network's output for each tile of a row, from left to right; one batch is computed ahead."""
-        tiler, width = self._tiler, self._columns.size
+        tiler, width, most = self._tiler, self._columns.size, self._most_at_once()
         flights: deque[Future[list[RawOutput]]] = deque()
-        for first in range(0, len(self._columns.starts), tiler.batch_size):
-            lefts = self._columns.starts[first : first + tiler.batch_size]
+        for first in range(0, len(self._columns.starts), most):
+            lefts = self._columns.starts[first : first + most]
             with self._busy("decode_ms"), of_the_model():
                 tiles = [np.ascontiguousarray(pixels[:, left : left + width]) for left in lefts]
                 tensors = [checked_tensor(tiler.segmenter.preprocess(tile)) for tile in tiles]
@@ -135,6 +155,13 @@ class _Image:
                 yield from flights.popleft().result()
         while flights:
             yield from flights.popleft().result()
+
+    def _most_at_once(self) -> int:
+        """Tiles of a batch. Without a GPU, what a network of full resolution gives for two batches must not be much."""
+        if self._tiler.on_gpu:
+            return self._tiler.batch_size
+        logits_bytes = 4 * len(self._card.categories) * self._rows.size * self._columns.size
+        return max(1, min(self._tiler.batch_size, _BATCH_BYTES // logits_bytes))
 
     def _forward(self, tensors: "list[torch.Tensor]") -> list[RawOutput]:
         """On the device's thread. Raises a tile's ItemError: an image without one of its tiles has no masks."""
@@ -149,19 +176,24 @@ class _Image:
             raise failed
         return outputs
 
-    def _done(self, row: int, column: int, output: RawOutput) -> LabelMap:
+    def _done(self, row: int, column: int, output: RawOutput, blender: Blender | None) -> LabelMap:
         """The pixels that a tile finishes."""
         segmenter, size_hw = self._tiler.segmenter, (self._rows.size, self._columns.size)
-        if self._blender is not None and isinstance(segmenter, GivesLogits):
+        if blender is not None and isinstance(segmenter, GivesLogits):
             with of_the_model():
                 given = segmenter.logits(output, size_hw)
-            return label_map_of(self._blender.add(row, column, checked_logits(given, segmenter.card, size_hw)))
-        with of_the_model():
-            given = segmenter.postprocess(output, size_hw)
-        prediction = checked(given, segmenter.card, size_hw)
+            return label_map_of(blender.add(row, column, checked_logits(given, self._card, size_hw)))
+        prediction = self._prediction(output)
         assert isinstance(prediction, LabelMap) and prediction.confidence is not None, "a semantic model"  # noqa: S101
         own = _within(self._rows, row), _within(self._columns, column)
         return LabelMap(prediction.ids[own], prediction.confidence[own])
+
+    def _prediction(self, output: RawOutput) -> Prediction:
+        """What the model itself makes of a tile."""
+        size_hw = (self._rows.size, self._columns.size)
+        with of_the_model():
+            given = self._tiler.segmenter.postprocess(output, size_hw)
+        return checked(given, self._card, size_hw)
 
     @contextmanager
     def _busy(self, stage: str) -> Generator[None]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -117,6 +118,28 @@ def test_a_step_edge_has_no_seam(tmp_path: Path) -> None:
     assert len(np.unique(inside)) > 1 and steps.max() <= 1
 
 
+def test_objects_that_tiles_cut_are_whole(tmp_path: Path) -> None:
+    """Lines through many tiles, a ring around some, specks within what two share, a comb whose teeth part: by runs."""
+    pixels = np.zeros((150, 200, 3), np.uint8)
+    cv2.line(pixels, (3, 140), (190, 60), (200, 250, 0), 1)
+    cv2.line(pixels, (2, 3), (197, 20), (30, 240, 0), 3)
+    cv2.circle(pixels, (60, 70), 35, (100, 230, 0), 4)
+    cv2.rectangle(pixels, (22, 31), (25, 34), (100, 90, 0), -1)
+    for left in (110, 120, 130, 140):
+        cv2.rectangle(pixels, (left, 30), (left + 4, 70), (100, 200, 0), -1)
+    cv2.rectangle(pixels, (110, 28), (144, 30), (100, 200, 0), -1)
+    scene(tmp_path / "a.tif", pixels)
+    model = ModelConfig.model_validate({"name": "tests.toy_model:blobs"})
+    card = resolve(model, STORAGE)
+    for size in (32, 64, 100):
+        settings = replace(tiled(size=size, overlap=0.25), model=model, card=card)
+        (row,) = rows_of(settings, items_of(tmp_path))
+        (other,) = rows_of(replace(settings, tiles=TilesConfig(), decoding=SETTINGS.decoding), items_of(tmp_path))
+        check_same(row, other)
+        assert len(row["segments"]) == 5
+        assert [one["stated_bbox"] for one in row["segments"]] == [one["stated_bbox"] for one in other["segments"]]
+
+
 def test_huge_files_are_read_at_their_turn_and_small_images_in_them_labelled_whole(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,15 +231,16 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
 def test_what_tiles_do_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
     save(tmp_path / "a.png", drawn(1, (20, 20)))
     given = {"input": {"uri": str(tmp_path)}, "output": {"uri": str(tmp_path / "out")}, "tiles": {"size": 32}}
-    maskrcnn = {"name": "maskrcnn_resnet50_fpn", "weights": "none"}
     post = {"min_area_px": 9, "fill_holes": True}
     with pytest.raises(ConfigError) as caught:
-        label_in_process(LabelConfig.model_validate({**given, "model": maskrcnn, "postprocess": post}))
+        label_in_process(LabelConfig.model_validate({**given, "model": {"name": MODEL.name}, "postprocess": post}))
     assert [line.partition(":")[0] for line in caught.value.problems] == [
-        "tiles.size",
         "postprocess.min_area_px",
         "postprocess.fill_holes",
     ]
+    whole_tiles = {**given, "tiles": {"size": 32, "overlap": 0}}
+    with pytest.raises(ConfigError, match=r"tiles.overlap: objects are merged by the pixels that two tiles see"):
+        label_in_process(LabelConfig.model_validate({**whole_tiles, "model": {"name": "tests.toy_model:blobs"}}))
     with pytest.raises(
         ConfigError, match=r"tiles.blend=gaussian: toy@[0-9a-f]{12} has no method logits .*tiles.blend=none"
     ):
@@ -228,7 +252,7 @@ def test_tiles_are_part_of_the_run_where_there_are_any(tmp_path: Path) -> None:
     given = {
         "input": {"uri": str(tmp_path / "in")},
         "output": {"uri": str(tmp_path / "out")},
-        "model": MODEL.model_dump(),
+        "model": {"name": MODEL.name},
     }
     label_in_process(LabelConfig.model_validate(given))
     assert not [key for key in open_run(STORAGE, str(tmp_path / "out")).info.identity if "tiles" in key]
