@@ -10,6 +10,8 @@ test knows the masks of every image that it draws. Blue of the first pixel is th
 ``model.options``: ``seed`` (another seed is another model), ``spoil`` (a file that the first batch appends to, so
 that it changes between the plan and its reading), ``poison`` (what the image of a number does to its process:
 ``{7: crash, 9: hang}``, or its answer, one of ``ANSWERS``).
+
+``field5`` and ``blobs`` are networks beside it, for tiles.
 """
 
 import os
@@ -19,12 +21,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, make_categories
-from segjobs.models.base import VOID, LabelMap, Prediction
+from segjobs.models import batching
+from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+from segjobs.models.tiling import label_map_of
 
 CATEGORIES = make_categories(["dark", "mid", "bright"])
 ANSWERS: dict[str, Callable[[LabelMap], Any]] = {
@@ -94,6 +101,81 @@ class ToySegmenter:
 def build(seed: int = 0, spoil: str | None = None, poison: dict[int, str] | None = None) -> ToySegmenter:
     """The factory that ``model.name`` names."""
     return ToySegmenter(seed, spoil, poison)
+
+
+class Field5:
+    """A network that sees 5x5 pixels and computes in whole numbers: the same bits however an image is cut."""
+
+    same_size_batches = True
+
+    def __init__(self, classes: int) -> None:
+        categories = make_categories([f"class {number}" for number in range(classes)])
+        self.card = ModelCard("field5", "semantic", categories, digest="5" * 64, weights="none")
+        self.module = torch.nn.Identity()
+        generator = torch.Generator().manual_seed(5)
+        self._kernel = torch.randint(-8, 9, (classes, 3, 5, 5), generator=generator).float()
+
+    def preprocess(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image.copy()).permute(2, 0, 1)
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return list(F.conv2d(torch.stack(list(batch)).float(), self._kernel, padding=2) / 1024)
+
+    def logits(self, output: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        assert output.shape[1:] == size_hw
+        return output
+
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Prediction:
+        return label_map_of(self.logits(output, size_hw))
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        return batching.predict(self, images)
+
+    def set_loss(self, config: LossConfig, amounts: Sequence[int] | None = None) -> None:
+        raise NotImplementedError("field5 is not trained")
+
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+        raise NotImplementedError("field5 is not trained")
+
+
+class Blobs(Field5):
+    """Each connected region of pixels that are not black is an object, of a class by its red, scored by its green."""
+
+    def __init__(self) -> None:
+        super().__init__(classes=3)
+        self.card = ModelCard("blobs", "instance", CATEGORIES, digest="b" * 64, weights="none")
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return list(batch)
+
+    def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Instances:
+        pixels = output.numpy()
+        count, regions, stats, _ = cv2.connectedComponentsWithStats((pixels.any(axis=0)).astype(np.uint8))
+        boxes = stats[1:, :4].astype(np.int64)
+        crops = [
+            (regions[y : y + h, x : x + w] == number).astype(np.float32) for number, (x, y, w, h) in enumerate(boxes, 1)
+        ]
+        colours = np.array([pixels[:, regions == number].max(axis=1) for number in range(1, count)]).reshape(-1, 3)
+        corners = boxes[:, :2].astype(np.int32)
+        order = np.argsort(-colours[:, 1].astype(np.int64), kind="stable")
+        return Instances(
+            size_hw=size_hw,
+            classes=(colours[order, 0] // 86).astype(np.int64),
+            scores=colours[order, 1].astype(np.float32) / 255,
+            boxes_xyxy=np.concatenate([corners, corners + boxes[:, 2:]], axis=1).astype(np.float32)[order],
+            crops=[crops[place] for place in order],
+            corners_xy=corners[order],
+        )
+
+
+def blobs() -> Blobs:
+    """The factory that ``model.name`` names."""
+    return Blobs()
+
+
+def field5(classes: int = 4) -> Field5:
+    """The factory that ``model.name`` names."""
+    return Field5(classes)
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from segjobs.config.evaluate import (
 )
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields
-from segjobs.config.label import LabelConfig, RedoConfig
+from segjobs.config.label import LabelConfig, RedoConfig, TilesConfig
 from segjobs.config.nightly import NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
@@ -93,6 +93,7 @@ __all__ = [
     "SlicesConfig",
     "SourceConfig",
     "StorageConfig",
+    "TilesConfig",
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",

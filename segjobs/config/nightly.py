@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from segjobs.config.collection import CollectionPlace
 from segjobs.config.contradictions import contradiction
+from segjobs.config.label import TilesConfig
 from segjobs.config.sections import (
     ComputeConfig,
     DecodeConfig,
@@ -38,6 +39,7 @@ class NightlyConfig(JobConfig):
     input: InputConfig
     model: ModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
     stale: Literal["keep", "relabel"] = Field(

@@ -58,8 +58,8 @@ _ATTEMPTS = 50
 
 def processing_of(identity: Mapping[str, object]) -> str:
     """What the column ``processing`` says of a run: 12 digits of all that made its masks besides the model."""
-    keys = ("decode", "postprocess", "precision", "storage.max_item_bytes")
-    return digest("processing", {key: identity[key] for key in keys if key in identity})[:12]
+    others = ("model", "input", "redo")
+    return digest("processing", {key: value for key, value in identity.items() if key not in others})[:12]
 
 
 @dataclass(frozen=True)

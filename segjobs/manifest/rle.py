@@ -24,8 +24,8 @@ VOID = 65535
 
 Box = tuple[int, int, int, int]
 
-# Run lengths are uint32 in pycocotools, so a difference of two has 33 bits: seven groups of five.
-_LARGEST_RUN = 2**32 - 1
+LARGEST_RUN = 2**32 - 1
+"""Run lengths are uint32 in pycocotools, so a difference of two has 33 bits: seven groups of five."""
 _MOST_GROUPS = 7
 _SHOWN = 40
 _LABEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
@@ -96,9 +96,17 @@ def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int
         columns = starts // stride
         shift = columns * (image_height - stride) + left * image_height + top
         starts, ends = starts + shift, ends + shift
+    return encode_runs(starts, ends, size_hw)
+
+
+def encode_runs(starts: np.ndarray, ends: np.ndarray, size_hw: tuple[int, int]) -> Encoded:
+    """A mask's runs, int64 (N ≥ 1,): the column-major pixel that each begins at, ascending, and that behind its end.
+
+    Runs that touch are one run each already.
+    """
     first = np.zeros(1, np.int64)
-    (counts,) = _encode_groups(starts, ends, first, image_height * image_width)
-    (box,) = _boxes(starts, ends, first, image_height)
+    (counts,) = _encode_groups(starts, ends, first, size_hw[0] * size_hw[1])
+    (box,) = _boxes(starts, ends, first, size_hw[0])
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -149,9 +157,9 @@ def counts_from_runs(runs: np.ndarray | Sequence[int]) -> str:
     try:
         lengths = np.asarray(runs, np.int64)
     except OverflowError:
-        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {_LARGEST_RUN}") from None
-    if lengths.size and not (lengths.min() >= 0 and lengths.max() <= _LARGEST_RUN):
-        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {_LARGEST_RUN}")
+        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {LARGEST_RUN}") from None
+    if lengths.size and not (lengths.min() >= 0 and lengths.max() <= LARGEST_RUN):
+        raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {LARGEST_RUN}")
     deltas = lengths.copy()
     deltas[3:] -= lengths[1:-2]
     return _characters(deltas)[0].tobytes().decode("ascii")
@@ -177,8 +185,8 @@ def runs(counts: str) -> np.ndarray:
     lengths -= ((symbols[ends] & 16) != 0) * (1 << (5 * groups))
     lengths[1::2] = np.cumsum(lengths[1::2])
     lengths[2::2] = np.cumsum(lengths[2::2])
-    if lengths.min() < 0 or lengths.max() > _LARGEST_RUN:
-        raise ManifestError(f"counts {_show(counts)}: a run length outside 0 to {_LARGEST_RUN}")
+    if lengths.min() < 0 or lengths.max() > LARGEST_RUN:
+        raise ManifestError(f"counts {_show(counts)}: a run length outside 0 to {LARGEST_RUN}")
     return lengths
 
 

@@ -8,7 +8,7 @@ steps, so that the pipeline can run them on different threads:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from segjobs.manifest.schema import ModelCard
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VOID", "Instances", "LabelMap", "Prediction", "Segmenter"]
+__all__ = ["VOID", "GivesLogits", "Instances", "LabelMap", "Prediction", "Segmenter"]
 
 
 @dataclass(frozen=True)
@@ -99,5 +99,18 @@ class Segmenter(Protocol):
         """Scalar training loss of one batch at the images' own size; ``VOID`` pixels carry none.
 
         Per labelled pixel (semantic), or per image (instance). The module must be in train mode.
+        """
+        ...
+
+
+@runtime_checkable
+class GivesLogits(Protocol):
+    """What a semantic Segmenter has besides, for tiles whose logits are blended (``tiles.blend``)."""
+
+    def logits(self, output: RawOutput, size_hw: tuple[int, int]) -> "torch.Tensor":
+        """Raw output of one image → float32 (C, H, W) at the original ``size_hw``, of any device. Thread-safe.
+
+        Numbers whose softmax over the C categories are their probabilities; the caller may write over them. Raises
+        ItemError NON_FINITE where the output holds NaN or infinity.
         """
         ...

@@ -46,6 +46,15 @@ def checked_tensor(value: object) -> torch.Tensor:
     return value
 
 
+def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> torch.Tensor:
+    """What ``GivesLogits.logits`` gave for a tile of ``size_hw``, float32 (C, H, W). Raises ItemError MODEL_ERROR."""
+    shape = (len(card.categories), *size_hw)
+    if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape or not value.is_floating_point():
+        given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
+        raise _wrong(f"logits gave {given}, expected floats {shape}")
+    return value.float()
+
+
 def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Prediction:
     """The prediction for an image of ``size_hw``, in the types that ``LabelMap`` and ``Instances`` promise.
 

@@ -14,18 +14,21 @@ The image's confidence is the mean over all pixels of the winning class's probab
 (after step 1), or the mean score of the instances that stay.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from segjobs.config import PostprocessConfig
+from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.coco_api import Box
-from segjobs.manifest.rle import encode_crop, encode_label_map
+from segjobs.manifest.rle import Region, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+
+_ROWS_AT_ONCE = 64  # numpy's bincount makes 16 bytes of each pixel
 
 
 def to_segments(
@@ -44,37 +47,99 @@ def to_segments(
 def _semantic_segments(
     prediction: LabelMap, categories: Sequence[Category], config: PostprocessConfig
 ) -> tuple[list[Segment], float]:
-    ids, confidence = prediction.ids, prediction.confidence
-    if confidence is None:
-        raise ValueError("expected a prediction; a label map without confidence is a target")
-    if len(categories) == 2 and config.mask_threshold != 0.5:
-        ids, confidence = _threshold(ids, confidence, config.mask_threshold)
+    ids, confidence = _sure(prediction, len(categories), config)
     mean = float(confidence.mean(dtype=np.float64))
-    if config.min_confidence > 0:
-        ids = np.where(confidence >= config.min_confidence, ids, np.uint16(VOID))
+    ids = _unsure_as_void(ids, confidence, config)
     if config.min_area_px > 1:
         ids = drop_small_regions(ids, config.min_area_px)
     if config.fill_holes:
         ids = fill_void_holes(ids)
     sums = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=len(categories))
-    found = [(float(sums[region.index] / region.area), region) for region in encode_label_map(ids)]
+    return _chosen(encode_label_map(ids), sums, (ids.shape[0], ids.shape[1]), categories, config), mean
+
+
+class BandedSegments:
+    """The segments of a semantic image whose label map comes band by band; the same as of the whole.
+
+    ``config`` has passed ``check_tiles``: what must see the whole label map at once is not asked for.
+    """
+
+    def __init__(self, size_hw: tuple[int, int], categories: Sequence[Category], config: PostprocessConfig) -> None:
+        self._size_hw = size_hw
+        self._categories = categories
+        self._config = config
+        self._bands = LabelBands(size_hw)
+        self._sums = np.zeros(len(categories))
+        self._total = 0.0
+
+    def add(self, band: LabelMap) -> None:
+        """The next rows, from the top."""
+        ids, confidence = _sure(band, len(self._categories), self._config)
+        self._total += float(confidence.sum(dtype=np.float64))
+        ids = _unsure_as_void(ids, confidence, self._config)
+        for rows in range(0, len(ids), _ROWS_AT_ONCE):
+            some, sure = ids[rows : rows + _ROWS_AT_ONCE].ravel(), confidence[rows : rows + _ROWS_AT_ONCE].ravel()
+            self._sums += np.bincount(some, weights=sure, minlength=len(self._sums))[: len(self._sums)]
+        self._bands.add(ids)
+
+    def finish(self) -> tuple[list[Segment], float]:
+        """All rows were added: see ``to_segments``."""
+        regions = self._bands.regions()
+        segments = _chosen(regions, self._sums, self._size_hw, self._categories, self._config)
+        return segments, self._total / (self._size_hw[0] * self._size_hw[1])
+
+
+def _sure(prediction: LabelMap, classes: int, config: PostprocessConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and confidence after step 1."""
+    ids, confidence = prediction.ids, prediction.confidence
+    if confidence is None:
+        raise ValueError("expected a prediction; a label map without confidence is a target")
+    if classes == 2 and config.mask_threshold != 0.5:
+        return _threshold(ids, confidence, config.mask_threshold)
+    return ids, confidence
+
+
+def _unsure_as_void(ids: np.ndarray, confidence: np.ndarray, config: PostprocessConfig) -> np.ndarray:
+    """The label map after step 2."""
+    return np.where(confidence >= config.min_confidence, ids, np.uint16(VOID)) if config.min_confidence > 0 else ids
+
+
+def _chosen(
+    regions: Sequence[Region],
+    sums: np.ndarray,
+    size_hw: tuple[int, int],
+    categories: Sequence[Category],
+    config: PostprocessConfig,
+) -> list[Segment]:
+    """Steps 5 and 6. ``sums``: of each class's confidence over its pixels."""
+    found = [(float(sums[region.index] / region.area), region) for region in regions]
     if config.classes is not None:
         found = [(score, region) for score, region in found if categories[region.index].name in config.classes]
     found = [(score, region) for score, region in found if score >= config.score_threshold]
     if config.top_k is not None and len(found) > config.top_k:
         best = sorted(range(len(found)), key=lambda place: -found[place][0])[: config.top_k]
         found = [found[place] for place in sorted(best)]
-    size_hw = (ids.shape[0], ids.shape[1])
-    return [Segment.from_region(categories[one.index], one, size_hw, score=score) for score, one in found], mean
+    return [Segment.from_region(categories[one.index], one, size_hw, score=score) for score, one in found]
 
 
-def _instance_segments(
+@dataclass(frozen=True)
+class InstanceMask:
+    """One object of a prediction: bool (h, w) with its top left corner at ``corner_xy``, and its box head's box."""
+
+    category: Category
+    score: float
+    mask: np.ndarray
+    corner_xy: tuple[int, int]
+    box_xywh: Box
+
+
+def instance_masks(
     prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
-) -> tuple[list[Segment], float | None]:
-    segments, scores = [], []
+) -> Iterator[InstanceMask]:
+    """Best first, after score_threshold, classes, mask_threshold and fill_holes; made when they are asked for."""
     for index in np.argsort(-prediction.scores, kind="stable").tolist():
         category, score = categories[int(prediction.classes[index])], float(prediction.scores[index])
-        if len(segments) == config.top_k or score < config.score_threshold:
+        if score < config.score_threshold:
             break  # scores descend
         if config.classes is not None and category.name not in config.classes:
             continue
@@ -82,11 +147,25 @@ def _instance_segments(
         if config.fill_holes:
             mask = fill_mask_holes(mask)
         left, top = prediction.corners_xy[index].tolist()
-        if np.count_nonzero(mask) >= max(config.min_area_px, 1):
-            encoded = encode_crop(mask, (left, top), prediction.size_hw)
-            segment = Segment.from_region(category, encoded, prediction.size_hw, score=score)
-            segments.append(replace(segment, stated_bbox=_box_xywh(prediction.boxes_xyxy[index])))
-            scores.append(score)
+        yield InstanceMask(category, score, mask, (left, top), _box_xywh(prediction.boxes_xyxy[index]))
+
+
+def segment_of(one: InstanceMask, size_hw: tuple[int, int]) -> Segment | None:
+    """On an image of ``size_hw``, with the box head's box beside; None where no pixel is set."""
+    segment = Segment.from_mask(one.category, one.mask, corner_xy=one.corner_xy, size_hw=size_hw, score=one.score)
+    return None if segment is None else replace(segment, stated_bbox=one.box_xywh)
+
+
+def _instance_segments(
+    prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[Segment], float | None]:
+    segments: list[Segment] = []
+    for one in instance_masks(prediction, categories, config):
+        if len(segments) == config.top_k:
+            break
+        if np.count_nonzero(one.mask) >= config.min_area_px and (segment := segment_of(one, prediction.size_hw)):
+            segments.append(segment)
+    scores = [segment.score or 0.0 for segment in segments]
     return segments, sum(scores) / len(scores) if scores else None
 
 

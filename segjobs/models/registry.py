@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, PostprocessConfig, TrainModelConfig, digest, nearest
+from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig, TrainModelConfig, digest, nearest
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import (
     VOC_NAMES,
@@ -23,7 +23,7 @@ from segjobs.manifest.schema import (
     make_categories,
     palette_color,
 )
-from segjobs.models.base import Segmenter
+from segjobs.models.base import GivesLogits, Segmenter
 from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
 from segjobs.models.table import ModelSpec, get_spec
@@ -173,6 +173,34 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
         problems.append(f"postprocess.min_confidence: {card.label} gives instances; use postprocess.score_threshold")
     if problems:
         raise ConfigError(*problems)
+
+
+def check_tiles(card: ModelCard, tiles: TilesConfig, postprocess: PostprocessConfig) -> None:
+    """Raise ConfigError, with every problem, where tiles do not fit the model or the post-processing."""
+    if tiles.size is None:
+        return
+    problems = []
+    if card.task == "semantic":
+        for key, asked in (("min_area_px", postprocess.min_area_px > 1), ("fill_holes", postprocess.fill_holes)):
+            if asked:
+                problems.append(
+                    f"postprocess.{key}: with tiles, a label map is finished row by row, and a region may go on below; "
+                    "drop one of the two"
+                )
+    elif tiles.overlap == 0:
+        problems.append("tiles.overlap: objects are merged by the pixels that two tiles see; 0 leaves them cut")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def check_blend(segmenter: Segmenter, tiles: TilesConfig) -> None:
+    """Raise ConfigError where the model has no logits to blend tiles by."""
+    blends = tiles.size is not None and tiles.blend != "none" and segmenter.card.task == "semantic"
+    if blends and not isinstance(segmenter, GivesLogits):
+        raise ConfigError(
+            f"tiles.blend={tiles.blend}: {segmenter.card.label} has no method logits to blend tiles by (GivesLogits in "
+            "segjobs/models/base.py); give it one, or take tiles.blend=none"
+        )
 
 
 def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: str) -> Segmenter:

@@ -22,7 +22,7 @@ from segjobs.models import batching
 from segjobs.models.base import VOID, LabelMap, Prediction
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.resize import resize_image, target_size, to_tensor
-from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
+from segjobs.models.upsample import upsample_on_cpu, upsample_on_device, upsampled
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEVICE_BYTES = 2**30  # larger upsampled logits go the CPU's way, plane by plane, instead of filling the GPU
@@ -83,18 +83,34 @@ class SemanticSegmenter:
     @torch.inference_mode()
     def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
         """Logits (C, h', w') of one image → its label map. Raises ItemError NON_FINITE."""
+        logits, by_way_of = self._at_inner_size(output, size_hw)
+        finite = torch.isfinite(logits.sum())  # a GPU's answer: asked for when it has no more to do
+        label_map = self._on_device(logits, size_hw, by_way_of)
+        self._check_finite(finite)
+        if label_map is not None:
+            return label_map
+        return LabelMap(*upsample_on_cpu(logits.cpu().contiguous().numpy(), size_hw, by_way_of=by_way_of))
+
+    @torch.inference_mode()
+    def logits(self, output: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        """See ``base.GivesLogits``. Raises ItemError NON_FINITE."""
+        logits, by_way_of = self._at_inner_size(output, size_hw)
+        self._check_finite(torch.isfinite(logits.sum()))
+        return upsampled(logits, size_hw, by_way_of=by_way_of)
+
+    def _at_inner_size(
+        self, output: torch.Tensor, size_hw: tuple[int, int]
+    ) -> tuple[torch.Tensor, tuple[int, int] | None]:
+        """Logits without what was padded, float32, and the size to upsample them to before the image's, if any."""
         inner = target_size(self._rule, size_hw)
         if self._divisor > 1:
             output = output[:, : inner[0], : inner[1]]
         logits = output.float()
-        by_way_of = inner if logits.shape[1:] != inner != size_hw else None
-        finite = torch.isfinite(logits.sum())  # a GPU's answer: asked for when it has no more to do
-        label_map = self._on_device(logits, size_hw, by_way_of)
+        return logits, inner if logits.shape[1:] != inner != size_hw else None
+
+    def _check_finite(self, finite: torch.Tensor) -> None:
         if not finite:
             raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
-        if label_map is not None:
-            return label_map
-        return LabelMap(*upsample_on_cpu(logits.cpu().contiguous().numpy(), size_hw, by_way_of=by_way_of))
 
     def _on_device(
         self, logits: torch.Tensor, size_hw: tuple[int, int], by_way_of: tuple[int, int] | None

@@ -69,6 +69,22 @@ def upsample_on_cpu(
     return ids.astype(np.uint16), _confidence(logits, ids, channels)
 
 
+def upsampled(
+    logits: torch.Tensor, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """float32 (C, h, w) → (C, H, W) on the same device: the interpolated logits themselves, a copy of them."""
+    steps = [step for step in (by_way_of, size_hw) if step is not None]
+    if logits.is_cuda:
+        planes = logits[None]
+        for step in steps:
+            planes = _interpolate(planes, step)
+        return planes[0]
+    found = np.empty((len(logits), *size_hw), np.float32)
+    for plane, small in zip(found, logits.contiguous().numpy(), strict=True):
+        plane[:] = _resize(small, steps)
+    return torch.from_numpy(found)
+
+
 def _resize(plane: np.ndarray, steps: Sequence[tuple[int, int]]) -> np.ndarray:
     for height, width in steps:
         plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)

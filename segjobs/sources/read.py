@@ -1,16 +1,22 @@
 """The bytes of one file of many, checked against what is known of it; what is wrong with them, as an item's error.
 
 a planned file          → read_item     → its bytes, of the planned size, time and etag
+a huge planned file     → opened_item   → the same, a slice at a time
 an image's uri, sha256  → read_original → its bytes, those that were labelled
 a label's or mask's uri → read_file     → its bytes
 """
 
 import errno
 import hashlib
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from segjobs.errors import ItemError
-from segjobs.storage import FileInfo, Storage
+from segjobs.sources.tiff import FileSlices, Slices
+from segjobs.storage import FileInfo, Storage, is_remote, local_path
 
 NO_PHOTOGRAPH = ""
 """The uri of an image whose labels were prepared without it (``input.uri=null``)."""
@@ -32,6 +38,42 @@ def read_item(storage: Reads, planned: FileInfo) -> bytes:
         data, found = storage.read_item(planned.uri)
     except OSError as error:
         raise item_error(error, planned.uri) from error
+    _check_unchanged(planned, found)
+    return data
+
+
+@contextmanager
+def opened_item(storage: Storage, planned: FileInfo) -> Generator[Slices]:
+    """A planned file that is read slice by slice, and is not held in memory; a remote one is copied to this disk.
+
+    Raises ItemError as ``read_item`` does, at the end too: CHANGED where it changed meanwhile.
+    """
+    _check_unchanged(planned, _looked_up(storage, planned))
+    with ExitStack() as opened:
+        if is_remote(planned.uri):
+            path = Path(opened.enter_context(TemporaryDirectory(prefix="segjobs-"))) / "image"
+            storage.get_file(planned.uri, path)
+        else:
+            path = local_path(planned.uri)
+        try:
+            file = opened.enter_context(path.open("rb"))
+        except OSError as error:
+            raise item_error(error, planned.uri) from error
+        yield FileSlices(file.fileno())
+    _check_unchanged(planned, _looked_up(storage, planned))
+
+
+def _looked_up(storage: Storage, planned: FileInfo) -> FileInfo:
+    found, most = storage.info(planned.uri), storage.config.max_item_bytes
+    if found is None:
+        raise item_error(FileNotFoundError(), planned.uri)
+    if found.size > most:
+        error = OSError(errno.EFBIG, f"{found.size} bytes, storage.max_item_bytes is {most}")
+        raise item_error(error, planned.uri)
+    return found
+
+
+def _check_unchanged(planned: FileInfo, found: FileInfo) -> None:
     before = (planned.size, planned.mtime_us, planned.etag)
     after = (found.size, found.mtime_us, found.etag)
     if before != after and planned.size >= 0:
@@ -40,7 +82,6 @@ def read_item(storage: Reads, planned: FileInfo) -> bytes:
             f"{planned.uri}: changed since the run was planned ({planned.size} bytes then, {found.size} now); "
             "label it with a new run",
         )
-    return data
 
 
 def read_original(storage: Storage, uri: str, *, sha256: str | None) -> bytes:

@@ -115,7 +115,7 @@ def another(annotation: Any, value: Any) -> Any:
     if annotation is str:
         return f"{value}else"
     number = value if isinstance(value, int | float) else 0
-    return number / 2 + 0.125 if annotation is float else number + 1
+    return number / 2 + 0.13 if annotation is float else number + 1
 
 
 def changed(config: BaseModel, key: str, field: Any) -> BaseModel:

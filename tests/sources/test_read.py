@@ -10,7 +10,7 @@ import pytest
 from segjobs.config import InputConfig, StorageConfig
 from segjobs.errors import ItemError, StorageError
 from segjobs.sources.images import list_images
-from segjobs.sources.read import item_error, read_file, read_item, read_original
+from segjobs.sources.read import item_error, opened_item, read_file, read_item, read_original
 from segjobs.storage import FileInfo, Storage
 
 
@@ -36,6 +36,23 @@ def test_reading_checks_the_fingerprint(tmp_path: Path) -> None:
     path.mkdir()
     assert code_of(item) == "UNREADABLE"
     assert code_of(FileInfo(str(tmp_path / "never"), "never", -1, 0, "")) == "NOT_FOUND"
+
+
+def test_an_opened_file_is_read_by_slices_and_compared_before_and_after(tmp_path: Path) -> None:
+    path = tmp_path / "1.tif"
+    path.write_bytes(b"0123456789")
+    (item,) = list_images(Storage(), InputConfig(uri=str(tmp_path)))
+    with opened_item(Storage(), item) as data:
+        assert (len(data), data[2:4], data[-1:], data[20:]) == (10, b"23", b"9", b"")
+    small = Storage(StorageConfig(max_item_bytes=9))
+    for storage, after, code in ((small, b"0123456789", "TOO_LARGE"), (Storage(), b"changed", "CHANGED")):
+        with pytest.raises(ItemError) as caught, opened_item(storage, item):
+            path.write_bytes(after)
+        assert caught.value.code == code
+    path.unlink()
+    with pytest.raises(ItemError) as caught, opened_item(Storage(), item):
+        pytest.fail("nothing to open")
+    assert caught.value.code == "NOT_FOUND"
 
 
 def test_an_image_is_compared_by_content_and_not_by_time(tmp_path: Path) -> None:

@@ -22,34 +22,51 @@ from segjobs.manifest.rows import planned_items
 from segjobs.sources.blame import Blame
 from segjobs.sources.decode import decode_image
 from segjobs.sources.read import read_item
+from segjobs.sources.windows import count_pixels
 from segjobs.storage import FileInfo, Storage
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image."""
+    """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image.
+
+    ``most_whole_pixels``: larger images are left to whoever labels them in tiles; None decodes all of them whole.
+    """
 
     storage: Storage
     max_pixels: int
     threads: int
     deadline_s: float
+    most_whole_pixels: int | None = None
 
 
 @dataclass
 class Loaded:
-    """A planned item on its way: its image, or why there is none, and what it took."""
+    """A planned item on its way: its image, or why there is none, and what it took.
+
+    ``huge``: it is to be labelled in tiles, if it turns out as large as its file; it was not decoded, or not even read.
+    """
 
     item: FileInfo
     sha256: str | None = None
     image: np.ndarray | None = None
     error: ItemError | None = None
+    huge: bool = False
     read_ms: float = 0.0
     decode_ms: float = 0.0
+
+
+_READ_WHOLE_BYTES = 2**26
+"""Larger files are read at their turn, slice by slice, where huge images are labelled in tiles: many wait at a time."""
 
 
 def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -> Loaded:
     """Read and decode one image; what is wrong with it is its ``error``. ``blame``: its shard's."""
     loaded = Loaded(item)
+    most = decoding.most_whole_pixels
+    if most is not None and item.size > _READ_WHOLE_BYTES:
+        loaded.huge = True
+        return loaded
     start = time.perf_counter()
     try:
         data = read_item(blame, item)
@@ -57,6 +74,9 @@ def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -
         middle = time.perf_counter()
         loaded.read_ms = 1000 * (middle - start)
         with watchdog.holding([item.path]):
+            if most is not None and count_pixels(data) > most:
+                loaded.huge = True
+                return loaded
             loaded.image = decode_image(data, max_pixels=decoding.max_pixels)
         loaded.decode_ms = 1000 * (time.perf_counter() - middle)
     except ItemError as error:
@@ -68,6 +88,7 @@ _PIXELS_SCHEMA = pa.schema(
     [
         ("sha256", pa.string()),
         ("pixels", pa.large_binary()),  # uint8 (height, width, 3) RGB
+        ("huge", pa.bool_()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("code", pa.string()),
@@ -110,6 +131,7 @@ def _pack(loaded: Loaded) -> dict[str, object]:
     return {
         "sha256": loaded.sha256,
         "pixels": loaded.image.tobytes() if loaded.image is not None else None,
+        "huge": loaded.huge,
         "height": height,
         "width": width,
         "code": loaded.error.code if loaded.error else None,
@@ -126,6 +148,8 @@ def unpack(items: pa.Table, number: int, item: FileInfo) -> Loaded:
     if row["pixels"].is_valid:
         shape = (row["height"].as_py(), row["width"].as_py(), 3)
         loaded.image = np.frombuffer(row["pixels"].as_buffer(), np.uint8).reshape(shape)
+    elif row["huge"].as_py():
+        loaded.huge = True
     else:
         loaded.error = ItemError(row["code"].as_py(), row["message"].as_py())
     return loaded

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from segjobs.config import LabelConfig, digest, later
+from segjobs.config import LabelConfig, TilesConfig, digest, later
 from segjobs.jobs.engine.adopt import Adopted, adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Actors, Executor, Stage, Tasks
@@ -91,10 +91,11 @@ def label_images(
 
 def resolve_model(config: LabelConfig, storage: Storage) -> ModelCard:
     """The card of the model that ``config`` names. Raises a SegjobsError where it does not fit."""
-    from segjobs.models.registry import check_postprocess, resolve  # imports torch
+    from segjobs.models.registry import check_postprocess, check_tiles, resolve  # imports torch
 
     card = resolve(config.model, storage)
     check_postprocess(card, config.postprocess)
+    check_tiles(card, config.tiles, config.postprocess)
     return card
 
 
@@ -105,7 +106,7 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "storage.max_item_bytes"),
+        **later(config, "storage.max_item_bytes", *(f"tiles.{name}" for name in TilesConfig.model_fields)),
     }
 
 
@@ -141,7 +142,11 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
 def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, lay: Layout) -> Settings:
     return Settings(
         decoding=Decoding(
-            storage, config.decode.max_pixels, config.compute.decode_threads, config.compute.batch_deadline_s
+            storage,
+            config.decode.max_pixels,
+            config.compute.decode_threads,
+            config.compute.batch_deadline_s,
+            config.tiles.most_whole_pixels,
         ),
         author=Author(job.run_id, card.label),
         model=config.model,
@@ -151,6 +156,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         precision=config.compute.precision,
         device=lay.device,
         threads=lay.threads,
+        tiles=config.tiles,
     )
 
 

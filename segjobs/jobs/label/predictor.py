@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig
 from segjobs.errors import ItemError, SegjobsError
 from segjobs.jobs.engine.executor import OnRow
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
@@ -55,18 +55,21 @@ class Settings:
     device: str
     threads: int
     redo: "Redo | None" = None
+    tiles: TilesConfig = field(default_factory=TilesConfig)
 
 
 def _build(settings: Settings) -> "Segmenter":
-    from segjobs.models.registry import build
+    from segjobs.models.registry import build, check_blend
 
-    return build(
+    segmenter = build(
         settings.model,
         settings.decoding.storage,
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
     )
+    check_blend(segmenter, settings.tiles)
+    return segmenter
 
 
 Row = dict[str, object]
@@ -162,8 +165,10 @@ class Predictor:
         def prepare(number: int) -> _Prepared:
             item = planned[number]
             loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, blame)
+            one = _Prepared(loaded)
             with self._watchdog.holding([item.path]):
-                return self._prepare(loaded)
+                self._prepare(one)
+            return one
 
         futures = (self._decoders.submit(prepare, number) for number in range(len(planned)))
         window = deque(islice(futures, ahead))
@@ -175,8 +180,9 @@ class Predictor:
 
         return results()
 
-    def _prepare(self, loaded: Loaded) -> _Prepared:
-        prepared = _Prepared(loaded)
+    def _prepare(self, prepared: _Prepared) -> None:
+        """Of an image that was decoded, the tensor; its pixels are let go."""
+        loaded = prepared.loaded
         if loaded.image is not None:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
@@ -187,7 +193,6 @@ class Predictor:
                 loaded.error = error
             loaded.image = None
             loaded.decode_ms += 1000 * (time.perf_counter() - start)
-        return prepared
 
     def _batches(self, prepared: Iterable[_Prepared], shard: _Shard) -> Iterator[list[_Prepared]]:
         """Batches as the model takes them; failed items become rows on the way.
@@ -198,6 +203,10 @@ class Predictor:
         for one in prepared:
             item = one.loaded.item
             shard.rows[item.path] = {}
+            if one.loaded.huge and (row := self._tiled(one)) is not None:
+                shard.rows[item.path] = row
+                shard.on_row(row)
+                continue
             if one.tensor is None:
                 shard.rows[item.path] = row = self._failed(one.loaded)
                 shard.on_row(row)
@@ -208,6 +217,41 @@ class Predictor:
             if len(batch) == self._settings.batch_size:
                 yield waiting.pop(group)
         yield from waiting.values()
+
+    def _tiled(self, one: _Prepared) -> Row | None:
+        """The row of a huge image; None where it is a small one in a large file, which is ``prepared`` now."""
+        from segjobs.jobs.label.tiled import Tiler
+
+        settings, loaded = self._settings, one.loaded
+        tiler = Tiler(
+            self._segmenter,
+            settings.decoding,
+            settings.tiles,
+            settings.postprocess,
+            settings.batch_size,
+            self._device,
+            settings.device != "cpu",
+            self._watchdog,
+        )
+        try:
+            tiled = tiler.label(loaded.item)
+        except ItemError as error:
+            loaded.error = error
+            return self._failed(loaded)
+        if tiled is None:
+            decoding = replace(settings.decoding, most_whole_pixels=None)
+            one.loaded = load(loaded.item, decoding, self._watchdog, Blame(decoding.storage))
+            self._prepare(one)
+            return None
+        row = ok_row(
+            loaded.item,
+            settings.author,
+            sha256=tiled.sha256,
+            size_hw=tiled.size_hw,
+            segments=tiled.segments,
+            confidence=tiled.confidence,
+        )
+        return {**row, **tiled.times}
 
     def _launch(self, batch: list[_Prepared]) -> _Flight:
         """On the device's thread: one batch to the network."""

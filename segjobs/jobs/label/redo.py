@@ -51,7 +51,7 @@ def open_redo(config: RedoConfig, storage: Storage, identity: Mapping[str, Any])
     if config.uri is None:
         return None
     run = open_run(storage, config.uri)
-    made = {key: value for key, value in run.info.identity.items() if key in identity}
+    made = {key: value for key, value in run.info.identity.items() if key not in ("input", "redo")}
     lines = differences(made, identity, deep=True)
     if run.info.verb != "label":
         lines = [f"it was made by {run.info.verb}"]

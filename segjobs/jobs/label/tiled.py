@@ -1,0 +1,210 @@
+"""An image that is too large to be labelled whole: a planned item in; its segments, made tile by tile, out.
+
+    file ─→ a row of tiles ─→ batches of them ─→ network ─┬→ seams blended ─→ rows of pixels that are done, as runs
+                                                          └→ objects, as runs ─→ merged where tiles cut them
+
+What is held is one row of tiles as pixels, the logits of one tile and of the seams to its neighbours
+(``models/tiling.py``), and runs: memory grows with the image's width alone, and little with that. Each batch of tiles
+is under the watchdog by itself.
+"""
+
+import hashlib
+import time
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segjobs.config import PostprocessConfig, TilesConfig
+from segjobs.errors import ItemError
+from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.jobs.label.decode import Decoding
+from segjobs.manifest.segments import Segment
+from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
+from segjobs.models.batching import beside_the_network, launch, same_size_runs
+from segjobs.models.check_prediction import checked, checked_logits, checked_tensor, of_the_model
+from segjobs.models.postprocess import BandedSegments
+from segjobs.models.stitch import Stitcher
+from segjobs.models.tiling import Axis, Blender, cut, label_map_of
+from segjobs.sources.read import opened_item
+from segjobs.sources.tiff import Slices
+from segjobs.sources.windows import Window, count_pixels, open_windows
+from segjobs.storage import FileInfo
+
+if TYPE_CHECKING:
+    import torch
+
+_HASHED_AT_ONCE = 2**24  # bytes
+_BATCH_BYTES = 2**27  # of logits, on a CPU, which gains little by batches of large tiles
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """An image that was labelled in tiles; ``times``: milliseconds by the manifest's columns of them."""
+
+    sha256: str
+    size_hw: tuple[int, int]
+    segments: list[Segment]
+    confidence: float | None
+    times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tiler:
+    """A model that labels one image after the other in tiles; ``device`` runs its forward passes, ``on_gpu`` or not."""
+
+    segmenter: Segmenter
+    decoding: Decoding
+    tiles: TilesConfig
+    postprocess: PostprocessConfig
+    batch_size: int
+    device: Executor
+    on_gpu: bool
+    watchdog: Watchdog
+
+    def label(self, item: FileInfo) -> Tiled | None:
+        """None for an image that is small enough to be labelled whole. Raises ItemError."""
+        with opened_item(self.decoding.storage, item) as data:
+            with self.watchdog.holding([item.path]):
+                if count_pixels(data) <= (self.tiles.most_whole_pixels or 0):
+                    return None
+            return _Image(self, item, data).label()
+
+
+class _Image:
+    """One image at work."""
+
+    def __init__(self, tiler: Tiler, item: FileInfo, data: Slices) -> None:
+        self._tiler = tiler
+        self._item = item
+        self._data = data
+        self._card = tiler.segmenter.card
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        with self._busy("decode_ms"):
+            self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels)
+        self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
+
+    def label(self) -> Tiled:
+        with self._busy("read_ms"):
+            sha256 = self._digest()
+        segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
+        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent))
+
+    def _instances(self) -> tuple[list[Segment], float | None]:
+        tiler = self._tiler
+        objects = Stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
+        for row, pixels in enumerate(self._bands()):
+            for column, output in enumerate(self._outputs(pixels)):
+                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
+                    prediction = self._prediction(output)
+                    assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
+                    objects.add(row, column, prediction)
+        with self._busy("encode_ms"):
+            return objects.finish()
+
+    def _label_map(self) -> tuple[list[Segment], float]:
+        size_hw, tiler = self._windows.size_hw, self._tiler
+        blender = Blender(self._rows, self._columns, tiler.tiles) if tiler.tiles.blend != "none" else None
+        found = BandedSegments(size_hw, self._card.categories, tiler.postprocess)
+        for row, pixels in enumerate(self._bands()):
+            begin, end = self._rows.finished(row)
+            ids = np.empty((end - begin, size_hw[1]), np.uint16)
+            confidence = np.empty(ids.shape, np.float32)
+            for column, output in enumerate(self._outputs(pixels)):
+                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
+                    done = self._done(row, column, output, blender)
+                left, right = self._columns.finished(column)
+                ids[:, left:right], confidence[:, left:right] = done.ids, done.confidence
+            with self._busy("encode_ms"):
+                found.add(LabelMap(ids, confidence))
+        with self._busy("encode_ms"):
+            return found.finish()
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, len(self._data), _HASHED_AT_ONCE):
+            digest.update(self._data[start : start + _HASHED_AT_ONCE])
+        return digest.hexdigest()
+
+    def _bands(self) -> Iterator[np.ndarray]:
+        """The pixels of each row of tiles, uint8 (size, W, 3); what two rows share is read once."""
+        width, size = self._windows.size_hw[1], self._rows.size
+        pixels, end = np.empty((0, width, 3), np.uint8), 0
+        for start in self._rows.starts:
+            with self._busy("decode_ms"):
+                more = self._windows.read(Window(end, 0, start + size - end, width))
+                pixels = np.concatenate([pixels[len(pixels) - (end - start) :], more]) if end else more
+            end = start + size
+            yield pixels
+
+    def _outputs(self, pixels: np.ndarray) -> Iterator[RawOutput]:
+        """The network's output for each tile of a row, from left to right; one batch is computed ahead."""
+        tiler, width, most = self._tiler, self._columns.size, self._most_at_once()
+        flights: deque[Future[list[RawOutput]]] = deque()
+        for first in range(0, len(self._columns.starts), most):
+            lefts = self._columns.starts[first : first + most]
+            with self._busy("decode_ms"), of_the_model():
+                tiles = [np.ascontiguousarray(pixels[:, left : left + width]) for left in lefts]
+                tensors = [checked_tensor(tiler.segmenter.preprocess(tile)) for tile in tiles]
+            flights.append(tiler.device.submit(self._forward, tensors))
+            if len(flights) > 1:
+                yield from flights.popleft().result()
+        while flights:
+            yield from flights.popleft().result()
+
+    def _most_at_once(self) -> int:
+        """Tiles of a batch. Without a GPU, what a network of full resolution gives for two batches must not be much."""
+        if self._tiler.on_gpu:
+            return self._tiler.batch_size
+        logits_bytes = 4 * len(self._card.categories) * self._rows.size * self._columns.size
+        return max(1, min(self._tiler.batch_size, _BATCH_BYTES // logits_bytes))
+
+    def _forward(self, tensors: "list[torch.Tensor]") -> list[RawOutput]:
+        """On the device's thread. Raises a tile's ItemError: an image without one of its tiles has no masks."""
+        segmenter, outputs = self._tiler.segmenter, []
+        with self._busy("forward_ms"):
+            for run in same_size_runs(tensors, len(tensors), same_size=segmenter.same_size_batches):
+                computed = launch(segmenter, tensors[run])
+                computed.wait()
+                outputs += computed.outputs
+        failed = next((output for output in outputs if isinstance(output, ItemError)), None)
+        if failed is not None:
+            raise failed
+        return outputs
+
+    def _done(self, row: int, column: int, output: RawOutput, blender: Blender | None) -> LabelMap:
+        """The pixels that a tile finishes."""
+        segmenter, size_hw = self._tiler.segmenter, (self._rows.size, self._columns.size)
+        if blender is not None and isinstance(segmenter, GivesLogits):
+            with of_the_model():
+                given = segmenter.logits(output, size_hw)
+            return label_map_of(blender.add(row, column, checked_logits(given, self._card, size_hw)))
+        prediction = self._prediction(output)
+        assert isinstance(prediction, LabelMap) and prediction.confidence is not None, "a semantic model"  # noqa: S101
+        own = _within(self._rows, row), _within(self._columns, column)
+        return LabelMap(prediction.ids[own], prediction.confidence[own])
+
+    def _prediction(self, output: RawOutput) -> Prediction:
+        """What the model itself makes of a tile."""
+        size_hw = (self._rows.size, self._columns.size)
+        with of_the_model():
+            given = self._tiler.segmenter.postprocess(output, size_hw)
+        return checked(given, self._card, size_hw)
+
+    @contextmanager
+    def _busy(self, stage: str) -> Generator[None]:
+        """A piece of the work: under the watchdog, and its time is taken."""
+        start = time.perf_counter()
+        with self._tiler.watchdog.holding([self._item.path]):
+            yield
+        self._spent[stage] += 1000 * (time.perf_counter() - start)
+
+
+def _within(axis: Axis, number: int) -> slice:
+    """The pixels that a tile finishes, counted from its own first."""
+    begin, end = axis.finished(number)
+    return slice(begin - axis.starts[number], end - axis.starts[number])

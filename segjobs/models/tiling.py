@@ -1,0 +1,143 @@
+"""Overlapping tiles of a huge image: a size in, the tiles and where they meet out; their logits blended at the seams.
+
+    │←── tile 0 ──────────┆▒▒▒▒▒▒▒┆──│
+                    │──┆▒▒▒▒▒▒▒┆────────── tile 1 ──→│
+                       └ seam ┘
+
+Two neighbours meet in a seam in the middle of their overlap, in which one's logits cross over into the other's; an
+eighth of the overlap on either side of the seam, the pixels next to a tile's edge, is thrown away: there a network has
+seen the padding of its convolutions. So at most two tiles share a pixel of an axis. Where two tiles agree, the blend is
+what both say, bit by bit.
+
+gaussian    the tiles' weights are Gaussians of an eighth of the tile (as nnU-Net's, Isensee et al. 2021, and MONAI's
+            sliding windows), whose ratio is a logistic curve
+linear      the weight falls from 1 to 0 along the seam
+none        the seam has no width: each pixel is of the tile whose edge is farther
+
+What is held is one tile, and the seams to the right of it and below its row: (C, seam, W) numbers.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from segjobs.config import TilesConfig
+from segjobs.models.base import LabelMap
+from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
+
+_STRIDE = 32
+"""Tiles begin at multiples of it, the last ones apart: a network of such strides sees a pixel as in the whole image."""
+_ALIGNED_FROM = 8 * _STRIDE  # a smaller step would lose too much of itself
+_KEPT_OF_OVERLAP = 0.75
+_SIGMA_OF_SIZE = 1 / 8
+_ROWS_AT_ONCE = 64  # that are compared, so that no copy of a tile's logits is made
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiles along one side of an image. ``starts``: the first pixel of each; ``size``: pixels of each, all alike.
+
+    ``seams``: first pixel and the one behind the last of what two neighbours share, (tiles - 1).
+    """
+
+    length: int
+    size: int
+    starts: tuple[int, ...]
+    seams: tuple[tuple[int, int], ...]
+
+    def used(self, number: int) -> tuple[int, int]:
+        """First pixel and the one behind the last for which the tile's logits count."""
+        begin = self.seams[number - 1][0] if number else 0
+        end = self.seams[number][1] if number < len(self.seams) else self.length
+        return begin, end
+
+    def finished(self, number: int) -> tuple[int, int]:
+        """The pixels that no later tile changes and that were not finished before the tile."""
+        begin = self.seams[number - 1][0] if number else 0
+        end = self.seams[number][0] if number < len(self.seams) else self.length
+        return begin, end
+
+
+def cut(length: int, config: TilesConfig) -> Axis:
+    """Tiles of at most ``config.size`` along a side of ``length`` pixels."""
+    assert config.size is not None, "images are tiled"  # noqa: S101
+    size = min(config.size, length)
+    least = round(size * config.overlap)
+    step = size - least
+    step = step // _STRIDE * _STRIDE if step >= _ALIGNED_FROM else step
+    starts = [*range(0, length - size, step), length - size]
+    middles = [(one + size + other) // 2 for one, other in pairwise(starts)]
+    apart = min((other - one for one, other in pairwise(middles)), default=size)
+    width = 0 if config.blend == "none" else min(int((size - step) * _KEPT_OF_OVERLAP), apart)
+    seams = [(middle - width // 2, middle - width // 2 + width) for middle in middles]
+    return Axis(length, size, tuple(starts), tuple(seams))
+
+
+class Blender:
+    """Tiles of one image in, row by row and from left to right; the logits that are finished with each out."""
+
+    def __init__(self, rows: Axis, columns: Axis, config: TilesConfig) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._blend = config.blend
+        self._left = torch.empty(0)
+        self._above: torch.Tensor | None = None
+
+    @torch.inference_mode()
+    def add(self, row: int, column: int, logits: torch.Tensor) -> torch.Tensor:
+        """float32 (C, size, size) of a tile, which is written over → (C, h, w), what it finishes.
+
+        That is ``Axis.finished`` of the row and of the column.
+        """
+        (top, bottom), (left, right) = self._rows.used(row), self._columns.used(column)
+        first_row, first_column = self._rows.starts[row], self._columns.starts[column]
+        tile = logits[:, top - first_row : bottom - first_row, left - first_column : right - first_column]
+        if column:
+            _cross(self._left, tile, self._shares(self._columns, column))
+        done = self._columns.finished(column)[1] - left
+        self._left = tile[:, :, done:].clone()
+        tile = tile[:, :, :done]
+        above = self._above_columns(tile, left, done)
+        if row:
+            _cross(above.transpose(1, 2), tile.transpose(1, 2), self._shares(self._rows, row))
+        done = self._rows.finished(row)[1] - top
+        if row < len(self._rows.seams):
+            above.copy_(tile[:, done:])
+        return tile[:, :done]
+
+    def _above_columns(self, tile: torch.Tensor, left: int, width: int) -> torch.Tensor:
+        """The seam above the tile, or below it: (C, seam, width), a view of what is held of a whole row of them."""
+        if self._above is None:
+            seam = self._rows.seams[0][1] - self._rows.seams[0][0] if self._rows.seams else 0
+            self._above = tile.new_empty(len(tile), seam, self._columns.length)
+        return self._above[:, :, left : left + width]
+
+    def _shares(self, axis: Axis, number: int) -> torch.Tensor:
+        """The later tile's share of the sum of both weights, float64 (seam,), along the seam before it."""
+        begin, end = axis.seams[number - 1]
+        centres = torch.arange(end - begin, dtype=torch.float64) + 0.5
+        if self._blend == "linear":
+            return centres / (end - begin)
+        apart = axis.starts[number] - axis.starts[number - 1]
+        return torch.sigmoid((centres - (end - begin) / 2) * apart / (_SIGMA_OF_SIZE * axis.size) ** 2)
+
+
+def _cross(before: torch.Tensor, tile: torch.Tensor, shares: torch.Tensor) -> None:
+    """Blend the first columns of ``tile`` with the same of the tile ``before``, (C, h, seam), in place."""
+    first = tile[:, :, : before.shape[2]]
+    first.copy_(torch.lerp(before, first, shares.to(first)))
+
+
+def label_map_of(logits: torch.Tensor) -> LabelMap:
+    """Blended logits (C, h, w) → the label map of these pixels: the winner of each, and its softmax probability."""
+    if logits.is_cuda:
+        return LabelMap(*upsample_on_device(logits, (logits.shape[1], logits.shape[2])))
+    ids = np.empty(logits.shape[1:], np.uint16)
+    confidence = np.empty(ids.shape, np.float32)
+    for top in range(0, len(ids), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        some = logits[:, rows].contiguous().numpy()
+        ids[rows], confidence[rows] = upsample_on_cpu(some, (some.shape[1], some.shape[2]))
+    return LabelMap(ids, confidence)

@@ -1,0 +1,109 @@
+"""Tiles cover an axis, two at most share a pixel; logits that agree stay bit by bit, others cross over."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segjobs.config import TilesConfig
+from segjobs.models.tiling import Axis, Blender, cut, label_map_of
+
+BLENDS = ["gaussian", "linear", "none"]
+
+
+def tiles(size: int, overlap: float = 0.25, blend: str = "gaussian") -> TilesConfig:
+    return TilesConfig.model_validate({"size": size, "overlap": overlap, "blend": blend})
+
+
+def test_tiles_by_hand() -> None:
+    """1024 pixels with a quarter shared: every 768; the seams are 192 of the 256, 32 from either tile's edge."""
+    axis = cut(2000, tiles(1024))
+    assert axis == Axis(2000, 1024, (0, 768, 976), ((800, 992), (1288, 1480)))
+    assert [axis.used(number) for number in range(3)] == [(0, 992), (800, 1480), (1288, 2000)]
+    assert [axis.finished(number) for number in range(3)] == [(0, 800), (800, 1288), (1288, 2000)]
+    assert cut(2000, tiles(1024, blend="none")).seams == ((896, 896), (1384, 1384))
+    assert cut(700, tiles(1024)) == Axis(700, 700, (0,), ())
+
+
+@settings(deadline=None, max_examples=300)
+@given(length=st.integers(1, 3000), size=st.integers(16, 700), overlap=st.floats(0, 0.5), blend=st.sampled_from(BLENDS))
+def test_tiles_cover_an_axis_and_at_most_two_share_a_pixel(length: int, size: int, overlap: float, blend: str) -> None:
+    axis = cut(length, tiles(size, overlap, blend))
+    last = len(axis.starts) - 1
+    assert axis.starts[0] == 0 and axis.starts[last] + axis.size == length
+    done = 0
+    for number, start in enumerate(axis.starts):
+        begin, end = axis.finished(number)
+        assert begin == done < end
+        done = end
+        used = axis.used(number)
+        assert start <= used[0] <= begin and end <= used[1] <= start + axis.size
+        if number < last:
+            assert used[1] <= axis.finished(number + 1)[1]
+            assert start + axis.size - axis.starts[number + 1] >= int(axis.size * overlap)
+    assert done == length
+
+
+def blended(whole: torch.Tensor, config: TilesConfig, spoil: bool = False) -> torch.Tensor:
+    """Tiles cut from (C, H, W) and put together again. ``spoil``: the pixels at a tile's inner edges are wrong."""
+    rows, columns = cut(whole.shape[1], config), cut(whole.shape[2], config)
+    blender, found = Blender(rows, columns, config), torch.full_like(whole, torch.nan)
+    for row, top in enumerate(rows.starts):
+        for column, left in enumerate(columns.starts):
+            tile = whole[:, top : top + rows.size, left : left + columns.size].clone()
+            if spoil:
+                for axis, number, dim in ((rows, row, 1), (columns, column, 2)):
+                    if number:
+                        tile.narrow(dim, 0, 2)[:] = 1e6
+                    if number < len(axis.seams):
+                        tile.narrow(dim, axis.size - 2, 2)[:] = -1e6
+            (y, y_end), (x, x_end) = rows.finished(row), columns.finished(column)
+            found[:, y:y_end, x:x_end] = blender.add(row, column, tile)
+    return found
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("size_hw", [(100, 75), (32, 90), (33, 20), (5, 200)])
+def test_tiles_that_agree_stay_as_they_are_whatever_their_edges_hold(blend: str, size_hw: tuple[int, int]) -> None:
+    whole = torch.randn((3, *size_hw), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(blended(whole, tiles(32, 0.5, blend), spoil=True), whole)
+
+
+@pytest.mark.parametrize(("blend", "steepest"), [("gaussian", 0.05), ("linear", 0.022), ("none", 1.0)])
+def test_neighbours_that_disagree_cross_over_without_a_seam(blend: str, steepest: float) -> None:
+    """Two tiles of 256 pixels, one all 0, one all 1: how far the sharpest edge between two pixels goes."""
+    config = tiles(256, 0.25, blend)
+    rows, columns = cut(256, config), cut(448, config)
+    assert len(columns.starts) == 2
+    blender = Blender(rows, columns, config)
+    pieces = [blender.add(0, column, torch.full((1, 256, 256), float(column))) for column in (0, 1)]
+    line = torch.cat(pieces, dim=2)[0, 100].numpy()
+    steps = np.diff(line)
+    assert (line[0], line[-1], line.size) == (0, 1, 448)
+    assert steps.min() >= 0
+    assert steepest / 2 < steps.max() <= steepest
+    assert line + line[::-1] == pytest.approx(np.ones(448), abs=1e-6)  # neither tile counts for more
+
+
+def test_what_is_held_are_the_seams_to_the_right_and_below() -> None:
+    config, classes = tiles(64, 0.25), 5
+    rows, columns = cut(64 * 30, config), cut(64 * 20, config)
+    blender = Blender(rows, columns, config)
+    most = 0
+    for row in range(len(rows.starts)):
+        for column in range(len(columns.starts)):
+            blender.add(row, column, torch.zeros(classes, 64, 64))
+            held = [one for one in vars(blender).values() if isinstance(one, torch.Tensor)]
+            most = max(most, sum(tensor.untyped_storage().nbytes() for tensor in held))
+    seam = columns.seams[0][1] - columns.seams[0][0]
+    below = 4 * classes * seam * columns.length
+    assert below < most <= below + 4 * classes * seam * 64
+
+
+def test_the_winner_and_its_probability() -> None:
+    logits = torch.tensor([[[0.0, 2.0]], [[1.0, 2.0]], [[-1.0, 2.0]]])
+    given = label_map_of(logits)
+    assert given.ids.tolist() == [[1, 0]]
+    assert given.confidence is not None
+    assert given.confidence.tolist() == [[pytest.approx(0.665241), pytest.approx(1 / 3)]]
