@@ -16,11 +16,10 @@ from typing import Any, ParamSpec, Protocol
 
 import ray
 from ray import _raylet
-from ray._private import parameter, ray_constants, services, state
+from ray._private import parameter, ray_constants, services, state, worker
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.cloudpickle import cloudpickle_fast
 from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.experimental import internal_kv
 
 from segjobs.jobs.engine.ray_calls import is_client
 
@@ -43,7 +42,7 @@ Given = ParamSpec("Given")
 _services: Any = services  # its annotations name none of its types
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, Linux gives those from 32,768 on to connections
 _state: Any = state.state
-_cluster_values: Any = internal_kv
+_worker: Any = worker
 _extension: Any = _raylet
 _LEVEL_LINE = b"Set ray log level from environment variable"
 _AGENTS_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
@@ -94,11 +93,10 @@ def lean_training() -> Generator[None]:
 
 def _has_server() -> bool:
     """Whether the cluster has a dashboard's server, of which the states of actors are asked."""
-    return bool(
-        _cluster_values._internal_kv_get(
-            ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD
-        )
+    address: object = _worker.global_worker.gcs_client.internal_kv_get(
+        ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD
     )
+    return bool(address)
 
 
 def on_loopback() -> AbstractContextManager[None]:

@@ -228,7 +228,18 @@ class _Tries:
 
 
 def _label_config(config: NightlyConfig, output: str) -> LabelConfig:
-    names = ("env", "input", "model", "decode", "tiles", "postprocess", "compute", "shard", "storage", "max_failed_fraction")
+    names = (
+        "env",
+        "input",
+        "model",
+        "decode",
+        "tiles",
+        "postprocess",
+        "compute",
+        "shard",
+        "storage",
+        "max_failed_fraction",
+    )
     return LabelConfig(output=OutputConfig(uri=output), **{name: getattr(config, name) for name in names})
 
 

@@ -22,6 +22,7 @@ from segjobs.jobs.engine.ray_private import (
     other_drivers,
     without_log_level,
 )
+from tests.ray_head import Head
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
 from ray._private import node, parameter, services, worker  # isort: skip
@@ -69,6 +70,20 @@ def test_a_training_without_a_dashboard_has_no_cleaner_that_asks_it(ray_session:
     with lean_training():
         assert cleaners() == []
     assert len(cleaners()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_on_a_cluster_with_a_dashboard_keeps_its_cleaner(ray_head: Head) -> None:
+    script = (
+        "import sys\nfrom segjobs.config import ComputeConfig\nfrom segjobs.jobs.engine.cluster import connect\n"
+        "from segjobs.jobs.engine.ray_private import lean_training\nconnect(ComputeConfig(address=sys.argv[1]))\n"
+        "from ray.train.v2.api import data_parallel_trainer\n"
+        "with lean_training():\n    print(data_parallel_trainer.PlacementGroupCleanerCallback.__name__)"
+    )
+    command = [sys.executable, "-c", script, ray_head.address]
+    done = subprocess.run(command, env=ray_head.environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "PlacementGroupCleanerCallback\n", done.stderr
 
 
 def test_a_driver_that_starts_is_silent_of_its_log_level_alone(
