@@ -310,7 +310,7 @@ def _hours(config: NightlyConfig, storage: Storage, images: int, ended: list[str
         if record["images"] and record["seconds"]:
             hours = images * record["seconds"] / record["images"] / 3600
             price = "" if config.price_per_hour is None else f", {hours * config.price_per_hour:.2f} by price_per_hour"
-            return f"{hours:.3f} at the {record['images'] / record['seconds']:.1f} images/s of {name}{price}"
+            return f"{hours:.2g} at the {record['images'] / record['seconds']:.1f} images/s of {name}{price}"
     return "not known: no night has labelled anything yet"
 
 
