@@ -98,7 +98,11 @@ class Page:
 
 def night_page(night: NightContents) -> str:
     """The page as HTML."""
-    where = f"{night.collection}@{night.version}" if night.version is not None else "held by its gate, not published"
+    where = (
+        f"{night.collection}@{night.version}"
+        if night.version is not None
+        else f"{night.collection}: held by its gate, not published"
+    )
     tables = [_changes(night)]
     if night.gate:
         tables.append(_gate(night.gate))
@@ -107,7 +111,7 @@ def night_page(night: NightContents) -> str:
     if night.figures["images"]:
         tables += [_drift(night), _classes(night)]
     groups = [Group("New images, drawn at random", night.new), Group("The least confident", night.unsure)]
-    lines = [f"{night.collection}: {where}", f"model {night.model}"]
+    lines = [where, f"model {night.model}"]
     return _html(Page(f"Night {night.night}", lines, tables, [group for group in groups if group.cards]))
 
 

@@ -1,6 +1,6 @@
 """Bring a collection up to date: what is listed and a model in, a night's run, one commit, figures and a page out.
 
-    list → compare → changes.parquet │ label → run.json │ figures, gate → commit → page → night.json
+    list → compare → changes.parquet │ label → run.json │ figures, gate → commit → page → changes.json
 
 Each step's file is published whole before the next one begins, and the same command goes on from what stands: a night
 that is begun is finished as it was begun, whatever came since, and is committed once.
