@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segjobs.api import evaluate, export, label, open_manifest, prepare, read_rows, report, train
+    from segjobs.api import evaluate, export, label, nightly, open_manifest, prepare, read_rows, report, train
     from segjobs.errors import (
         ClusterError,
         ConfigError,
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from segjobs.manifest.schema import Category, ModelCard
     from segjobs.models.base import Instances, LabelMap, Segmenter
     from segjobs.page.pictures import draw_row
-    from segjobs.results import EvaluateResult, ExportResult, PrepareResult, ReportResult, RunResult, TrainResult
+    from segjobs.results import (
+        EvaluateResult,
+        ExportResult,
+        NightlyResult,
+        PrepareResult,
+        ReportResult,
+        RunResult,
+        TrainResult,
+    )
 
 __version__ = "0.1.0"
 
@@ -51,6 +59,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "ModelCard",
+    "NightlyResult",
     "PrepareResult",
     "ReportResult",
     "Row",
@@ -66,6 +75,7 @@ __all__ = [
     "evaluate",
     "export",
     "label",
+    "nightly",
     "open_manifest",
     "prepare",
     "read_rows",
@@ -73,8 +83,16 @@ __all__ = [
     "train",
 ]
 
-_API = ("evaluate", "export", "label", "open_manifest", "prepare", "read_rows", "report", "train")
-_RESULTS = ("EvaluateResult", "ExportResult", "PrepareResult", "ReportResult", "RunResult", "TrainResult")
+_API = ("evaluate", "export", "label", "nightly", "open_manifest", "prepare", "read_rows", "report", "train")
+_RESULTS = (
+    "EvaluateResult",
+    "ExportResult",
+    "NightlyResult",
+    "PrepareResult",
+    "ReportResult",
+    "RunResult",
+    "TrainResult",
+)
 _HOMES = {
     **dict.fromkeys(_API, "segjobs.api"),
     **dict.fromkeys(_RESULTS, "segjobs.results"),

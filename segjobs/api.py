@@ -27,6 +27,7 @@ from segjobs.config import (
     EvaluateConfig,
     ExportConfig,
     LabelConfig,
+    NightlyConfig,
     PrepareConfig,
     ReportConfig,
     StorageConfig,
@@ -37,6 +38,7 @@ from segjobs.results import (
     DryRun,
     EvaluateResult,
     ExportResult,
+    NightlyResult,
     PrepareResult,
     ReportResult,
     RunResult,
@@ -109,6 +111,25 @@ def label(
     return result
 
 
+def nightly(
+    *, input: Given = None, model: Given = None, collection: Given = None, config: Given = None, **keys: Any
+) -> NightlyResult:
+    """Bring a collection of masks up to date: ``nightly(input="photos/", model="unet", collection="out/street")``.
+
+    Every night the same: ``open_manifest("out/street")`` has the masks of now, and ``open_manifest("out/street@7")``
+    those of version 7. Raises a SegjobsError.
+    """
+    settings = {"input": input, "model": model, "collection": collection, **keys}
+    made = make_config(NightlyConfig, "nightly()", config, settings)
+    from segjobs.jobs.engine.guest import as_guest
+    from segjobs.jobs.nightly.job import nightly as job
+
+    with as_guest():
+        result = job(made)
+    assert not isinstance(result, DryRun)  # noqa: S101
+    return result
+
+
 def evaluate(
     *,
     predictions: Given = None,
@@ -173,7 +194,9 @@ def export(
 
 
 def open_manifest(uri: str | os.PathLike[str], *, storage: Mapping[str, Any] | None = None) -> "Manifest":
-    """The finished manifest at ``uri``, a folder or s3://bucket/prefix: its rows, their masks, and tables of them.
+    """The manifest at ``uri``, a run's folder or s3://bucket/prefix: its rows, their masks, and tables of them.
+
+    Or a collection, ``out/street``, as it is now, or a version of one, ``out/street@7``.
 
     ``storage``: keys of the config's section, such as ``{"s3": {"endpoint_url": …}}``; None takes local files and S3
     with the environment's credentials. Raises ManifestError where none is there or it is not finished, ConfigError,

@@ -16,6 +16,7 @@ SIGNATURES = {
     "prepare": "(*, input=None, labels=None, output=None, config=None, **keys)",
     "train": "(*, data=None, validation=None, model=None, output=None, config=None, **keys)",
     "label": "(*, input=None, model=None, output=None, config=None, **keys)",
+    "nightly": "(*, input=None, model=None, collection=None, config=None, **keys)",
     "evaluate": "(*, predictions=None, truth=None, baseline=None, output=None, config=None, **keys)",
     "report": "(*, evaluation=None, predictions=None, truth=None, output=None, config=None, **keys)",
     "export": "(*, manifest=None, format=None, output=None, config=None, **keys)",
@@ -37,6 +38,7 @@ MEMBERS = {
     | {"stage_seconds", "exit_code", "text"},
     "PrepareResult": {"manifests", "images", "ok", "failed", "failures", "exit_code", "text"},
     "TrainResult": {"uri", "steps", "seconds", "score", "exit_code", "text"},
+    "NightlyResult": {"uri", "night", "version", "counts", "run", "failures", "gate", "page", "exit_code", "text"},
     "EvaluateResult": {"uri", "images", "scores", "gate", "exit_code", "text"},
     "ReportResult": {"uri", "bytes", "exit_code", "text"},
     "ExportResult": {"uri", "format", "images", "ok", "failed", "failures", "segments", "losses", "seconds"}

@@ -159,8 +159,8 @@ def _marked(table: pa.Table, rows: np.ndarray, marks: pa.Table) -> pa.Table:
     for name in ("uri", "source", "gone_at"):
         column = marks[name].cast(table.schema.field(name).type)
         says = np.ones(len(rows), bool) if name == "gone_at" else column.is_valid().to_numpy(zero_copy_only=False)
-        taken: np.ndarray = np.arange(table.num_rows)
-        taken[rows[says]] = table.num_rows + np.flatnonzero(says)
+        taken = np.array(range(table.num_rows), np.int64)
+        taken[rows[says]] = np.flatnonzero(says) + table.num_rows
         both = pa.chunked_array([*table[name].chunks, *column.chunks], table.schema.field(name).type)
         table = table.set_column(
             table.schema.get_field_index(name), table.schema.field(name), both.take(pa.array(taken))

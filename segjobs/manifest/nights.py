@@ -2,10 +2,11 @@
 
     <uri>/nights/<night>/changes.parquet   every image that is not the same, and why: the night's plan    written first
     <uri>/runs/<night>-<run_id>/           what was labelled, an ordinary run
-    <uri>/nights/<night>/night.json        counts, figures, whether it was published                      written last
+    <uri>/nights/<night>/changes.json        counts, figures, whether it was published                      written last
 
-A night is begun when its changes stand and ended when night.json does; whoever comes between goes on with it. Its name
-is the hour that it began, ``2026-01-31T02-00-00``, in UTC, and is what the table remembers: it is committed once.
+A night is begun when changes.parquet stands and ended when changes.json does; whoever comes between goes on with it.
+Its name is the hour that it began, ``2026-01-31T02-00-00``, in UTC, and is what the table remembers: it is committed
+once.
 """
 
 import json
@@ -134,26 +135,26 @@ def open_night(storage: Storage, uri: str, name: str) -> Night:
 def nights_of(storage: Storage, uri: str) -> tuple[list[str], list[str]]:
     """The names of the collection's nights, the oldest first: those that are ended, and those that are begun only."""
     root = join(uri, "nights")
-    found = {"night.json": set[str](), "changes.parquet": set[str]()}
+    found = {"changes.json": set[str](), "changes.parquet": set[str]()}
     for file in storage.walk(root) if storage.is_folder(root) or is_remote(root) else ():
         name, _, rest = file.path.partition("/")
         if rest in found:
             found[rest].add(name)
-    ended = found["night.json"]
+    ended = found["changes.json"]
     return sorted(ended), sorted(found["changes.parquet"] - ended)
 
 
 def end(storage: Storage, night: Night, record: Mapping[str, object]) -> bool:
     """Publish how a night ended; False where that stands."""
     crash_at("ended:before")
-    new = storage.put_if_absent(join(night.folder, "night.json"), sealed_json(record))
+    new = storage.put_if_absent(join(night.folder, "changes.json"), sealed_json(record))
     crash_at("ended:after")
     return new
 
 
 def read_end(storage: Storage, uri: str, name: str) -> dict[str, Any]:
     """How an ended night ended."""
-    where = join(night_uri(uri, name), "night.json")
+    where = join(night_uri(uri, name), "changes.json")
     return open_json(storage.read(where), where, mend="delete it: the night's page and figures are lost, no more")
 
 

@@ -98,7 +98,11 @@ class Page:
 
 def night_page(night: NightContents) -> str:
     """The page as HTML."""
-    where = f"{night.collection}@{night.version}" if night.version is not None else "held by its gate, not published"
+    where = (
+        f"{night.collection}@{night.version}"
+        if night.version is not None
+        else f"{night.collection}: held by its gate, not published"
+    )
     tables = [_changes(night)]
     if night.gate:
         tables.append(_gate(night.gate))
@@ -107,7 +111,7 @@ def night_page(night: NightContents) -> str:
     if night.figures["images"]:
         tables += [_drift(night), _classes(night)]
     groups = [Group("New images, drawn at random", night.new), Group("The least confident", night.unsure)]
-    lines = [f"{night.collection}: {where}", f"model {night.model}"]
+    lines = [where, f"model {night.model}"]
     return _html(Page(f"Night {night.night}", lines, tables, [group for group in groups if group.cards]))
 
 
@@ -217,21 +221,19 @@ def _drift(night: NightContents) -> Table:
 
 
 def _classes(night: NightContents) -> Table:
-    now, usual = night.figures["pixels"], night.usual
-    names = sorted(
-        {*now, *(usual["pixels"] if usual else {})},
-        key=lambda name: -max(now.get(name, 0.0), usual["pixels"].get(name, 0.0) if usual else 0.0),
-    )
+    now, every = night.figures["pixels"], [*night.earlier, night.figures]
+    before: Mapping[str, float] = night.usual["pixels"] if night.usual else {}
+    names: list[str] = [name for name in dict.fromkeys([*now, *before]) if now.get(name) or before.get(name)]
+    names.sort(key=lambda name: -max(now.get(name, 0.0), before.get(name, 0.0)))
     rows = [
         [
             Cell(name),
             Cell(_percent(now.get(name, 0.0))),
-            Cell(_percent(usual["pixels"].get(name, 0.0) if usual else None)),
-            Cell(_percent(drift(night.figures, usual, name) if usual else None)),
-            _trend([one["pixels"].get(name, 0.0) for one in [*night.earlier, night.figures]]),
+            Cell(_percent(before.get(name, 0.0) if night.usual else None)),
+            Cell(_percent(drift(night.figures, night.usual, name) if night.usual else None)),
+            _trend([one["pixels"].get(name, 0.0) for one in every]),
         ]
         for name in names[:_CLASSES]
-        if now.get(name) or (usual and usual["pixels"].get(name))
     ]
     return Table("Classes' shares of the pixels", ("class", "tonight", "usual", "drift", "nights"), rows)
 

@@ -44,7 +44,7 @@ def test_the_median_of_the_last_fortnight_is_usual() -> None:
         ("failed[TIMEOUT] <= 0.01", figures(failed=0.02), 0.02, False),
         ("failed[CRASHED] <= 0", figures(failed=0.02), 0.0, True),
         ("drift[car] <= 0.2", figures(0.13), 0.3, False),
-        ("drift[car]<=20%", figures(0.08), 0.2, True),
+        ("drift[car]<=25%", figures(0.08), 0.2, True),
         ("confidence drop <= 0.05", figures(confidence=0.7), 0.1, False),
         ("confidence drop <= 0.05", figures(confidence=0.9), -0.1, True),
         ("confidence drop <= 0.05", figures(confidence=None), None, True),

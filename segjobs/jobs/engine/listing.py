@@ -1,6 +1,6 @@
 """The input of a job: its config in, the plan of its images out, with a line for each kind of file that is left out."""
 
-from segjobs.config import LabelConfig, PrepareConfig
+from segjobs.config import LabelConfig, NightlyConfig, PrepareConfig
 from segjobs.errors import ConfigError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.manifest.plan import Plan, make_plan
@@ -9,7 +9,7 @@ from segjobs.sources.left_out import LeftOut
 from segjobs.storage import Storage
 
 
-def plan_input(config: LabelConfig | PrepareConfig, storage: Storage, progress: Progress) -> Plan:
+def plan_input(config: LabelConfig | NightlyConfig | PrepareConfig, storage: Storage, progress: Progress) -> Plan:
     """List and plan ``config.input``. Raises ConfigError where there is no image and that is an error."""
     left_out, images = LeftOut(), config.input
     with progress.phase("listing", f"listing and planning {images.uri}") as listing:

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from segjobs.jobs.engine.executor import unshared
 from segjobs.jobs.engine.ray_calls import Node, ask_node, is_client, nodes_alive
+from segjobs.manifest.table_files import split_version
 from segjobs.storage import Storage, is_remote, join, local_path
 
 
@@ -23,7 +24,8 @@ def check_shared(storage: Storage, output: str, reads: Mapping[str, str | None])
     """
     nodes = nodes_alive()
     alone = len(nodes) == 1 and not is_client()  # a client's disk is no node's
-    paths = {key: uri for key, uri in reads.items() if uri and not is_remote(uri) and local_path(uri).exists()}
+    folders = {key: _folder(uri) for key, uri in reads.items() if uri and not is_remote(uri)}
+    paths = {key: uri for key, uri in folders.items() if local_path(uri).exists()}
     if alone or (is_remote(output) and not paths):
         return
     token = join(output, f".seen-by-every-node-{uuid.uuid4().hex}")
@@ -36,6 +38,11 @@ def check_shared(storage: Storage, output: str, reads: Mapping[str, str | None])
         if not is_remote(output):
             storage.delete(token)
     refuse({**paths, "output.uri": output} if not is_remote(output) else paths, told)
+
+
+def _folder(uri: str) -> str:
+    """A path as it is on the disk: of a collection's version the collection's."""
+    return uri if local_path(uri).exists() else split_version(uri)[0]
 
 
 def refuse(paths: Mapping[str, str], told: Iterable[tuple[str, Sequence[bool]]]) -> None:

@@ -1,6 +1,6 @@
 """Bring a collection up to date: what is listed and a model in, a night's run, one commit, figures and a page out.
 
-    list → compare → changes.parquet │ label → run.json │ figures, gate → commit → page → night.json
+    list → compare → changes.parquet │ label → run.json │ figures, gate → commit → page → changes.json
 
 Each step's file is published whole before the next one begins, and the same command goes on from what stands: a night
 that is begun is finished as it was begun, whatever came since, and is committed once.
@@ -321,7 +321,7 @@ def _hours(config: NightlyConfig, storage: Storage, images: int, ended: list[str
         if record["images"] and record["seconds"]:
             hours = images * record["seconds"] / record["images"] / 3600
             price = "" if config.price_per_hour is None else f", {hours * config.price_per_hour:.2f} by price_per_hour"
-            return f"{hours:.3f} at the {record['images'] / record['seconds']:.1f} images/s of {name}{price}"
+            return f"{hours:.2g} at the {record['images'] / record['seconds']:.1f} images/s of {name}{price}"
     return "not known: no night has labelled anything yet"
 
 

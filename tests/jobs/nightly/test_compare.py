@@ -1,5 +1,6 @@
 """Which change an image is to a night, row by row."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def street(tmp_path: Path) -> str:
 def changes(street: str, policy: Policy, **files: dict[str, Any]) -> dict[str, str]:
     """``files``: image_id → what of its listing is not as it was."""
     now = open_collection(Storage(), street)
-    (row,) = (row for file in now.files for row in now.read(file).slice(0, 1).to_pylist())
-    policy = Policy(**{**policy.__dict__, "model": row["model"] if policy.model == "MODEL" else policy.model,
-                       "processing": row["processing"] if policy.processing == "PROCESSING" else policy.processing})  # fmt: skip
+    row = now.read(now.files[0]).to_pylist()[0]
+    own = {name: row[name] for name in ("model", "processing") if getattr(policy, name).isupper()}
+    policy = replace(policy, **own)
     listed = [FileInfo(**{"uri": f"/d/{name}", "path": name, **AS_IT_WAS, **keys}) for name, keys in files.items()]
     found = compare(make_plan(listed, ShardConfig()), now, policy, lambda file: file.etag or None)
     table = found.table()
@@ -42,8 +43,6 @@ def changes(street: str, policy: Policy, **files: dict[str, Any]) -> dict[str, s
 
 
 def test_each_change(street: str) -> None:
-    model = {"model": "toy@1"}
-    assert model
     found = changes(
         *(street, POLICY),
         a={"etag": "00"},  # another etag, the same bytes: "00" is the digest that stands
@@ -66,7 +65,7 @@ def test_each_change(street: str) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_changed(street: str) -> None:
-    policy = Policy(**{**POLICY.__dict__, "mark_gone": False, "retry_codes": frozenset()})
+    policy = replace(POLICY, mark_gone=False, retry_codes=frozenset())
     assert changes(street, policy, a={"mtime_us": 7}, f={"mtime_us": 7}) == {
         "a": "changed",
         "f": "changed",
@@ -75,12 +74,12 @@ def test_an_image_that_cannot_be_read_is_changed(street: str) -> None:
 
 
 def test_policies(street: str) -> None:
-    keep = Policy(**{**POLICY.__dict__, "model": "other@1", "mark_gone": False})
+    keep = replace(POLICY, model="other@1", mark_gone=False)
     assert changes(street, keep, a={}, h={}, z={"etag": "00"}) == {"z": "touched", "same": "3", "stale_kept": "1"}
-    relabel = Policy(**{**keep.__dict__, "relabel": True, "budget": 1})
+    relabel = replace(keep, relabel=True, budget=1)
     found = changes(street, relabel, a={}, h={}, z={"etag": "00"})
     assert found == {"a": "stale", "z": "touched", "same": "3"}, "the oldest first; a human's never"
-    tried = Policy(**{**POLICY.__dict__, "mark_gone": False, "tries": lambda run_id: {"f": 2}})
+    tried = replace(POLICY, mark_gone=False, tries=lambda run_id: {"f": 2})
     assert changes(street, tried, f={}) == {"same": "5"}
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig
+import segjobs
+from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig, StorageConfig
 from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.collection.job import collection
 from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.nightly import job
 from segjobs.jobs.nightly.job import nightly
 from segjobs.manifest.collection import open_collection
+from segjobs.manifest.nights import Night
 from segjobs.manifest.parts import read_rows
 from segjobs.results import DryRun, NightlyResult
 from segjobs.storage import Storage
@@ -198,6 +201,25 @@ def test_a_night_killed_anywhere_is_ended_by_the_same_command(tmp_path: Path, po
     check_against_a_fresh_run(tmp_path, "fresh")
 
 
+def test_two_nights_at_once_end_with_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        draw(tmp_path, f"{number}.png", number)
+    own, others = job.begin, list[NightlyResult]()
+
+    def late(storage: Storage, later: Night) -> bool:
+        if not others:
+            monkeypatch.undo()
+            others.append(night(tmp_path))  # another one, that began and ended since this one has compared
+        return own(storage, later)
+
+    monkeypatch.setattr(job, "begin", late)
+    ours = night(tmp_path)
+    (other,) = others
+    assert (ours.counts, other.counts) == ({"new": 4}, {"new": 4}) and (other.version, ours.version) == (1, 2)
+    check_against_a_fresh_run(tmp_path, "fresh")
+    assert night(tmp_path).counts == {"same": 4}
+
+
 def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, "1.png", 1)
     monkeypatch.setattr("segjobs.jobs.nightly.job.commit_night", lambda *_: 1 / 0)
@@ -207,6 +229,26 @@ def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, mon
     with pytest.raises(ConflictError, match="begun with another model or other settings"):
         night(tmp_path, model={"options": {"seed": 1}})
     assert night(tmp_path).version == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_nights_in_a_bucket_on_ray(tmp_path: Path, s3_server: StorageConfig) -> None:
+    street = f"s3://segjobs/{tmp_path.name}/street"
+    for number in range(4):
+        draw(tmp_path, f"{number}.png", number)
+    keys: dict[str, Any] = {"collection": {"uri": street}, "storage": s3_server.model_dump()}
+    first = segjobs.nightly(config=config_of(tmp_path, **keys).model_dump())
+    (tmp_path / "photos/0.png").unlink()
+    os.utime(tmp_path / "photos/1.png", (5, 5))
+    second = nightly(config_of(tmp_path, **keys))
+    assert isinstance(second, NightlyResult)
+    assert (first.version, second.version, second.run) == (1, 2, None)
+    assert second.counts == {"touched": 1, "gone": 1, "same": 2}
+    storage = Storage(s3_server)
+    assert [row["image_id"] for row in read_rows(storage, street)] == ["1.png", "2.png", "3.png"]
+    assert [row["image_id"] for row in read_rows(storage, f"{street}@1")] == [f"{number}.png" for number in range(4)]
+    assert storage.exists(second.page) and storage.exists(f"{street}/nights/index.html")
 
 
 def test_the_result_is_a_line(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from segjobs.errors import ItemError
 from segjobs.jobs.nightly.look import cards_of, look_at, nothing
 from segjobs.manifest.parts import open_run
@@ -21,7 +23,8 @@ def test_figures_and_rows_to_draw(tmp_path: Path) -> None:
     run = open_run(Storage(), manifest(tmp_path / "run", pictures, CLASSES, cut=(2,), change=unsure))
     look = look_at(Storage(), run, {"b", "c"})
     assert look.figures["images"] == 4 and look.figures["failed"] == 0.25
-    assert look.figures["pixels"] == {"sky": 0.5, "road": 0.5} and look.figures["confidence"] == (0.5 + 0.6 + 0.8) / 3
+    assert look.figures["pixels"] == {"sky": 0.5, "road": 0.5}
+    assert look.figures["confidence"] == pytest.approx((0.5 + 0.6 + 0.8) / 3)
     assert [row["image_id"] for row in look.new] == ["b"]
     assert [row["image_id"] for row in look.unsure] == ["a", "b", "d"]
     (card, *_) = cards_of(Storage(), look.unsure, look.categories)
