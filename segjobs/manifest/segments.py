@@ -159,6 +159,11 @@ class Segment:
         code = {"bbox": _floats(region.bbox), "area": region.area, "size_hw": size_hw, "counts": region.counts}
         return replace(self, **code, stated_bbox=None, stated_area=None)
 
+    def with_pixels(self, mask: np.ndarray) -> "list[Segment]":
+        """The same object with the pixels of bool (H, W), of a picture of that size; none where no pixel is set."""
+        code = encode_crop(mask, (0, 0), (mask.shape[0], mask.shape[1]))
+        return [self.with_mask(code, (mask.shape[0], mask.shape[1]))] if code.area else []
+
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise MaskSizeError unless the mask says that it is of an image of ``size_hw`` pixels."""
         if self.size_hw != size_hw:
