@@ -70,9 +70,7 @@ def _seen(subject: Subject, rows: np.ndarray, columns: np.ndarray, photo: np.nda
 def _masks_at(
     segments: Sequence[Segment], size_hw: tuple[int, int], rows: np.ndarray, columns: np.ndarray
 ) -> list[Segment]:
-    places = columns[:, None] * size_hw[0] + rows  # in column-major pixels
-    found: list[Segment] = []
     for segment in segments:
-        run = np.searchsorted(np.cumsum(segment.runs(size_hw)), places, side="right")
-        found += segment.with_pixels((run % 2 == 1).T)
-    return found
+        segment.check_size(size_hw)
+    seen = (segment.seen_at(rows, columns) for segment in segments)
+    return [segment for segment in seen if segment is not None]
