@@ -81,7 +81,10 @@ def _opened(storage: Storage, uri: str) -> Generator[Slices]:
     with ExitStack() as opened:
         if is_remote(uri):
             path = Path(opened.enter_context(TemporaryDirectory(prefix="segjobs-"))) / "image"
-            storage.get_file(uri, path)
+            try:
+                storage.get_file(uri, path)
+            except (FileNotFoundError, TimeoutError) as error:
+                raise item_error(error, uri) from error
         else:
             path = local_path(uri)
         try:
