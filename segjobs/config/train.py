@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from segjobs.config.sections import (
+    MAX_SIDE,
     ClusterConfig,
     DecodeConfig,
     JobConfig,
@@ -185,6 +186,17 @@ class ScheduleConfig(Section):
     )
 
 
+class TrainTilesConfig(Section):
+    """Images that are too large to be learnt whole, as ``label`` labels them in tiles."""
+
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=MAX_SIDE,
+        description="side in pixels of the part that is read of a larger image, at a random place each time (to score on, always the same); model.resize and augment apply to it; null reads every image whole",
+    )
+
+
 class TrainComputeConfig(ClusterConfig):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="training workers, each with a share of every step; auto: one per GPU, else one"
@@ -231,5 +243,6 @@ class TrainConfig(JobConfig):
         default=300.0, ge=0, description="seconds between checkpoints, besides one at every validation"
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    tiles: TrainTilesConfig = Field(default_factory=TrainTilesConfig)
     compute: TrainComputeConfig = Field(default_factory=TrainComputeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)

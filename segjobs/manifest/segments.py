@@ -159,6 +159,17 @@ class Segment:
         code = {"bbox": _floats(region.bbox), "area": region.area, "size_hw": size_hw, "counts": region.counts}
         return replace(self, **code, stated_bbox=None, stated_area=None)
 
+    def seen_at(self, rows: np.ndarray, columns: np.ndarray) -> "Segment | None":
+        """The same object on the pixels at these rows (h,) and columns (w,): a mask of h x w, None where none is set.
+
+        A part of a huge image, or a smaller picture of it; the pixels are looked up in the runs. Raises as ``runs``.
+        """
+        places = columns[:, None] * self.size_hw[0] + rows  # in column-major pixels
+        run = np.searchsorted(np.cumsum(self.runs(self.size_hw)), places, side="right")
+        mask = (run % 2 == 1).T
+        code = encode_crop(mask, (0, 0), (len(rows), len(columns)))
+        return self.with_mask(code, (len(rows), len(columns))) if code.area else None
+
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise MaskSizeError unless the mask says that it is of an image of ``size_hw`` pixels."""
         if self.size_hw != size_hw:

@@ -31,6 +31,8 @@ from segjobs.storage import Storage
 RIGHT, WRONG, MISSING, EXTRA, UNLABELLED = range(5)
 KINDS = ("right", "wrong class", "missing", "extra", "not scored")
 """Names of the values of ``difference``, by value."""
+AT_FULL_SIZE = "{} at full size"
+"""The name of a picture of one window of a huge image, by that of the thumbnail."""
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, MemoryError)
 _ALPHA = 0.6
 _DRAWN = 3  # masks are drawn at this many times the thumbnail: shrinking smooths their outlines
@@ -137,7 +139,7 @@ def difference(
     prediction is MISSING. Crowd regions are not scored: UNLABELLED. Where objects overlap, the
     smaller one counts.
     """
-    wanted, found = _class_map(truth, size_hw), _class_map(predicted, size_hw)
+    wanted, found = class_map(truth, size_hw), class_map(predicted, size_hw)
     kinds = np.where(wanted == found, RIGHT, WRONG).astype(np.uint8)
     kinds[(wanted >= 0) & (found < 0)] = MISSING
     uncovered = wanted == _NO_CLASS
@@ -149,7 +151,7 @@ def difference(
     return kinds
 
 
-def _class_map(segments: Sequence[Segment], size_hw: tuple[int, int]) -> np.ndarray:
+def class_map(segments: Sequence[Segment], size_hw: tuple[int, int]) -> np.ndarray:
     """int32 (H, W) of category ids, _NO_CLASS where nothing is; small objects over large ones over crowds."""
     ids = np.full(size_hw, _NO_CLASS, np.int32)
     for place in sorted(stack(segments, "area"), key=lambda place: not segments[place].iscrowd):
@@ -216,7 +218,7 @@ def draw_card(subject: Subject, categories: Sequence[Category], *, thumb_px: int
     Each at most ``thumb_px`` wide and high. Without the photo, masks are flat colours.
     Raises ManifestError where a mask is malformed or of another size.
     """
-    drawn_hw = drawn_height, drawn_width = _fitting(subject.size_hw, _DRAWN * thumb_px)
+    drawn_hw = drawn_height, drawn_width = drawn_size(subject.size_hw, thumb_px)
     height, width = _fitting(subject.size_hw, thumb_px)
     photo = None
     if subject.photo is not None:
@@ -239,6 +241,11 @@ def draw_card(subject: Subject, categories: Sequence[Category], *, thumb_px: int
         kinds = difference(truth, prediction, drawn_hw, task=subject.task)
         small["difference"] = difference_picture(_shrunk_kinds(kinds, (width, height)), small.get("image"))
     return {name: to_webp(picture) for name, picture in small.items()}
+
+
+def drawn_size(size_hw: tuple[int, int], thumb_px: int) -> tuple[int, int]:
+    """Height and width at which ``draw_card`` draws, before it shrinks to the thumbnail."""
+    return _fitting(size_hw, _DRAWN * thumb_px)
 
 
 def _fitting(size_hw: tuple[int, int], most_px: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from segjobs.metrics.names import AVERAGE_PRECISION, CONVENTION_WORDS, HEADLINE,
 from segjobs.page import text, wording
 from segjobs.page.contents import Card, ManifestSummary, Page
 from segjobs.page.overlay import display_colors
-from segjobs.page.pictures import EXTRA, data_uri, kind_swatch
+from segjobs.page.pictures import AT_FULL_SIZE, EXTRA, data_uri, kind_swatch
 from segjobs.page.pictures import KINDS as DIFFERENCES
 from segjobs.page.scores import UNLABELLED, HeatMap, heat_map, top_confusions
 
@@ -46,7 +46,8 @@ _SHOWN_OR_NOT = (
     "tiles", "conventions", "comparison", "drift", "classes", "heat", "confusions", "instance", "panoptic", "slices",
     "disputes", "disputes_more", "statuses", "tally",
 )  # fmt: skip
-_PICTURES = ("image", "truth", "prediction", "difference")
+_THUMBNAILS = ("image", "truth", "prediction", "difference")
+_PICTURES = (*_THUMBNAILS, *map(AT_FULL_SIZE.format, _THUMBNAILS))
 _TOP_DETECTIONS: tuple[tuple[MatchKind, str], ...] = (("mask", "AP"), ("mask", "AP50"), ("box", "AP"))
 _Values = dict[str, object]
 """What the template reads by name: nothing here looks into them again."""
@@ -367,7 +368,7 @@ def _pictures(page: Page) -> _Values:
         del kinds[EXTRA]
     score = "mIoU" if scored else "confidence"
     agreement = page.report is not None and page.report.agreement
-    names = {**dict(zip(_PICTURES, _PICTURES, strict=True)), **({"truth": "baseline"} if agreement else {})}
+    names = {name: name.replace("truth", "baseline") if agreement else name for name in _PICTURES}
     groups = [
         {
             "key": group.key,

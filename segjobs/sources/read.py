@@ -2,7 +2,7 @@
 
 a planned file          → read_item     → its bytes, of the planned size, time and etag
 a huge planned file     → opened_item   → the same, a slice at a time
-an image's uri, sha256  → read_original → its bytes, those that were labelled
+an image's uri, sha256  → read_original → its bytes, those that were labelled; opened_original: a slice at a time
 a label's or mask's uri → read_file     → its bytes
 """
 
@@ -20,6 +20,9 @@ from segjobs.storage import FileInfo, Storage, is_remote, local_path
 
 NO_PHOTOGRAPH = ""
 """The uri of an image whose labels were prepared without it (``input.uri=null``)."""
+
+
+_HASHED_AT_ONCE = 2**24  # bytes
 
 
 class Reads(Protocol):
@@ -48,28 +51,56 @@ def opened_item(storage: Storage, planned: FileInfo) -> Generator[Slices]:
 
     Raises ItemError as ``read_item`` does, at the end too: CHANGED where it changed meanwhile.
     """
-    _check_unchanged(planned, _looked_up(storage, planned))
+    _check_unchanged(planned, _looked_up(storage, planned.uri))
+    with _opened(storage, planned.uri) as data:
+        yield data
+    _check_unchanged(planned, _looked_up(storage, planned.uri))
+
+
+@contextmanager
+def opened_original(storage: Storage, uri: str, *, sha256: str | None) -> Generator[Slices]:
+    """The file of an image that a manifest has masks of, read slice by slice. Raises as ``read_original``."""
+    _check_photograph(uri)
+    _looked_up(storage, uri)
+    with _opened(storage, uri) as data:
+        if sha256 and digest_of(data) != sha256:
+            raise _other_content(uri)
+        yield data
+
+
+def digest_of(data: Slices) -> str:
+    """SHA-256 of a file that is not held in memory."""
+    digest = hashlib.sha256()
+    for start in range(0, len(data), _HASHED_AT_ONCE):
+        digest.update(data[start : start + _HASHED_AT_ONCE])
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(storage: Storage, uri: str) -> Generator[Slices]:
     with ExitStack() as opened:
-        if is_remote(planned.uri):
+        if is_remote(uri):
             path = Path(opened.enter_context(TemporaryDirectory(prefix="segjobs-"))) / "image"
-            storage.get_file(planned.uri, path)
+            try:
+                storage.get_file(uri, path)
+            except (FileNotFoundError, TimeoutError) as error:
+                raise item_error(error, uri) from error
         else:
-            path = local_path(planned.uri)
+            path = local_path(uri)
         try:
             file = opened.enter_context(path.open("rb"))
         except OSError as error:
-            raise item_error(error, planned.uri) from error
+            raise item_error(error, uri) from error
         yield FileSlices(file.fileno())
-    _check_unchanged(planned, _looked_up(storage, planned))
 
 
-def _looked_up(storage: Storage, planned: FileInfo) -> FileInfo:
-    found, most = storage.info(planned.uri), storage.config.max_item_bytes
+def _looked_up(storage: Storage, uri: str) -> FileInfo:
+    found, most = storage.info(uri), storage.config.max_item_bytes
     if found is None:
-        raise item_error(FileNotFoundError(), planned.uri)
+        raise item_error(FileNotFoundError(), uri)
     if found.size > most:
         error = OSError(errno.EFBIG, f"{found.size} bytes, storage.max_item_bytes is {most}")
-        raise item_error(error, planned.uri)
+        raise item_error(error, uri)
     return found
 
 
@@ -91,16 +122,22 @@ def read_original(storage: Storage, uri: str, *, sha256: str | None) -> bytes:
     row's; None compares nothing. Raises ItemError as ``read_item`` does, CHANGED where the bytes are others, NOT_FOUND
     where the manifest has no image.
     """
+    _check_photograph(uri)
+    data = read_file(storage, uri)
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise _other_content(uri)
+    return data
+
+
+def _check_photograph(uri: str) -> None:
     if uri == NO_PHOTOGRAPH:
         raise ItemError(
             "NOT_FOUND", "the labels were prepared without photographs (input.uri=null); prepare them with input.uri"
         )
-    data = read_file(storage, uri)
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise ItemError(
-            "CHANGED", f"{uri}: not the file that was labelled (its sha256 differs); prepare or label it anew"
-        )
-    return data
+
+
+def _other_content(uri: str) -> ItemError:
+    return ItemError("CHANGED", f"{uri}: not the file that was labelled (its sha256 differs); prepare or label it anew")
 
 
 def read_file(storage: Reads, uri: str, *, what: str | None = None) -> bytes:

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 
 from segjobs.errors import ItemError
@@ -41,9 +42,10 @@ class Window(NamedTuple):
 
 
 class Windows(Protocol):
-    """An open image. Not for several threads at a time."""
+    """An open image; a window has at most ``max_pixels``. Not for several threads at a time."""
 
     size_hw: tuple[int, int]
+    max_pixels: int
 
     def read(self, window: Window) -> np.ndarray:
         """uint8 (height, width, 3) RGB, to be left as it is. Raises ItemError as ``decode_image`` does."""
@@ -83,11 +85,25 @@ def _as_stored(window: Window, frame: Frame) -> Window:
     return Window(top, left, high, wide)
 
 
+def shrunk(windows: Windows, to_hw: tuple[int, int]) -> np.ndarray:
+    """The whole image, smaller: uint8 (h, w, 3), each pixel the mean of those that it covers. Raises as ``read``."""
+    height, width = windows.size_hw
+    found = np.empty((*to_hw, 3), np.uint8)
+    rows = max(1, min(_AT_ONCE_PX, windows.max_pixels) * to_hw[0] // (height * width))
+    for row in range(0, to_hw[0], rows):
+        last = min(row + rows, to_hw[0])
+        top, bottom = row * height // to_hw[0], last * height // to_hw[0]
+        band = windows.read(Window(top, 0, bottom - top, width))
+        cv2.resize(band, (to_hw[1], last - row), dst=found[row:last], interpolation=cv2.INTER_AREA)
+    return found
+
+
 class _Decoded:
     """See ``Windows``."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.size_hw = (pixels.shape[0], pixels.shape[1])
+        self.max_pixels = pixels.shape[0] * pixels.shape[1]
         self._pixels = pixels
 
     def read(self, window: Window) -> np.ndarray:
@@ -150,7 +166,7 @@ class _Tiff:
         self._data = data
         self._page = page
         self._layout = layout
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
         turned = page.first(tiff.ORIENTATION)
         turned = turned if turned in TURNS else 1
         height, width = layout.size_hw
@@ -158,10 +174,10 @@ class _Tiff:
         self.size_hw = self._frame.size_hw
 
     def read(self, window: Window) -> np.ndarray:
-        if window.height * window.width > self._max_pixels:
+        if window.height * window.width > self.max_pixels:
             raise ItemError(
                 "TOO_LARGE",
-                f"a window of {window.width}x{window.height} pixels, decode.max_pixels is {self._max_pixels}",
+                f"a window of {window.width}x{window.height} pixels, decode.max_pixels is {self.max_pixels}",
             )
         return np.ascontiguousarray(self._frame.shown(self._stored(_as_stored(window, self._frame))))
 
@@ -184,7 +200,7 @@ class _Tiff:
     def _decode(self, rows: slice, columns: slice) -> np.ndarray:
         """The pieces in these rows and columns of pieces → uint8 (h, w, 3)."""
         (high, wide), (height, width) = self._layout.piece_hw, self._layout.size_hw
-        if high * wide > self._max_pixels:
+        if high * wide > self.max_pixels:
             what = "tiles" if self._layout.tiled else "strips"
             raise ItemError(
                 "TOO_LARGE", f"{what} of {wide}x{high} pixels, which are read whole: decode.max_pixels is too small"

@@ -10,10 +10,11 @@ import torch
 from segjobs.config import ModelConfig, PostprocessConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.rle import decode
-from segjobs.models.base import VOID, Instances, LabelMap
+from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap
 from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
 from segjobs.models.table import MODELS, get_spec
+from segjobs.models.tiling import label_map_of
 from segjobs.storage import Storage
 
 STORAGE = Storage()
@@ -108,6 +109,17 @@ def test_batch_of_one_equals_batch_of_three(model):
             assert (one.ids == many.ids).mean() > 0.99
         else:
             np.testing.assert_allclose(one.scores, many.scores, atol=1e-3)
+
+
+def test_logits_for_tiles_are_those_that_the_label_map_is_made_of(model):
+    assert isinstance(model, GivesLogits) == (model.card.task == "semantic")
+    if model.card.task == "semantic":
+        (output,) = model.forward([model.preprocess(draw(50, 70))])
+        logits = model.logits(output, (50, 70))
+        assert (logits.dtype, tuple(logits.shape)) == (torch.float32, (len(CLASSES), 50, 70))
+        assert np.array_equal(label_map_of(logits).ids, model.postprocess(output, (50, 70)).ids)
+        with pytest.raises(ItemError, match="NaN or infinity"):
+            model.logits(output * torch.nan, (50, 70))
 
 
 def test_same_input_same_output(model):

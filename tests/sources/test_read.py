@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from segjobs.config import InputConfig, StorageConfig
 from segjobs.errors import ItemError, StorageError
 from segjobs.sources.images import list_images
-from segjobs.sources.read import item_error, opened_item, read_file, read_item, read_original
+from segjobs.sources.read import item_error, opened_item, opened_original, read_file, read_item, read_original
 from segjobs.storage import FileInfo, Storage
 
 
@@ -53,6 +54,24 @@ def test_an_opened_file_is_read_by_slices_and_compared_before_and_after(tmp_path
     with pytest.raises(ItemError) as caught, opened_item(Storage(), item):
         pytest.fail("nothing to open")
     assert caught.value.code == "NOT_FOUND"
+
+
+@pytest.mark.slow
+def test_a_remote_file_is_opened_as_a_copy_that_goes_again(
+    s3_server: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage = Storage(s3_server)
+    storage.put_if_absent("s3://segjobs/huge/1.tif", b"0123456789")
+    (item,) = list_images(storage, InputConfig(uri="s3://segjobs/huge/"))
+    for opened in (
+        opened_item(storage, item),
+        opened_original(storage, item.uri, sha256=hashlib.sha256(b"0123456789").hexdigest()),
+    ):
+        with opened as data:
+            assert (len(data), data[3:5]) == (10, b"34")
+            assert list(tmp_path.iterdir())
+        assert not list(tmp_path.iterdir())
 
 
 def test_an_image_is_compared_by_content_and_not_by_time(tmp_path: Path) -> None:

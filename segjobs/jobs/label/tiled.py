@@ -8,7 +8,6 @@ What is held is one row of tiles as pixels, the logits of one tile and of the se
 is under the watchdog by itself.
 """
 
-import hashlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator
@@ -30,7 +29,7 @@ from segjobs.models.check_prediction import checked, checked_logits, checked_ten
 from segjobs.models.postprocess import BandedSegments
 from segjobs.models.stitch import Stitcher
 from segjobs.models.tiling import Axis, Blender, cut, label_map_of
-from segjobs.sources.read import opened_item
+from segjobs.sources.read import digest_of, opened_item
 from segjobs.sources.tiff import Slices
 from segjobs.sources.windows import Window, count_pixels, open_windows
 from segjobs.storage import FileInfo
@@ -38,7 +37,6 @@ from segjobs.storage import FileInfo
 if TYPE_CHECKING:
     import torch
 
-_HASHED_AT_ONCE = 2**24  # bytes
 _BATCH_BYTES = 2**27  # of logits, on a CPU, which gains little by batches of large tiles
 
 
@@ -90,7 +88,7 @@ class _Image:
 
     def label(self) -> Tiled:
         with self._busy("read_ms"):
-            sha256 = self._digest()
+            sha256 = digest_of(self._data)
         segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
         return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent))
 
@@ -123,12 +121,6 @@ class _Image:
                 found.add(LabelMap(ids, confidence))
         with self._busy("encode_ms"):
             return found.finish()
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for start in range(0, len(self._data), _HASHED_AT_ONCE):
-            digest.update(self._data[start : start + _HASHED_AT_ONCE])
-        return digest.hexdigest()
 
     def _bands(self) -> Iterator[np.ndarray]:
         """The pixels of each row of tiles, uint8 (size, W, 3); what two rows share is read once."""

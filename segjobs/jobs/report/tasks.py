@@ -28,11 +28,13 @@ from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.seal import open_table
 from segjobs.manifest.segments import Segment
 from segjobs.manifest.statistics import Counts, add_counts, count_rows
+from segjobs.page import huge
 from segjobs.page.contents import Card, ManifestTally
 from segjobs.page.picks import Pick, Wanted, candidates
-from segjobs.page.pictures import Subject, draw_card, with_ids
+from segjobs.page.pictures import AT_FULL_SIZE, Subject, draw_card, with_ids
 from segjobs.sources.decode import decode_image
-from segjobs.sources.read import read_original
+from segjobs.sources.read import opened_original, read_original
+from segjobs.sources.windows import Windows, open_windows
 from segjobs.storage import Storage, join
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
@@ -277,18 +279,15 @@ def draw_image(
     source = next((row for row in rows.values() if row), None)
     pictures: dict[str, bytes] = {}
     if source is not None and size_hw is not None:
-        photo = None
+        too_large = size_hw[0] * size_hw[1] > drawing.max_pixels
+        draw = partial(_draw_huge if too_large else _draw_whole, source, drawing=drawing, absent=absent)
+        subject = Subject(None, masks["truth"], masks["prediction"], size_hw, drawing.task)
         try:
-            photo = _photo(source, size_hw, drawing)
-        except ItemError as error:
-            absent["image"] = f"{error.code}: {error.message}"
-        draw = partial(draw_card, categories=drawing.categories, thumb_px=drawing.thumb_px)
-        try:
-            pictures = draw(Subject(photo, masks["truth"], masks["prediction"], size_hw, drawing.task))
+            pictures = draw(subject)
         except ManifestError as error:
             remarks.append(f"the masks cannot be drawn: {error}")
             masks = dict.fromkeys(rows)
-            pictures = draw(Subject(photo, None, None, size_hw, drawing.task))
+            pictures = draw(replace(subject, truth=None, prediction=None))
     drawn = {segment.category_id for segments in masks.values() for segment in segments or ()}
     return {
         "image_id": image_id,
@@ -300,12 +299,39 @@ def draw_image(
     }
 
 
-def _photo(row: ManifestRow, size_hw: tuple[int, int], drawing: Drawing) -> np.ndarray:
-    """The image of a row, uint8 (H, W, 3). Raises ItemError where it is gone, changed or not of its masks' size."""
-    data = read_original(drawing.storage, row["uri"], sha256=sha256_of(row))
-    photo = decode_image(data, max_pixels=drawing.max_pixels)
-    if photo.shape[:2] != size_hw:
-        raise ItemError(
-            "CHANGED", f"{photo.shape[1]}×{photo.shape[0]} pixels now, its masks are {size_hw[1]}×{size_hw[0]}"
-        )
-    return photo
+def _draw_whole(row: ManifestRow, subject: Subject, *, drawing: Drawing, absent: dict[str, str]) -> dict[str, bytes]:
+    """``subject``: without its photo, which ``absent`` says where it cannot be had. Raises ManifestError."""
+    try:
+        data = read_original(drawing.storage, row["uri"], sha256=sha256_of(row))
+        photo = decode_image(data, max_pixels=drawing.max_pixels)
+        _check_size((photo.shape[0], photo.shape[1]), subject.size_hw)
+        subject = replace(subject, photo=photo)
+    except ItemError as error:
+        absent["image"] = f"{error.code}: {error.message}"
+    return draw_card(subject, drawing.categories, thumb_px=drawing.thumb_px)
+
+
+def _draw_huge(row: ManifestRow, subject: Subject, *, drawing: Drawing, absent: dict[str, str]) -> dict[str, bytes]:
+    """As ``_draw_whole``, by windows of the file; the same pictures, and those of one window at full size."""
+    try:
+        with opened_original(drawing.storage, row["uri"], sha256=sha256_of(row)) as data:
+            windows = open_windows(data, max_pixels=drawing.max_pixels)
+            _check_size(windows.size_hw, subject.size_hw)
+            return _draw_small_and_window(subject, windows, drawing)
+    except ItemError as error:
+        absent["image"] = f"{error.code}: {error.message}"
+    return _draw_small_and_window(subject, None, drawing)
+
+
+def _draw_small_and_window(subject: Subject, windows: Windows | None, drawing: Drawing) -> dict[str, bytes]:
+    small = huge.small(subject, windows, thumb_px=drawing.thumb_px)
+    place = huge.telling(small, subject.size_hw, side_px=drawing.thumb_px)
+    draw = partial(draw_card, categories=drawing.categories, thumb_px=drawing.thumb_px)
+    window = draw(huge.window(subject, windows, place))
+    return {**draw(small), **{AT_FULL_SIZE.format(name): picture for name, picture in window.items()}}
+
+
+def _check_size(found_hw: tuple[int, int], size_hw: tuple[int, int]) -> None:
+    """Raise ItemError CHANGED where an image is not of its masks' size."""
+    if found_hw != size_hw:
+        raise ItemError("CHANGED", f"{found_hw[1]}×{found_hw[0]} pixels now, its masks are {size_hw[1]}×{size_hw[0]}")

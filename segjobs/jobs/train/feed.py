@@ -105,6 +105,7 @@ class Feed:
     step_size: int
     steps: int
     max_pixels: int
+    part_px: int | None = None
 
     def positions(self, step: int, rank: int, world: int) -> np.ndarray:
         """Positions in the sequence of what a rank sees in a step (from 0), int64 (step_size / world,)."""
@@ -166,9 +167,10 @@ class ReadSteps:
         made = []
         positions = feed.positions(step, self.rank, self.world)
         for position, row in zip(positions.tolist(), feed.order.take(positions).tolist(), strict=True):
-            example = reader.read(rows[row])
+            seed = _seed(feed.order.seed, position)
+            example = reader.read(rows[row], seed=seed)
             image, target = fitted(example, feed.task, feed.resize)
-            image, target = augment(image, target, feed.augment, seed=_seed(feed.order.seed, position))
+            image, target = augment(image, target, feed.augment, seed=seed)
             made.append(Augmented(example.image_id, image, target))
         return made
 
@@ -181,7 +183,7 @@ def _reader(feed: Feed) -> ExampleReader:
     key = "\n".join(source.run.uri for source in feed.sources)
     if key not in _readers:
         _readers.clear()
-        _readers[key] = ExampleReader(feed.sources, feed.storage, max_pixels=feed.max_pixels)
+        _readers[key] = ExampleReader(feed.sources, feed.storage, max_pixels=feed.max_pixels, part_px=feed.part_px)
     return _readers[key]
 
 

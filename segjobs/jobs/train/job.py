@@ -131,7 +131,7 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
         },
         **{key: dumped[key] for key in ("classes", "augment", "loss", "optimiser", "schedule", "seed")},
         "precision": config.compute.precision,
-        **later(config, "decode.max_pixels", "storage.max_item_bytes", "model.licence"),
+        **later(config, "decode.max_pixels", "storage.max_item_bytes", "model.licence", "tiles.size"),
     }
     if step_size is not None:
         identity["step_size"] = step_size
@@ -228,6 +228,7 @@ def make_task(
         step_size=step_size,
         steps=config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size)),
         max_pixels=config.decode.max_pixels,
+        part_px=config.tiles.size,
     )
     identity = _identity(config, start, step_size)
     progress.note(

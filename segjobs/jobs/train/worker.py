@@ -107,7 +107,9 @@ class Trainer:
             self.loss = DistributedDataParallel(loss)
         self.reader = None
         if task.validation and task.places is not None:
-            self.reader = ExampleReader([task.validation], task.storage, max_pixels=config.decode.max_pixels)
+            self.reader = ExampleReader(
+                [task.validation], task.storage, max_pixels=config.decode.max_pixels, part_px=config.tiles.size
+            )
             self.places = ray.get(task.places)
         self._spoken = self._saved = 0.0
         self._clock: _Clock | None = None

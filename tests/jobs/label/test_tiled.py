@@ -85,6 +85,15 @@ def test_a_network_of_five_pixels_gives_the_whole_images_masks_bit_by_bit(scenes
         check_same(row, other)
 
 
+@pytest.mark.parametrize("blend", ["gaussian", "none"])
+def test_strips_and_lines_are_tiled_too(tmp_path: Path, blend: str) -> None:
+    for name, size_hw in (("a", (1, 2000)), ("b", (3000, 10)), ("c", (33, 32))):
+        scene(tmp_path / f"{name}.tif", drawn(1, size_hw))
+    items = items_of(tmp_path)
+    for row, other in zip(rows_of(tiled(blend), items), rows_of(whole(), items), strict=True):
+        check_same(row, other)
+
+
 def test_with_too_little_overlap_it_does_not(scenes: Path) -> None:
     rows = [rows_of(settings, items_of(scenes))[0] for settings in (tiled(overlap=0), whole())]
     assert rows[0]["segments"] != rows[1]["segments"]
