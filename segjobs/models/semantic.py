@@ -7,7 +7,7 @@ Where the logits are smaller than the input they are upsampled to the input's si
 torchvision followed by an interpolation does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -52,12 +52,23 @@ class StrideLogits(nn.Module):
 
 
 class SemanticSegmenter:
-    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it."""
+    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it.
+
+    ``resizing``: uint8 (3, H, W) → (3, h, w), in place of the card's rule; such a network's logits go straight to the
+    image's size, as transformers upsamples them.
+    """
 
     same_size_batches = True
 
     def __init__(
-        self, module: nn.Module, card: ModelCard, *, divisor: int = 1, device: str = "cpu", precision: str = "fp32"
+        self,
+        module: nn.Module,
+        card: ModelCard,
+        *,
+        divisor: int = 1,
+        resizing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
     ) -> None:
         self.card = card
         self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
@@ -65,13 +76,17 @@ class SemanticSegmenter:
         self._device = torch.device(device)
         self._dtype = AUTOCAST[precision]
         self._rule: str = card.preprocessing["resize"]
+        self._resizing = resizing
+        self._range = 1 / card.preprocessing.get("scale", 1 / 255)
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
         self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
-        self._fill = torch.tensor(card.preprocessing["mean"]).mul(255).round().to(torch.uint8)[:, None, None]
+        self._fill = torch.tensor(card.preprocessing["mean"]).mul(self._range).round().to(torch.uint8)[:, None, None]
         self.set_loss(LossConfig())
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
+        if self._resizing is not None:
+            return self._resizing(to_tensor(image))
         size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
         return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
 
@@ -83,11 +98,13 @@ class SemanticSegmenter:
     @torch.inference_mode()
     def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelMap:
         """Logits (C, h', w') of one image → its label map. Raises ItemError NON_FINITE."""
-        inner = target_size(self._rule, size_hw)
-        if self._divisor > 1:
-            output = output[:, : inner[0], : inner[1]]
+        by_way_of = None
+        if self._resizing is None:
+            inner = target_size(self._rule, size_hw)
+            if self._divisor > 1:
+                output = output[:, : inner[0], : inner[1]]
+            by_way_of = inner if output.shape[1:] != inner != size_hw else None
         logits = output.float()
-        by_way_of = inner if logits.shape[1:] != inner != size_hw else None
         finite = torch.isfinite(logits.sum())  # a GPU's answer: asked for when it has no more to do
         label_map = self._on_device(logits, size_hw, by_way_of)
         if not finite:
@@ -160,7 +177,7 @@ class SemanticSegmenter:
             pixels.permute(0, 3, 1, 2)
             .to(self._device, non_blocking=True)
             .float()
-            .div_(255)
+            .div_(self._range)
             .sub_(self._mean)
             .div_(self._std)
         )

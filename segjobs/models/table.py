@@ -88,11 +88,18 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+FROM_WEIGHTS = {"hf": "hf"}
+"""Names whose weights bring architecture, classes and preprocessing along → the module of this folder for them.
+
+It has ``describe`` (ModelConfig → ModelCard, on the driver) and ``build`` (→ Segmenter), as ``registry`` calls them.
+"""
+
+
 def get_spec(name: str) -> ModelSpec:
     """The entry of ``MODELS``, or what an installed package brings. Raises ConfigError with the nearest names."""
     spec = MODELS.get(name) or load("segjobs.models", name, _as_spec, "a ModelSpec (segjobs/models/table.py)")
     if spec is None:
-        names = [*MODELS, *installed("segjobs.models")]
+        names = [*MODELS, *FROM_WEIGHTS, *installed("segjobs.models")]
         raise ConfigError(
             f"model.name {name!r} is no model; {nearest(name, names)} (one of your own: package.module:factory)"
         )

@@ -1,6 +1,7 @@
 """One suite for every model of the table: shapes, the way back, batches, determinism, training.
 
-A new model's test is its line in ``MODELS``. Those that packages bring are held to the same (tests/test_plugins.py).
+A new model's test is its line in ``MODELS``, or its line in ``tests/tiny_hf.py``, where a repository of transformers
+brings its architecture along. Those that packages bring are held to the same (tests/test_plugins.py).
 """
 
 import numpy as np
@@ -15,6 +16,7 @@ from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
 from segjobs.models.table import MODELS, get_spec
 from segjobs.storage import Storage
+from tests.tiny_hf import KINDS, save_tiny
 
 STORAGE = Storage()
 CLASSES = ["background", "left", "right"]
@@ -24,6 +26,7 @@ HEAVY = {  # each has a lighter sister that runs the same code
 }
 LIGHT_OPTIONS = {"encoder": "resnet18", "hidden": 32, "aux_loss": True}
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in MODELS]
+REPOSITORIES = [f"hf {kind}" for kind in KINDS]
 
 
 def contract_config(name, **settings):
@@ -50,14 +53,21 @@ def as_arrays(prediction):
     return {**arrays, **{f"crop {i}": crop for i, crop in enumerate(prediction.crops)}}
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def model(request):
-    return build(contract_config(request.param), STORAGE, device="cpu")
+@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES])
+def config(request, tmp_path_factory):
+    name, _, kind = request.param.partition(" ")
+    if not kind:
+        return contract_config(name)
+    return ModelConfig(name=name, weights=str(save_tiny(tmp_path_factory.mktemp("repository"), kind)))
 
 
-def test_card_is_the_one_that_the_driver_resolves(model):
-    assert resolve(contract_config(model.card.name), STORAGE) == model.card
-    assert model.card.task == get_spec(model.card.name).task
+@pytest.fixture(scope="module")
+def model(config):
+    return build(config, STORAGE, device="cpu")
+
+
+def test_card_is_the_one_that_the_driver_resolves(model, config):
+    assert resolve(config, STORAGE) == model.card
     assert not model.module.training
 
 
@@ -117,15 +127,16 @@ def test_same_input_same_output(model):
             np.testing.assert_array_equal(array, as_arrays(second)[name], err_msg=name)
 
 
-def test_random_weights_come_from_the_seed_alone(model):
+def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_alone(model, config):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    again = build(contract_config(model.card.name), STORAGE, device="cpu")
+    again = build(config, STORAGE, device="cpu")
     assert torch.equal(torch.rand(1), expected), "building must not draw from the caller's generator"
     for key, value in model.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[key], value), key
-    assert resolve(contract_config(model.card.name, seed=1), STORAGE).digest != model.card.digest
+    other = resolve(config.model_copy(update={"seed": 1}), STORAGE)
+    assert (other.digest != model.card.digest) is (config.weights == "none")
 
 
 def test_nan_is_a_failed_item(model):
@@ -165,8 +176,8 @@ def two_halves(task):
     return images, targets
 
 
-def test_training_lowers_the_loss(model):
-    trained = build(contract_config(model.card.name), STORAGE, device="cpu")
+def test_training_lowers_the_loss(model, config):
+    trained = build(config, STORAGE, device="cpu")
     trained.module.train()
     if model.card.task == "instance":
         # 512 regions of each image are drawn for its loss: of photographs, not of 32 pixels.

@@ -22,6 +22,7 @@ from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
 from segjobs.models.weights import Weights, published_entry
 from segjobs.storage import Storage
+from tests.tiny_hf import save_tiny
 
 STORAGE = Storage()
 
@@ -83,13 +84,14 @@ def test_normalisation_is_our_own_table():
     assert card_of("unet", options={"encoder": "inceptionv4"}).preprocessing["mean"] == [0.5, 0.5, 0.5]
 
 
-def test_a_driver_that_resolves_a_model_needs_no_torch():
+def test_a_driver_that_resolves_a_model_needs_no_torch(tmp_path):
     script = (
         "import sys\nfrom segjobs.config import ModelConfig\nfrom segjobs.models.registry import resolve\n"
         "from segjobs.storage import Storage\nresolve(ModelConfig(name='unet', weights='none'), Storage())\n"
-        "assert not {'torch', 'torchvision', 'segmentation_models_pytorch'} & set(sys.modules)\n"
+        "resolve(ModelConfig(name='hf', weights=sys.argv[1]), Storage())\n"
+        "assert not {'torch', 'torchvision', 'segmentation_models_pytorch', 'transformers'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script, str(save_tiny(tmp_path, "segformer"))], check=True)
 
 
 @pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.task == "semantic" and spec.published])

@@ -29,6 +29,7 @@ from segjobs.jobs.label.redo import Redo, open_redo, redoing
 from segjobs.manifest.plan import Plan, first_there
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
+from segjobs.models.licence import licence_line
 from segjobs.results import DryRun, RunResult
 from segjobs.storage import Storage
 
@@ -61,6 +62,8 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     if adopted.moved:
         progress.note(f"label: {moved_line(adopted.job.uri, adopted.moved)}")
     progress.note(f"label: {card.label} on {lay}")
+    if heed := licence_line(card.licence):
+        progress.note(f"label: {card.label}: {heed}")
     check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
     settings = _settings(config, storage, job, card, lay)
     if redo is not None:
