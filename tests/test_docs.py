@@ -32,8 +32,7 @@ from segjobs.metrics.gate import CLASS_FIGURES, SET_FIGURES, parse_rules
 from segjobs.metrics.names import HEADLINE, RATIOS
 from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
-from segjobs.models.table import FROM_WEIGHTS
-from segjobs.models.table import MODELS
+from segjobs.models.table import FROM_WEIGHTS, MODELS
 from segjobs.storage import Storage
 from tests.flow_process import run_here
 from tests.pages import (

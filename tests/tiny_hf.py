@@ -9,13 +9,28 @@ from transformers import (
     BeitConfig,
     BeitForSemanticSegmentation,
     BeitImageProcessor,
+    CLIPTokenizer,
     ConvNextConfig,
+    DetrConfig,
     DPTConfig,
     DPTForSemanticSegmentation,
     DPTImageProcessor,
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    EomtImageProcessor,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessor,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    MaskFormerImageProcessor,
+    OneFormerConfig,
+    OneFormerForUniversalSegmentation,
+    OneFormerImageProcessor,
     SegformerConfig,
     SegformerForSemanticSegmentation,
     SegformerImageProcessor,
+    SwinConfig,
     UperNetConfig,
     UperNetForSemanticSegmentation,
 )
@@ -58,11 +73,77 @@ def _dpt(labels: dict[str, Any]) -> Any:
     return DPTForSemanticSegmentation(DPTConfig(fusion_hidden_size=8, **_VIT, **more, **labels))
 
 
+def _swin() -> SwinConfig:
+    stages = [f"stage{number}" for number in range(1, 5)]
+    return SwinConfig(
+        embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, image_size=SIZE, out_features=stages
+    )
+
+
+_DECODER = {"encoder_feedforward_dim": 16, "encoder_layers": 1, "num_attention_heads": 2, "dim_feedforward": 16}
+QUERIES = 6
+
+
+def _maskformer(labels: dict[str, Any]) -> Any:
+    decoder = DetrConfig(
+        **{"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": QUERIES},
+        **{
+            f"{side}_{what}": n
+            for side in ("encoder", "decoder")
+            for what, n in (("attention_heads", 2), ("ffn_dim", 16))
+        },
+    )
+    more = {"fpn_feature_size": 32, "mask_feature_size": 32}
+    return MaskFormerForInstanceSegmentation(
+        MaskFormerConfig(backbone_config=_swin(), decoder_config=decoder, **more, **labels)
+    )
+
+
+def _mask2former(labels: dict[str, Any]) -> Any:
+    more = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "decoder_layers": 2, "num_queries": QUERIES}
+    return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=_swin(), **_DECODER, **more, **labels))
+
+
+def _oneformer(labels: dict[str, Any]) -> Any:
+    more = {"conv_dim": 32, "mask_dim": 32, "hidden_dim": 32, "decoder_layers": 3, "num_queries": QUERIES}
+    text = {
+        f"text_encoder_{name}": n for name, n in (("width", 16), ("num_layers", 1), ("proj_layers", 1), ("n_ctx", 2))
+    }
+    text |= {"text_encoder_context_length": 7, "text_encoder_vocab_size": 50, "task_seq_len": 9}
+    return OneFormerForUniversalSegmentation(
+        OneFormerConfig(
+            backbone_config=_swin(), query_dec_layers=1, is_training=False, **_DECODER, **more, **text, **labels
+        )
+    )
+
+
+def _eomt(labels: dict[str, Any]) -> Any:
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE, "patch_size": 8}
+    more = {"num_blocks": 1, "num_queries": QUERIES, "num_upscale_blocks": 1}
+    return EomtForUniversalSegmentation(EomtConfig(**small, **more, **labels))
+
+
+def _save_tokenizer(folder: Path) -> None:
+    """Of letters, as CLIP's begins."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    marks = ["<|startoftext|>", "<|endoftext|>"]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *marks, "th", "the</w>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=[("t", "h"), ("th", "e</w>")]).save_pretrained(folder)
+
+
+UNIVERSAL: dict[str, tuple[Callable[[dict[str, Any]], Any], Callable[..., Any]]] = {
+    "maskformer": (_maskformer, MaskFormerImageProcessor),
+    "mask2former": (_mask2former, Mask2FormerImageProcessor),
+    "oneformer": (_oneformer, OneFormerImageProcessor),
+    "eomt": (_eomt, EomtImageProcessor),
+}
 KINDS: dict[str, tuple[Callable[[dict[str, Any]], Any], Callable[..., Any]]] = {
     "segformer": (_segformer, SegformerImageProcessor),
     "upernet": (_upernet, SegformerImageProcessor),
     "beit": (_beit, BeitImageProcessor),
     "dpt": (_dpt, DPTImageProcessor),
+    **UNIVERSAL,
 }
 
 
@@ -72,6 +153,10 @@ def _spread(network: Any) -> None:
     for parameter in network.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.5)
+    queries = [layer for layer in network.modules() if getattr(layer, "out_features", 0) == len(CLASSES) + 1]
+    if queries:
+        queries[-1].bias[-1] -= 2  # no object
+        return
     named = ((name, layer) for name, layer in network.named_modules() if not name.startswith("auxiliary"))
     *_, last = (layer for _, layer in named if getattr(layer, "out_channels", 0) == len(CLASSES))
     last.bias -= network(torch.randn(1, 3, SIZE, SIZE)).logits.mean(dim=(0, 2, 3))
@@ -87,6 +172,11 @@ def save_tiny(folder: Path, kind: str, *, seed: int = 0, **processor: Any) -> Pa
         torch.manual_seed(seed)
         made = network(labels)
         _spread(made.eval())
+        if kind == "oneformer":
+            _save_tokenizer(folder / kind)
     made.save_pretrained(folder / kind)
-    of_images(**{"size": SQUARE, **processor}).save_pretrained(folder / kind)
+    square = (
+        {"size": {"shortest_edge": SIZE, "longest_edge": SIZE}, "do_pad": True} if kind == "eomt" else {"size": SQUARE}
+    )
+    of_images(**{**square, **processor}).save_pretrained(folder / kind)
     return folder / kind

@@ -6,16 +6,19 @@ Classes, preprocessing and licence are the repository's own; transformers is imp
 """
 
 import importlib.util
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from segjobs.config import ModelConfig, digest
+from segjobs.config import ModelConfig, digest, nearest
 from segjobs.errors import ConfigError, WeightsError
-from segjobs.manifest.schema import Category, ModelCard, make_categories
+from segjobs.manifest.schema import Category, ModelCard, Task, make_categories
 from segjobs.models.base import Segmenter
 from segjobs.models.hf_files import CONFIG, OWN_RESIZE, Repository, open_repository
 from segjobs.models.options import check_options
+from segjobs.models.weights import first_line
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage
 from segjobs.text import shorten
@@ -26,20 +29,29 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Architecture:
-    """``network``: transformers' class of it. ``processor``: its usual image processor."""
+    """``network``: transformers' class of it. ``processor``: its usual image processor.
+
+    ``threshold``: of a universal network, the score from which its post-processing keeps a query; None of one that
+    gives semantic masks alone.
+    """
 
     network: str
     processor: str
+    threshold: float | None = None
 
 
 ARCHITECTURES = {
     "beit": Architecture("BeitForSemanticSegmentation", "BeitImageProcessor"),
     "dpt": Architecture("DPTForSemanticSegmentation", "DPTImageProcessor"),
+    "eomt": Architecture("EomtForUniversalSegmentation", "EomtImageProcessor", 0.8),
+    "mask2former": Architecture("Mask2FormerForUniversalSegmentation", "Mask2FormerImageProcessor", 0.5),
+    "maskformer": Architecture("MaskFormerForInstanceSegmentation", "MaskFormerImageProcessor", 0.5),
+    "oneformer": Architecture("OneFormerForUniversalSegmentation", "OneFormerImageProcessor", 0.5),
     "segformer": Architecture("SegformerForSemanticSegmentation", "SegformerImageProcessor"),
     "upernet": Architecture("UperNetForSemanticSegmentation", "SegformerImageProcessor"),
 }
 """By the ``model_type`` of config.json."""
-_OPTIONS: dict[str, object] = {}
+TASKS: tuple[Task, ...] = ("semantic", "instance", "panoptic")
 
 
 def describe(config: ModelConfig, storage: Storage) -> ModelCard:
@@ -51,31 +63,35 @@ def build(config: ModelConfig, storage: Storage, *, device: str, precision: str)
     """The Segmenter of ``describe``, with the repository's weights, in eval mode. Raises ConfigError, WeightsError."""
     card, repository = _opened(config, storage)
     from segjobs.models.hf_network import Resizing, SemanticLogits, load_network
+    from segjobs.models.hf_universal import UniversalSegmenter
     from segjobs.models.semantic import SemanticSegmenter
 
     architecture = ARCHITECTURES[str(repository.config["model_type"])]
     network = load_network(repository, architecture.network)
     resizing = Resizing(repository, architecture.processor, card.preprocessing["resize"])
+    if architecture.threshold is not None:
+        return UniversalSegmenter(network, card, repository, resizing, device=device, precision=precision)
     return SemanticSegmenter(SemanticLogits(network), card, resizing=resizing, device=device, precision=precision)
 
 
 def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repository]:
-    check_options(config.name, _OPTIONS, config.options)
     if importlib.util.find_spec("transformers") is None:
         raise ConfigError(f"model.name={config.name} needs transformers: pip install 'segjobs[hf]'")
-    repository = open_repository(config, storage)
+    repository = open_repository(config, storage, tokenizer_of="oneformer")
     kind = repository.config.get("model_type")
     if kind not in ARCHITECTURES:
         raise ConfigError(
             f"model.weights={config.weights}: {CONFIG} says model_type {kind!r}; model.name={config.name} takes "
             f"{', '.join(ARCHITECTURES)}"
         )
+    options, task = _options(config, ARCHITECTURES[str(kind)])
     categories = _categories(config, repository)
+    if task == "panoptic":
+        categories = _with_stuff(categories, options["stuff"])
     preprocessing = _preprocessing(config, repository)
-    options = {**_OPTIONS, **config.options}
     return ModelCard(
         name=config.name,
-        task="semantic",
+        task=task,
         categories=categories,
         digest=digest(
             *(repository.sha256, config.name, options, [vars(one) for one in categories], preprocessing),
@@ -86,6 +102,45 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
         preprocessing=preprocessing,
         licence=repository.licence,
     ), repository
+
+
+def _options(config: ModelConfig, architecture: Architecture) -> tuple[dict[str, Any], Task]:
+    """Every option with its value, and the task. Raises ConfigError.
+
+    A universal network does what it was trained for, which its repository's name may say and its config.json does not.
+    """
+    if architecture.threshold is None:
+        check_options(config.name, {}, config.options)
+        return {}, "semantic"
+    task = config.options.get("task")
+    if task not in TASKS:
+        given = "" if task is None else f"{task!r} is none; "
+        raise ConfigError(
+            f"model.options.task: {given}{architecture.network} gives {', '.join(TASKS)} masks; say for which of these "
+            f"{config.weights} was trained (its name or README tells)"
+        )
+    known: dict[str, object] = {"task": task}
+    if task != "semantic":
+        known["threshold"] = architecture.threshold
+    if task == "panoptic" or (task == "instance" and architecture.processor == "OneFormerImageProcessor"):
+        known |= {"mask_threshold": 0.5, "overlap_mask_area_threshold": 0.8}
+    if task == "panoptic":
+        known["stuff"] = list[str]()
+    check_options(f"{config.name} with task={task}", known, config.options)
+    options = {**known, **config.options}
+    wrong = [key for key, value in options.items() if isinstance(value, int | float) and not 0 <= value <= 1]
+    if wrong:
+        raise ConfigError(*(f"model.options.{key}: {options[key]!r}: expected 0 to 1" for key in wrong))
+    return options, task
+
+
+def _with_stuff(categories: Sequence[Category], stuff: Sequence[object]) -> tuple[Category, ...]:
+    """The classes named ``stuff`` are one region an image each, the others things; unknown where none is named."""
+    names = [one.name for one in categories]
+    strange = [str(name) for name in stuff if name not in names]
+    if strange:
+        raise ConfigError(*(f"model.options.stuff: {name!r} is no class; {nearest(name, names)}" for name in strange))
+    return tuple(replace(one, isthing=one.name not in stuff) if stuff else one for one in categories)
 
 
 def _categories(config: ModelConfig, repository: Repository) -> tuple[Category, ...]:
@@ -104,7 +159,33 @@ def _categories(config: ModelConfig, repository: Repository) -> tuple[Category, 
         if twice:
             raise ConfigError(f"model.categories: {', '.join(twice)}: named twice")
         names = config.categories
-    return make_categories(names)
+    return _as_described(make_categories(names), repository)
+
+
+def _as_described(categories: tuple[Category, ...], repository: Repository) -> tuple[Category, ...]:
+    """With the colours, and what is a thing, of OneFormer's class file, where the repository has it."""
+    path = repository.named.get(str(repository.processor.get("class_info_file")))
+    if path is None:
+        return categories
+    try:
+        content = json.loads(path.read_bytes())
+        known = [content[str(one.id)] for one in categories]
+        return tuple(
+            replace(one, color=_color(about["color"]), isthing=bool(about["isthing"]))
+            for one, about in zip(categories, known, strict=True)
+        )
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: expected name, color and isthing of each class by its number: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _color(value: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = value
+    if not all(type(one) is int and 0 <= one <= 255 for one in (red, green, blue)):
+        raise ValueError(f"colour {value}")
+    return red, green, blue
 
 
 def _label_names(repository: Repository) -> list[str]:
@@ -143,7 +224,9 @@ def _preprocessing(config: ModelConfig, repository: Repository) -> dict[str, Any
         )
     if config.resize is not None:
         return {"resize": config.resize, "mean": mean, "std": std, "scale": scale}
-    for key in ("do_center_crop", "do_pad", "pad_size"):
+    # Universal networks' padding is EoMT's, which is cropped off again, or that of a batch of several sizes.
+    universal = ARCHITECTURES[str(repository.config["model_type"])].threshold is not None
+    for key in ("do_center_crop", "pad_size", *(() if universal else ("do_pad",))):
         if given.get(key):
             raise ConfigError(
                 f"model.weights={config.weights}: its image processor has {key}={given[key]}, which shows the network "

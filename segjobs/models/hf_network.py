@@ -42,8 +42,8 @@ def load_network(repository: Repository, name: str) -> Any:
     """
     kind = getattr(transformers, name)
     tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
-    # A backbone's own weights would be fetched, and then replaced by these.
-    described = {**repository.config, "use_pretrained_backbone": False}
+    # A backbone's own weights would be fetched, and then replaced by these; OneFormer in training reads texts, too.
+    described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
     with _quiet():
         try:
             config = kind.config_class.from_dict(described)
@@ -95,19 +95,33 @@ class Resizing:
     def __init__(self, repository: Repository, usual: str, rule: str) -> None:
         self._rule = rule
         self._processor: Any = None if rule != OWN_RESIZE else _image_processor(repository, usual)
+        size: Any = self._processor.size if self._processor and self._processor.do_resize else None
+        split = size is not None and getattr(self._processor, "do_split_image", False)
+        self.patch_side: int = size.shortest_edge or 0 if split else 0
+        """Side of the patches that EoMT cuts an image's longer side into; 0 where it cuts none."""
+        pads = size is not None and getattr(self._processor, "do_pad", False)
+        self._padded_hw = (size.shortest_edge or 0, size.longest_edge or size.shortest_edge or 0) if pads else (0, 0)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) → uint8 (3, h, w). Raises ItemError TOO_LARGE where that would be of no, or of huge, size."""
-        size_hw = (image.shape[-2], image.shape[-1])
+        resized_hw = self.size_hw((image.shape[-2], image.shape[-1]))
         if self._processor is None:
-            return resize_image(image, target_size(self._rule, size_hw))
-        if not self._processor.do_resize:
-            return image
-        self._check_size(size_hw)
-        return self._resized(image[None])[0]
+            return resize_image(image, resized_hw)
+        return self._resized(image[None])[0] if self._processor.do_resize else image
 
-    def _check_size(self, size_hw: tuple[int, int]) -> None:
-        """The processor is asked with an image that has a size and no pixels."""
+    def padding(self, resized_hw: tuple[int, int]) -> tuple[int, int]:
+        """Rows below and columns at the right of the resized image that the network is shown as well (EoMT)."""
+        return max(self._padded_hw[0] - resized_hw[0], 0), max(self._padded_hw[1] - resized_hw[1], 0)
+
+    def size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """An image's height and width → those that it is resized to. Raises ItemError TOO_LARGE.
+
+        The processor is asked with an image that has a size and no pixels.
+        """
+        if self._processor is None:
+            return target_size(self._rule, size_hw)
+        if not self._processor.do_resize:
+            return size_hw
         try:
             height, width = self._resized(torch.empty((1, 3, *size_hw), dtype=torch.uint8, device="meta")).shape[-2:]
         except (RuntimeError, ValueError, ArithmeticError):
@@ -118,6 +132,7 @@ class Resizing:
                 f"{size_text(size_hw)} pixels is too long a strip for the image processor's size "
                 f"{dict(self._processor.size)}; give model.resize, such as 512x512",
             )
+        return height, width
 
     def _resized(self, images: torch.Tensor) -> torch.Tensor:
         processor = self._processor

@@ -172,13 +172,16 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
         for name in postprocess.classes or ()
         if name not in names
     ]
+    if card.task == "panoptic" and postprocess.mask_threshold != 0.5:
+        problems.append(f"postprocess.mask_threshold: {card.label} gives panoptic segments; use model.options")
     if card.task == "semantic" and len(names) != 2 and postprocess.mask_threshold != 0.5:
         problems.append(
             f"postprocess.mask_threshold: {card.label} has {len(names)} classes, and the most probable wins; "
             "a threshold fits instance models and those of two classes (see postprocess.min_confidence)"
         )
-    if card.task == "instance" and postprocess.min_confidence > 0:
-        problems.append(f"postprocess.min_confidence: {card.label} gives instances; use postprocess.score_threshold")
+    if card.task != "semantic" and postprocess.min_confidence > 0:
+        given = {"instance": "instances", "panoptic": "panoptic segments"}[card.task]
+        problems.append(f"postprocess.min_confidence: {card.label} gives {given}; use postprocess.score_threshold")
     if problems:
         raise ConfigError(*problems)
 

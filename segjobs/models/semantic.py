@@ -19,7 +19,7 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, Prediction
+from segjobs.models.base import VOID, LabelMap, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.resize import resize_image, target_size, to_tensor
 from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
@@ -133,7 +133,7 @@ class SemanticSegmenter:
         self._loss = config
         self._class_weights = None if weights is None else torch.tensor(weights, device=self._device)
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> torch.Tensor:
         """``losses.semantic_loss`` at the images' own size, plus a share of the auxiliary head's.
 
         The card's resize rule is not applied: what a training shows has been scaled by then. Images of different
@@ -185,7 +185,7 @@ class SemanticSegmenter:
             logits = self.module(scaled)
         return {"out": logits} if isinstance(logits, torch.Tensor) else logits
 
-    def _checked_ids(self, image: np.ndarray, target: Prediction) -> np.ndarray:
+    def _checked_ids(self, image: np.ndarray, target: Target) -> np.ndarray:
         if not isinstance(target, LabelMap) or target.ids.shape != image.shape[:2]:
             raise ItemError("LABEL_SHAPE", f"a semantic model trains on label maps of the image's {image.shape[:2]}")
         wrong = (target.ids >= len(self.card.categories)) & (target.ids != VOID)

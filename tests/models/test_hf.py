@@ -111,6 +111,72 @@ def test_a_size_of_ones_own_leaves_crops_and_padding_out(folder: Path) -> None:
     }
 
 
+@pytest.fixture
+def universal(tmp_path: Path) -> Path:
+    return save_tiny(tmp_path, "mask2former")
+
+
+def test_a_universal_network_is_told_what_it_was_trained_for(universal: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"options\.task: Mask2FormerForUniversalSegmentation gives semantic, instance"
+    ):
+        card(universal)
+    with pytest.raises(ConfigError, match=r"options\.task: 'panoptics' is none; "):
+        card(universal, options={"task": "panoptics"})
+    found = {task: card(universal, options={"task": task}) for task in ("semantic", "instance", "panoptic")}
+    assert {task: one.task for task, one in found.items()} == {task: task for task in found}
+    assert len({one.digest for one in found.values()}) == 3
+    assert found["semantic"].options == {"task": "semantic"}
+    assert found["instance"].options == {"task": "instance", "threshold": 0.5}
+    assert found["panoptic"].options == {
+        **{"task": "panoptic", "threshold": 0.5, "mask_threshold": 0.5, "overlap_mask_area_threshold": 0.8, "stuff": []}
+    }
+    assert {one.isthing for one in found["panoptic"].categories} == {None}
+
+
+def test_options_of_universal_networks(universal: Path, tmp_path: Path) -> None:
+    stuff = card(universal, options={"task": "panoptic", "stuff": ["background"]}).categories
+    assert [one.isthing for one in stuff] == [False, True, True]
+    for options, message in (
+        ({"task": "panoptic", "stuff": ["rigth"]}, r"options\.stuff: 'rigth' is no class; did you mean 'right'\?"),
+        (
+            {"task": "semantic", "threshold": 0.3},
+            r"options\.threshold: no option of hf with task=semantic; known: task",
+        ),
+        (
+            {"task": "instance", "stuff": []},
+            r"options\.stuff: no option of hf with task=instance; known: task, threshold",
+        ),
+        ({"task": "instance", "threshold": 1.5}, r"options\.threshold: 1\.5: expected 0 to 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            card(universal, options=options)
+    assert card(save_tiny(tmp_path, "eomt"), options={"task": "instance"}).options["threshold"] == 0.8
+    shared_out = card(save_tiny(tmp_path, "oneformer"), options={"task": "instance"}).options
+    assert shared_out == {
+        "task": "instance",
+        "threshold": 0.5,
+        "mask_threshold": 0.5,
+        "overlap_mask_area_threshold": 0.8,
+    }
+
+
+def test_colours_and_things_of_a_class_file(universal: Path) -> None:
+    change(universal, "preprocessor_config.json", class_info_file="classes.json")
+    about = {str(n): {"name": "x", "isthing": n // 2, "color": [n, 2 * n, 255]} for n in range(3)}
+    (universal / "classes.json").write_text(json.dumps(about))
+    found = card(universal, options={"task": "panoptic"}).categories
+    assert [(one.name, one.color, one.isthing) for one in found] == [
+        ("background", (0, 0, 255), False),
+        ("left", (1, 2, 255), False),
+        ("right", (2, 4, 255), True),
+    ]
+    for wrong in ({}, {**about, "2": {"isthing": 1, "color": [256, 0, 0]}}, []):
+        (universal / "classes.json").write_text(json.dumps(wrong))
+        with pytest.raises(WeightsError, match=r"classes\.json: expected name, color and isthing of each class"):
+            card(universal, options={"task": "panoptic"})
+
+
 def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

@@ -149,6 +149,10 @@ def test_postprocess_that_does_not_fit():
     assert "known: background, aeroplane" in caught.value.problems[1]
     with pytest.raises(ConfigError, match=r"gives instances; use postprocess.score_threshold"):
         check_postprocess(coco, PostprocessConfig(min_confidence=0.3))
+    with pytest.raises(ConfigError) as caught:
+        check_postprocess(replace(two, task="panoptic"), PostprocessConfig(min_confidence=0.3, mask_threshold=0.3))
+    assert "mask_threshold: unet@" in caught.value.problems[0] and "use model.options" in caught.value.problems[0]
+    assert "gives panoptic segments; use postprocess.score_threshold" in caught.value.problems[1]
 
 
 def own_model(classes=2):
