@@ -95,12 +95,15 @@ class Resizing:
     def __init__(self, repository: Repository, usual: str, rule: str) -> None:
         self._rule = rule
         self._processor: Any = None if rule != OWN_RESIZE else _image_processor(repository, usual)
-        size: Any = self._processor.size if self._processor and self._processor.do_resize else None
-        split = size is not None and getattr(self._processor, "do_split_image", False)
-        self.patch_side: int = size.shortest_edge or 0 if split else 0
+        self.patch_side = 0
         """Side of the patches that EoMT cuts an image's longer side into; 0 where it cuts none."""
-        pads = size is not None and getattr(self._processor, "do_pad", False)
-        self._padded_hw = (size.shortest_edge or 0, size.longest_edge or size.shortest_edge or 0) if pads else (0, 0)
+        self._padded_hw = (0, 0)
+        if self._processor is not None and self._processor.do_resize:
+            size = self._processor.size
+            if getattr(self._processor, "do_split_image", False):
+                self.patch_side = size.shortest_edge or 0
+            if getattr(self._processor, "do_pad", False):
+                self._padded_hw = (size.shortest_edge or 0, size.longest_edge or size.shortest_edge or 0)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) → uint8 (3, h, w). Raises ItemError TOO_LARGE where that would be of no, or of huge, size."""

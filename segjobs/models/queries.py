@@ -317,7 +317,7 @@ def _window(mask: np.ndarray, size_hw: SizeHW) -> Window:
     """Around all of a bool (h, w), of whose pixels the image's show the nearest; empty where there is none."""
     ends: list[int] = []
     for axis, side in enumerate(size_hw):
-        shown: np.ndarray = mask.any(axis=1 - axis)
+        shown = np.asarray(mask.any(axis=1 - axis))
         places = np.flatnonzero(shown[_nearest(mask.shape[axis], side)])
         ends += [int(places[0]), int(places[-1]) + 1] if places.size else [0, 0]
     top, bottom, left, right = ends
