@@ -1,4 +1,4 @@
-"""A repository of transformers: its URI in; its files on this node, what they say and their digest out. No torch.
+"""What ``save_pretrained`` wrote: its URI in; its files on this node, what they say and their digest out. No torch.
 
     a folder, local or s3://, or hf://org/repo@revision → Repository: config, processor, weights, tokenizer, licence
 
@@ -52,17 +52,20 @@ class Repository:
     licence: str | None
 
 
-def open_repository(config: ModelConfig, storage: Storage, *, tokenizer_of: str = "") -> Repository:
+def open_repository(
+    config: ModelConfig, storage: Storage, *, by: str = "transformers", tokenizer_of: str = ""
+) -> Repository:
     """Find or fetch the repository that ``config.weights`` names.
 
-    ``tokenizer_of``: the model type that reads texts too. Raises WeightsError where something is missing, damaged,
+    ``by``: whose ``save_pretrained`` it is; transformers' describes an image processor. ``tokenizer_of``: the model
+    type that reads texts too. Raises WeightsError where something is missing, damaged,
     unreachable or not of ``config.sha256``.
     """
     uri = config.weights
     if uri in ("none", "default") or uri.startswith("torchvision:"):
         raise WeightsError(
-            f"model.weights={uri}: model.name={config.name} takes a directory that transformers' save_pretrained "
-            f"wrote, or hf://org/repo@revision: it has the network's {CONFIG} beside the weights"
+            f"model.weights={uri}: model.name={config.name} takes a directory that save_pretrained of {by} wrote, "
+            f"or hf://org/repo@revision: it has the network's {CONFIG} beside the weights"
         )
     fetch = _fetch(uri, storage)
     described = _json(fetch, CONFIG, uri)
@@ -73,7 +76,7 @@ def open_repository(config: ModelConfig, storage: Storage, *, tokenizer_of: str 
             "replaced; fetch or save them again"
         )
     wanted: list[str] = list(_TOKENIZERS) if described.get("model_type") == tokenizer_of else []
-    processor = _processor(fetch, uri)
+    processor = _processor(fetch, uri) if by == "transformers" else {}
     classes = processor.get("class_info_file")
     if isinstance(classes, str) and PurePosixPath(classes).name == classes:
         wanted.append(classes)
@@ -113,8 +116,8 @@ def _json(fetch: Fetch, name: str, uri: str) -> dict[str, object]:
         content = json.loads(fetch(name).read_bytes())
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{uri}: no {name} there ({first_line(error)}); expected a directory that transformers' save_pretrained "
-            "wrote: config.json, preprocessor_config.json and the weights"
+            f"{uri}: no {name} there ({first_line(error)}); expected a directory that save_pretrained wrote: "
+            "config.json and the weights, of transformers preprocessor_config.json too"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{uri}: {name} cannot be read as JSON: {first_line(error)}; fetch it again") from error

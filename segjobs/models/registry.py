@@ -194,7 +194,7 @@ def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: 
         return InstanceSegmenter(module, card, device=device, precision=precision)
     from segjobs.models.semantic import SemanticSegmenter
 
-    return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
+    return SemanticSegmenter(module, card, divisor=spec.divisor, least=spec.least, device=device, precision=precision)
 
 
 def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Description | None) -> dict[str, Any]:

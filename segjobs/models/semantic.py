@@ -51,8 +51,22 @@ class StrideLogits(nn.Module):
         return logits
 
 
+class ForegroundLogits(nn.Module):
+    """A network of one channel, the foreground's logit, as one of two classes: softmax then gives its sigmoid."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """float32 (N, 3, h, w) → logits (N, 2, h', w'), the background's 0."""
+        foreground = self.network(batch)
+        return torch.cat([torch.zeros_like(foreground), foreground], dim=1)
+
+
 class SemanticSegmenter:
-    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it.
+    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it; ``least``:
+    and at least so long.
 
     ``resizing``: uint8 (3, H, W) → (3, h, w), in place of the card's rule; such a network's logits go straight to the
     image's size, as transformers upsamples them.
@@ -66,6 +80,7 @@ class SemanticSegmenter:
         card: ModelCard,
         *,
         divisor: int = 1,
+        least: int = 1,
         resizing: Callable[[torch.Tensor], torch.Tensor] | None = None,
         device: str = "cpu",
         precision: str = "fp32",
@@ -73,6 +88,7 @@ class SemanticSegmenter:
         self.card = card
         self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
         self._divisor = divisor
+        self._least = least
         self._device = torch.device(device)
         self._dtype = AUTOCAST[precision]
         self._rule: str = card.preprocessing["resize"]
@@ -155,8 +171,8 @@ class SemanticSegmenter:
         return semantic_loss(upsampled, truth, self._loss, class_weights=self._class_weights)
 
     def _rounded(self, side: int) -> int:
-        """Up to the divisor."""
-        return -(-side // self._divisor) * self._divisor
+        """Up to the least side, and to the divisor."""
+        return -(-max(side, self._least) // self._divisor) * self._divisor
 
     def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
         """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""

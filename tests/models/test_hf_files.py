@@ -109,7 +109,9 @@ def test_the_licence_is_the_readmes(tmp_path: Path, head: str, licence: str | No
 
 def test_weights_that_bring_no_network_along() -> None:
     for uri in ("none", "default", "torchvision:COCO_V1"):
-        with pytest.raises(WeightsError, match=r"model\.name=hf takes a directory that transformers' save_pretrained"):
+        with pytest.raises(
+            WeightsError, match=r"model\.name=hf takes a directory that save_pretrained of transformers"
+        ):
             opened(uri)
 
 

@@ -35,7 +35,8 @@ def test_the_table_has_every_documented_name():
     assert list(MODELS) == [
         *("fcn8s_vgg16", "fcn16s_vgg16", "fcn32s_vgg16", "fcn_resnet50", "fcn_resnet101"),
         *("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"),
-        *("unet", "unetplusplus", "deeplabv3plus", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
+        *("unet", "unetplusplus", "deeplabv3plus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "pan", "upernet"),
+        *("segformer", "dpt", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
     ]
 
 
