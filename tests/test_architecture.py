@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "flows": {"cli"},
 }
-TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors"}
+TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors", "transformers"}
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}

@@ -32,7 +32,7 @@ from segjobs.metrics.gate import CLASS_FIGURES, SET_FIGURES, parse_rules
 from segjobs.metrics.names import HEADLINE, RATIOS
 from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
-from segjobs.models.table import MODELS
+from segjobs.models.table import FROM_WEIGHTS, MODELS
 from segjobs.storage import Storage
 from tests.flow_process import run_here
 from tests.pages import (
@@ -106,7 +106,9 @@ def check(config: Any) -> None:
     if isinstance(config, configs.EvaluateConfig):
         parse_rules(config.gate, re.findall(r"\[(\w+)\]", " ".join(config.gate)), config.bootstrap.confidence)
     model = getattr(config, "model", None)
-    if model is not None and ":" not in model.name:
+    if (
+        model is not None and ":" not in model.name and model.name not in FROM_WEIGHTS
+    ):  # whose weights are all that they are
         resolve(model.model_copy(update={"weights": "none", "sha256": None}), Storage())
 
 

@@ -69,17 +69,18 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_its_model_passes_the_contract_of_ours() -> None:
-    model = build(contract.contract_config("acme_tiny"), Storage(), device="cpu")
+    config = contract.contract_config("acme_tiny")
+    model = build(config, Storage(), device="cpu")
     assert isinstance(model.module[0], torch.nn.Conv2d)
-    contract.test_card_is_the_one_that_the_driver_resolves(model)
+    contract.test_card_is_the_one_that_the_driver_resolves(model, config)
     for size_hw in ((50, 70), (1, 1)):
         contract.test_way_back_to_the_original_size(model, size_hw)
     contract.test_prepared_tensors(model)
     contract.test_batch_of_one_equals_batch_of_three(model)
     contract.test_same_input_same_output(model)
-    contract.test_random_weights_come_from_the_seed_alone(model)
+    contract.test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_alone(model, config)
     contract.test_nan_is_a_failed_item(model)
-    contract.test_training_lowers_the_loss(model)
+    contract.test_training_lowers_the_loss(model, config)
     contract.test_a_target_of_another_size_or_kind(model)
 
 

@@ -191,7 +191,7 @@ class ModelConfig(Section):
     name: str = Field(description="a model of the table in flows/README.md, or package.module:factory")
     weights: Annotated[str, AfterValidator(_check_weights)] = Field(
         default="default",
-        description="'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev, or 'none' (random, by seed)",
+        description="'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev, or 'none' (random, by seed); of model.name=hf a transformers repository",
     )
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="expected SHA-256 of the weights file"

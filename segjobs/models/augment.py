@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from segjobs.config import AugmentConfig
-from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, Target
 from segjobs.models.resize import to_tensor
 
 _VOID_BYTE = 255  # of label maps with at most 255 classes, which torch resizes as bytes
@@ -33,9 +33,7 @@ class CropWindow:
     to_hw: tuple[int, int]
 
 
-def augment(
-    image: np.ndarray, target: Prediction, config: AugmentConfig, *, seed: int
-) -> tuple[np.ndarray, Prediction]:
+def augment(image: np.ndarray, target: Target, config: AugmentConfig, *, seed: int) -> tuple[np.ndarray, Target]:
     """uint8 (H, W, 3) RGB and its target → another one and its target; equal seeds give equal ones.
 
     Objects of which no pixel is left are dropped, and boxes are drawn around what is left of the others. Instances
@@ -69,7 +67,7 @@ def draw_window(size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.
     return CropWindow(starts[0], starts[1], lengths[0], lengths[1], (to[0], to[1]))
 
 
-def cut_out(image: np.ndarray, target: Prediction, window: CropWindow) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+def cut_out(image: np.ndarray, target: Target, window: CropWindow) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
     """The window's pixels, uint8 (3, h, w), and its masks: label map (1, h, w), or an object each (N, h, w)."""
     place = window.top, window.left, window.height, window.width
     pixels = v2.resize(v2.crop(tv_tensors.Image(to_tensor(image)), *place), list(window.to_hw), antialias=True)
@@ -118,7 +116,7 @@ def _as_image(pixels: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _as_target(masks: torch.Tensor, target: Prediction) -> Prediction:
+def _as_target(masks: torch.Tensor, target: Target) -> Target:
     arrays = masks.numpy()
     if isinstance(target, LabelMap):
         ids = arrays[0].astype(np.uint16)

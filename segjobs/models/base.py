@@ -1,4 +1,4 @@
-"""What a model is to the rest of the project: images in, label maps or instances out.
+"""What a model is to the rest of the project: images in; label maps, instances or panoptic maps out.
 
 A ``Segmenter`` owns its preprocessing and its way back to the original size. Inference is three
 steps, so that the pipeline can run them on different threads:
@@ -19,7 +19,7 @@ from segjobs.manifest.schema import ModelCard
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VOID", "GivesLogits", "Instances", "LabelMap", "Prediction", "Segmenter"]
+__all__ = ["VOID", "GivesLogits", "Instances", "LabelMap", "PanopticMap", "Prediction", "Segmenter", "Target"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,22 @@ class Instances:
     corners_xy: np.ndarray
 
 
-Prediction = LabelMap | Instances
+@dataclass(frozen=True)
+class PanopticMap:
+    """Panoptic prediction of one image, at its original size: objects and regions that never overlap.
+
+    ``ids``: uint16 (H, W), which segment, ``VOID`` where none. ``classes``: int64 (N,), index of each segment's class
+    into the model's categories. ``scores``: float32 (N,) in [0, 1].
+    """
+
+    ids: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+
+
+Target = LabelMap | Instances
+"""What a network is trained towards."""
+Prediction = LabelMap | Instances | PanopticMap
 RawOutput = Any
 """What a network gives for one image: its Segmenter's own, and nobody else looks into it."""
 
@@ -95,7 +110,7 @@ class Segmenter(Protocol):
         """
         ...
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> "torch.Tensor":
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> "torch.Tensor":
         """Scalar training loss of one batch at the images' own size; ``VOID`` pixels carry none.
 
         Per labelled pixel (semantic), or per image (instance). The module must be in train mode.

@@ -12,7 +12,7 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction
 
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
 _FAULTS += (TypeError, ValueError)
@@ -56,7 +56,7 @@ def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> 
 
 
 def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Prediction:
-    """The prediction for an image of ``size_hw``, in the types that ``LabelMap`` and ``Instances`` promise.
+    """The prediction for an image of ``size_hw``, in the types that ``models.base`` promises.
 
     Raises ItemError MODEL_ERROR where it is of another size, of unknown classes, or not of numbers that it can be of.
     """
@@ -64,7 +64,9 @@ def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Pr
         return _checked_instances(prediction, len(card.categories), size_hw)
     if card.task == "semantic" and isinstance(prediction, LabelMap):
         return _checked_map(prediction, len(card.categories), size_hw)
-    expected = "Instances" if card.task == "instance" else "a LabelMap"
+    if card.task == "panoptic" and isinstance(prediction, PanopticMap):
+        return _checked_segments(prediction, len(card.categories), size_hw)
+    expected = {"instance": "Instances", "panoptic": "a PanopticMap", "semantic": "a LabelMap"}[card.task]
     raise _wrong(f"postprocess gave a {type(prediction).__name__}, expected {expected} of a {card.task} model")
 
 
@@ -80,13 +82,27 @@ def _checked_map(prediction: LabelMap, classes: int, size_hw: tuple[int, int]) -
     return LabelMap(ids.astype(np.uint16, copy=False), confidence.astype(np.float32, copy=False))
 
 
+def _checked_segments(prediction: PanopticMap, classes: int, size_hw: tuple[int, int]) -> PanopticMap:
+    count = len(prediction.scores)
+    ids = _array("ids", prediction.ids, size_hw, kinds="iu")
+    unknown = ids[((ids < 0) | (ids >= count)) & (ids != VOID)]
+    if unknown.size:
+        raise _wrong(f"ids holds {unknown[0]}, and there are {count} segments ({VOID} for none)")
+    _check_classes(_array("classes", prediction.classes, (count,), kinds="iu"), classes)
+    _check_probabilities("scores", _array("scores", prediction.scores, (count,), kinds="f"))
+    return PanopticMap(ids.astype(np.uint16, copy=False), prediction.classes, prediction.scores)
+
+
+def _check_classes(indices: np.ndarray, classes: int) -> None:
+    if indices.size and not (indices.min() >= 0 and indices.max() < classes):
+        raise _wrong(f"classes holds {indices.min()} to {indices.max()}, and the model has {classes}")
+
+
 def _checked_instances(prediction: Instances, classes: int, size_hw: tuple[int, int]) -> Instances:
     if tuple(prediction.size_hw) != size_hw:
         raise _wrong(f"size_hw is {tuple(prediction.size_hw)}, the image's is {size_hw}")
     count = len(prediction.crops)
-    indices = _array("classes", prediction.classes, (count,), kinds="iu")
-    if count and not (indices.min() >= 0 and indices.max() < classes):
-        raise _wrong(f"classes holds {indices.min()} to {indices.max()}, and the model has {classes}")
+    _check_classes(_array("classes", prediction.classes, (count,), kinds="iu"), classes)
     scores = _array("scores", prediction.scores, (count,), kinds="f")
     _check_probabilities("scores", scores)
     corners = _array("corners_xy", prediction.corners_xy, (count, 2), kinds="iu")

@@ -32,7 +32,7 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, Options
 from segjobs.models import batching
-from segjobs.models.base import Instances, Prediction
+from segjobs.models.base import Instances, Prediction, Target
 from segjobs.models.resize import to_tensor
 from segjobs.models.semantic import AUTOCAST
 
@@ -173,7 +173,7 @@ class InstanceSegmenter:
     def set_loss(self, config: LossConfig, amounts: Sequence[int] | None = None) -> None:
         """Nothing to choose: ``LossConfig`` is of semantic models."""
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> torch.Tensor:
         """Sum of torchvision's five losses at the images' own size. Objects without width or height are left out.
 
         Raises ItemError LABEL_SHAPE for a target that does not fit.
@@ -225,7 +225,7 @@ class InstanceSegmenter:
             for i in range(len(boxes))
         ]
 
-    def _target(self, image: np.ndarray, target: Prediction) -> dict[str, torch.Tensor]:
+    def _target(self, image: np.ndarray, target: Target) -> dict[str, torch.Tensor]:
         if not isinstance(target, Instances) or target.size_hw != image.shape[:2]:
             raise ItemError(
                 "LABEL_SHAPE", f"an instance model trains on objects in the image's {image.shape[:2]} pixels"

@@ -8,10 +8,12 @@ Semantic, in this order:
     5. one segment for each class present; its score is the mean confidence over its pixels
     6. classes, score_threshold, top_k: which segments stay; pixels of the others are unlabelled
 Instance, in this order: score_threshold, classes, mask_threshold, fill_holes, min_area_px, empty masks dropped, top_k.
+Panoptic, in this order: score_threshold, classes, min_area_px, top_k (pixels of segments that go become unlabelled),
+fill_holes (as semantic).
 
 Boxes are those of the masks; a box head's own is kept beside them (``Segment.stated_bbox``).
 The image's confidence is the mean over all pixels of the winning class's probability
-(after step 1), or the mean score of the instances that stay.
+(after step 1), or the mean score of the instances, or of the panoptic segments, that stay.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ from segjobs.manifest.coco_api import Box
 from segjobs.manifest.rle import Region, encode_label_map
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import VOID, Instances, LabelMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction
 
 _ROWS_AT_ONCE = 64  # numpy's bincount makes 16 bytes of each pixel
 
@@ -36,11 +38,14 @@ def to_segments(
 ) -> tuple[list[Segment], float | None]:
     """One image's segments, and its ``confidence``.
 
-    Semantic segments come in the order of ``categories``, instances by descending score. The confidence is None
-    where there is no instance. ``config`` has passed ``check_postprocess``.
+    Semantic segments come in the order of ``categories``, instances by descending score, panoptic ones as the
+    prediction numbers them. The confidence is None where there is no instance or panoptic segment. ``config`` has
+    passed ``check_postprocess``.
     """
     if isinstance(prediction, Instances):
         return _instance_segments(prediction, categories, config)
+    if isinstance(prediction, PanopticMap):
+        return _panoptic_segments(prediction, categories, config)
     return _semantic_segments(prediction, categories, config)
 
 
@@ -167,6 +172,34 @@ def _instance_segments(
             segments.append(segment)
     scores = [segment.score or 0.0 for segment in segments]
     return segments, sum(scores) / len(scores) if scores else None
+
+
+def _panoptic_segments(
+    prediction: PanopticMap, categories: Sequence[Category], config: PostprocessConfig
+) -> tuple[list[Segment], float | None]:
+    ids, scores = prediction.ids, prediction.scores
+    areas = np.bincount(ids.ravel(), minlength=VOID + 1)[: len(scores)]
+    named = [categories[index].name for index in prediction.classes.tolist()]
+    kept = (scores >= config.score_threshold) & (areas >= max(config.min_area_px, 1))
+    if config.classes is not None:
+        kept &= np.isin(named, config.classes)
+    if config.top_k is not None:
+        best = np.argsort(np.where(kept, -scores, np.inf), kind="stable")[: config.top_k]
+        kept &= np.isin(np.arange(len(kept)), best)
+    if not kept.all():
+        table = np.full(VOID + 1, VOID, np.uint16)
+        table[np.flatnonzero(kept)] = np.flatnonzero(kept)
+        ids = table[ids]
+    if config.fill_holes:
+        ids = fill_void_holes(ids)
+    size_hw = (ids.shape[0], ids.shape[1])
+    segments = [
+        Segment.from_region(
+            categories[int(prediction.classes[region.index])], region, size_hw, score=float(scores[region.index])
+        )
+        for region in encode_label_map(ids)
+    ]
+    return segments, float(scores[kept].mean(dtype=np.float64)) if kept.any() else None
 
 
 def _box_xywh(box_xyxy: np.ndarray) -> Box:

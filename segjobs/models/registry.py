@@ -26,7 +26,8 @@ from segjobs.manifest.schema import (
 from segjobs.models.base import GivesLogits, Segmenter
 from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
-from segjobs.models.table import ModelSpec, get_spec
+from segjobs.models.options import MOST_UNITS, check_options
+from segjobs.models.table import FROM_WEIGHTS, ModelSpec, get_spec
 from segjobs.models.weights import Weights, locate, published_entry
 from segjobs.storage import Storage
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 BACKGROUND, NO_CLASS = "__background__", "N/A"  # torchvision's names of channels that are no class of things
 _STAGES = 5  # of a U-Net's decoder
-_MOST_UNITS = 1 << 16  # of a layer, and of what else an option counts
 _TORCHVISION_LICENCE = "BSD-3-Clause"
 
 
@@ -49,6 +49,8 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
     """
     if ":" in config.name:
         return _call_factory(config).card
+    if config.name in FROM_WEIGHTS:
+        return _from_weights(config.name).describe(config, storage)
     return _describe(config, storage)[0]
 
 
@@ -68,6 +70,8 @@ def build(
         segmenter = _call_factory(config)
         segmenter.module.eval().to(device)
         return segmenter
+    if config.name in FROM_WEIGHTS:
+        return _from_weights(config.name).build(config, storage, device=device, precision=precision)
     card, weights = _describe(config, storage)
     spec = get_spec(config.name)
     # Random numbers are drawn even where weights follow: the caller's generator must not notice.
@@ -82,8 +86,8 @@ def build(
 
 
 def trainable(name: str) -> ModelSpec:
-    """The entry of a model that can learn. Raises ConfigError for a factory of the user's, and for no model."""
-    if ":" in name:
+    """The entry of a model that can learn. Raises ConfigError for others, a factory of the user's, and for no model."""
+    if ":" in name or name in FROM_WEIGHTS:
         raise ConfigError(f"model.name {name!r}: only the models of the table can be trained")
     return get_spec(name)
 
@@ -156,6 +160,10 @@ def _why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
     return "other classes: {!r} there, {!r} here".format(*other)
 
 
+def _from_weights(name: str) -> Any:
+    return importlib.import_module(f"segjobs.models.{FROM_WEIGHTS[name]}")
+
+
 def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
     """Raise ConfigError, with every problem, where the post-processing does not fit the model."""
     names = [category.name for category in card.categories]
@@ -164,13 +172,16 @@ def check_postprocess(card: ModelCard, postprocess: PostprocessConfig) -> None:
         for name in postprocess.classes or ()
         if name not in names
     ]
+    if card.task == "panoptic" and postprocess.mask_threshold != 0.5:
+        problems.append(f"postprocess.mask_threshold: {card.label} gives panoptic segments; use model.options")
     if card.task == "semantic" and len(names) != 2 and postprocess.mask_threshold != 0.5:
         problems.append(
             f"postprocess.mask_threshold: {card.label} has {len(names)} classes, and the most probable wins; "
             "a threshold fits instance models and those of two classes (see postprocess.min_confidence)"
         )
-    if card.task == "instance" and postprocess.min_confidence > 0:
-        problems.append(f"postprocess.min_confidence: {card.label} gives instances; use postprocess.score_threshold")
+    if card.task != "semantic" and postprocess.min_confidence > 0:
+        given = {"instance": "instances", "panoptic": "panoptic segments"}[card.task]
+        problems.append(f"postprocess.min_confidence: {card.label} gives {given}; use postprocess.score_threshold")
     if problems:
         raise ConfigError(*problems)
 
@@ -211,7 +222,7 @@ def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: 
         return InstanceSegmenter(module, card, device=device, precision=precision)
     from segjobs.models.semantic import SemanticSegmenter
 
-    return SemanticSegmenter(module, card, divisor=spec.divisor, device=device, precision=precision)
+    return SemanticSegmenter(module, card, divisor=spec.divisor, least=spec.least, device=device, precision=precision)
 
 
 def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Description | None) -> dict[str, Any]:
@@ -269,32 +280,19 @@ def _card(config: ModelConfig, options: Options, categories: tuple[Category, ...
 
 
 def _check_options(name: str, spec: ModelSpec, options: Options) -> None:
-    problems = []
-    for key, value in options.items():
-        if key not in spec.options:
-            known = ", ".join(spec.options) or "none"
-            problems.append(f"model.options.{key}: no option of {name}; known: {known}")
-            continue
-        default = spec.options[key]
-        fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
-        if not fits:
-            problems.append(f"model.options.{key}: {value!r}: expected a {type(default).__name__}, such as {default!r}")
-        elif type(value) is int and not 0 < value <= _MOST_UNITS:
-            problems.append(f"model.options.{key}: {value}: expected 1 to {_MOST_UNITS}, such as {default!r}")
-    if problems:
-        raise ConfigError(*problems)
+    check_options(name, spec.options, options)
     if "encoder" in options:
         check_encoder(options["encoder"])
     channels = options.get("decoder_channels")
     if channels is not None and not (len(channels) == _STAGES and all(_is_units(n) for n in channels)):
         raise ConfigError(
             f"model.options.decoder_channels: {channels!r}: expected {_STAGES} counts, coarsest first, "
-            f"of 1 to {_MOST_UNITS} each"
+            f"of 1 to {MOST_UNITS} each"
         )
 
 
 def _is_units(value: object) -> bool:
-    return type(value) is int and 0 < value <= _MOST_UNITS
+    return type(value) is int and 0 < value <= MOST_UNITS
 
 
 def _check_names(names: Sequence[str], task: Task) -> None:

@@ -7,7 +7,7 @@ Where the logits are smaller than the input they are upsampled to the input's si
 torchvision followed by an interpolation does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -19,7 +19,7 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, Prediction
+from segjobs.models.base import VOID, LabelMap, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.resize import resize_image, target_size, to_tensor
 from segjobs.models.upsample import upsample_on_cpu, upsample_on_device, upsampled
@@ -51,27 +51,58 @@ class StrideLogits(nn.Module):
         return logits
 
 
+class ForegroundLogits(nn.Module):
+    """A network of one channel, the foreground's logit, as one of two classes: softmax then gives its sigmoid."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """float32 (N, 3, h, w) → logits (N, 2, h', w'), the background's 0."""
+        foreground = self.network(batch)
+        return torch.cat([torch.zeros_like(foreground), foreground], dim=1)
+
+
 class SemanticSegmenter:
-    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it."""
+    """See ``base.Segmenter``. ``divisor``: the network takes heights and widths that are multiples of it; ``least``:
+    and at least so long.
+
+    ``resizing``: uint8 (3, H, W) → (3, h, w), in place of the card's rule; such a network's logits go straight to the
+    image's size, as transformers upsamples them.
+    """
 
     same_size_batches = True
 
     def __init__(
-        self, module: nn.Module, card: ModelCard, *, divisor: int = 1, device: str = "cpu", precision: str = "fp32"
+        self,
+        module: nn.Module,
+        card: ModelCard,
+        *,
+        divisor: int = 1,
+        least: int = 1,
+        resizing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
     ) -> None:
         self.card = card
         self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
         self._divisor = divisor
+        self._least = least
         self._device = torch.device(device)
         self._dtype = AUTOCAST[precision]
         self._rule: str = card.preprocessing["resize"]
+        self._resizing = resizing
+        self._range = 1 / card.preprocessing.get("scale", 1 / 255)
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
         self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
-        self._fill = torch.tensor(card.preprocessing["mean"]).mul(255).round().to(torch.uint8)[:, None, None]
+        self._fill = torch.tensor(card.preprocessing["mean"]).mul(self._range).round().to(torch.uint8)[:, None, None]
         self.set_loss(LossConfig())
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
+        if self._resizing is not None:
+            return self._resizing(to_tensor(image))
         size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
         return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
 
@@ -102,6 +133,8 @@ class SemanticSegmenter:
         self, output: torch.Tensor, size_hw: tuple[int, int]
     ) -> tuple[torch.Tensor, tuple[int, int] | None]:
         """Logits without what was padded, float32, and the size to upsample them to before the image's, if any."""
+        if self._resizing is not None:
+            return output.float(), None
         inner = target_size(self._rule, size_hw)
         if self._divisor > 1:
             output = output[:, : inner[0], : inner[1]]
@@ -132,7 +165,7 @@ class SemanticSegmenter:
         self._loss = config
         self._class_weights = None if weights is None else torch.tensor(weights, device=self._device)
 
-    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+    def loss(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> torch.Tensor:
         """``losses.semantic_loss`` at the images' own size, plus a share of the auxiliary head's.
 
         The card's resize rule is not applied: what a training shows has been scaled by then. Images of different
@@ -154,8 +187,8 @@ class SemanticSegmenter:
         return semantic_loss(upsampled, truth, self._loss, class_weights=self._class_weights)
 
     def _rounded(self, side: int) -> int:
-        """Up to the divisor."""
-        return -(-side // self._divisor) * self._divisor
+        """Up to the least side, and to the divisor."""
+        return -(-max(side, self._least) // self._divisor) * self._divisor
 
     def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
         """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""
@@ -176,7 +209,7 @@ class SemanticSegmenter:
             pixels.permute(0, 3, 1, 2)
             .to(self._device, non_blocking=True)
             .float()
-            .div_(255)
+            .div_(self._range)
             .sub_(self._mean)
             .div_(self._std)
         )
@@ -184,7 +217,7 @@ class SemanticSegmenter:
             logits = self.module(scaled)
         return {"out": logits} if isinstance(logits, torch.Tensor) else logits
 
-    def _checked_ids(self, image: np.ndarray, target: Prediction) -> np.ndarray:
+    def _checked_ids(self, image: np.ndarray, target: Target) -> np.ndarray:
         if not isinstance(target, LabelMap) or target.ids.shape != image.shape[:2]:
             raise ItemError("LABEL_SHAPE", f"a semantic model trains on label maps of the image's {image.shape[:2]}")
         wrong = (target.ids >= len(self.card.categories)) & (target.ids != VOID)

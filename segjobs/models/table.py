@@ -21,7 +21,8 @@ class ModelSpec:
     ``builder``: the function of this folder that makes the network, such as ``unet.unet`` (another package's:
     ``package.module:function``), and what it is given before ``options``; it is imported when it is called.
     ``options``: every option with its default. ``resize``: the default rule (see ``resize.py``). ``divisor``: sides of
-    the input are multiples of it. ``published``: the torchvision model whose weights ``default`` takes.
+    the input are multiples of it; ``least``: and at least so long. ``published``: the torchvision model whose weights
+    ``default`` takes.
     """
 
     task: Task
@@ -29,6 +30,7 @@ class ModelSpec:
     options: Options = field(default_factory=dict[str, object])
     resize: str = "short:520"
     divisor: int = 1
+    least: int = 1
     published: str | None = None
 
     def network(self, options: Options, num_classes: int) -> "nn.Module":
@@ -50,9 +52,9 @@ def _torchvision(name: str, function: str, **options: object) -> ModelSpec:
     return ModelSpec("semantic", (function, name), options, published=name)
 
 
-def _smp(function: str, divisor: int, **options: object) -> ModelSpec:
-    # The deepest encoder stage, or the output stride of DeepLab v3+, is the divisor.
-    return ModelSpec("semantic", (function,), {"encoder": "resnet34", **options}, "native", divisor)
+def _smp(*builder: str, divisor: int = 32, least: int = 1, **options: object) -> ModelSpec:
+    # The deepest encoder stage, or the output stride where that is fixed, is the divisor.
+    return ModelSpec("semantic", builder, {"encoder": "resnet34", **options}, "native", divisor, least)
 
 
 _DETECTION = {
@@ -72,9 +74,18 @@ MODELS: dict[str, ModelSpec] = {
     "deeplabv3_resnet101": _torchvision("deeplabv3_resnet101", "deeplab.deeplabv3", aux_loss=False),
     "deeplabv3_mobilenet_v3_large": _torchvision("deeplabv3_mobilenet_v3_large", "deeplab.deeplabv3", aux_loss=False),
     "lraspp_mobilenet_v3_large": _torchvision("lraspp_mobilenet_v3_large", "deeplab.deeplabv3"),
-    "unet": _smp("unet.unet", 32, decoder_channels=[256, 128, 64, 32, 16]),
-    "unetplusplus": _smp("unet.unetplusplus", 32, decoder_channels=[256, 128, 64, 32, 16]),
-    "deeplabv3plus": _smp("deeplab.deeplabv3plus", 16),
+    "unet": _smp("unet.unet", decoder_channels=[256, 128, 64, 32, 16]),
+    "unetplusplus": _smp("unet.unetplusplus", decoder_channels=[256, 128, 64, 32, 16]),
+    "deeplabv3plus": _smp("deeplab.deeplabv3plus", divisor=16),
+    "manet": _smp("unet.smp_network", "MAnet"),
+    "linknet": _smp("unet.smp_network", "Linknet"),
+    "fpn": _smp("unet.smp_network", "FPN"),
+    "pspnet": _smp("unet.smp_network", "PSPNet", divisor=8),
+    "deeplabv3": _smp("unet.smp_network", "DeepLabV3", divisor=8),
+    "pan": _smp("unet.smp_network", "PAN", divisor=16, least=128),  # it pools features of 1/16 by 8
+    "upernet": _smp("unet.smp_network", "UPerNet"),
+    "segformer": _smp("unet.smp_network", "Segformer"),
+    "dpt": _smp("unet.dpt", encoder="tu-vit_base_patch16_224"),
     "maskrcnn_resnet50_fpn": ModelSpec(
         "instance",
         ("maskrcnn.maskrcnn",),
@@ -88,11 +99,18 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+FROM_WEIGHTS = {"hf": "hf", "smp": "smp"}
+"""Names whose weights bring architecture, classes and preprocessing along → the module of this folder for them.
+
+It has ``describe`` (ModelConfig → ModelCard, on the driver) and ``build`` (→ Segmenter), as ``registry`` calls them.
+"""
+
+
 def get_spec(name: str) -> ModelSpec:
     """The entry of ``MODELS``, or what an installed package brings. Raises ConfigError with the nearest names."""
     spec = MODELS.get(name) or load("segjobs.models", name, _as_spec, "a ModelSpec (segjobs/models/table.py)")
     if spec is None:
-        names = [*MODELS, *installed("segjobs.models")]
+        names = [*MODELS, *FROM_WEIGHTS, *installed("segjobs.models")]
         raise ConfigError(
             f"model.name {name!r} is no model; {nearest(name, names)} (one of your own: package.module:factory)"
         )

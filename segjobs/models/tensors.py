@@ -23,6 +23,7 @@ from segjobs.models.weights import DESCRIPTION, TENSORS
 from segjobs.models.weights_file import read_tensors
 from segjobs.storage import Storage, join
 
+_TRAINING_HEADS = ("aux_classifier.", "classification_head.")
 _SHOWN = 4
 
 
@@ -30,8 +31,8 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
     """Copy the tensors of the file at ``path``, known to the user as ``uri``, into ``module``.
 
     Raises WeightsError naming those that do not fit.
-    Left out without complaint: an auxiliary head that the module was built without, and the batch counters that
-    frozen batch norms lack.
+    Left out without complaint: an auxiliary head (torchvision's, smp's) that the module was built without, and the
+    batch counters that frozen batch norms lack.
     """
     wanted = module.state_dict()
     given = under_own_names(read_tensors(path), wanted)
@@ -96,7 +97,8 @@ def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mappi
 def _needless(key: str, wanted: State) -> bool:
     if key.endswith("num_batches_tracked"):
         return True
-    return key.startswith("aux_classifier.") and not any(name.startswith("aux_classifier.") for name in wanted)
+    head = next((head for head in _TRAINING_HEADS if key.startswith(head)), None)
+    return head is not None and not any(name.startswith(head) for name in wanted)
 
 
 def _first(keys: list[str]) -> str:

@@ -2,9 +2,10 @@
 
 The definition is plain: interpolate every class bilinearly (align_corners=False), take the argmax (ties go to the
 lowest index); torchvision's networks interpolate to their input's size first, and so does ``by_way_of``; the
-confidence is the winner's softmax probability at the network's resolution, interpolated the same
-way. ``upsample_on_device`` computes just that, for a GPU. ``upsample_on_cpu`` gives the same labels faster, since on
-a CPU it runs next to the network: 21 classes of 65x87 to 480x640 pixels took torch 70 ms on one core.
+confidence is the winner's softmax probability at the network's resolution (of ``scores``: its share of their sum),
+interpolated the same way. ``upsample_on_device`` computes just that, for a GPU. ``upsample_on_cpu`` gives the same
+labels faster, since on a CPU it runs next to the network: 21 classes of 65x87 to 480x640 pixels took torch 70 ms on one
+core.
 """
 
 from collections.abc import Sequence
@@ -46,9 +47,11 @@ def _interpolate(planes: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor
 
 
 def upsample_on_cpu(
-    logits: np.ndarray, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
+    logits: np.ndarray, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None, scores: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """float32 (C, h, w), finite → uint16 ids and float32 confidence in [0, 1], both (H, W).
+
+    ``scores``: the planes are no logits but positive scores, such as sums of probabilities.
 
     Per plane, OpenCV interpolates some 15 times as fast as torch and differs from it in the last bits only; so do
     the labels, where two classes tie.
@@ -66,7 +69,11 @@ def upsample_on_cpu(
         # Channels ascend, so a later winner is the larger number: a maximum is a masked store that vectorises.
         np.maximum(ids, (plane > best) * ids.dtype.type(channel), out=ids)
         np.maximum(best, plane, out=best)
-    return ids.astype(np.uint16), _confidence(logits, ids, channels)
+    weights = logits
+    if not scores:
+        weights = logits - logits.max(axis=0)
+        np.exp(weights, out=weights)
+    return ids.astype(np.uint16), _confidence(weights, ids, channels)
 
 
 def upsampled(
@@ -115,13 +122,11 @@ def _over_cells(extreme: np.ufunc, logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _confidence(logits: np.ndarray, ids: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """The winner's probability at each pixel: float32, shaped as ``ids``."""
-    weights = logits - logits.max(axis=0)
-    np.exp(weights, out=weights)
-    total = weights.sum(axis=0)
+def _confidence(weights: np.ndarray, ids: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """The winner's probability at each pixel, its weight's share of all: float32, shaped as ``ids``."""
+    total = np.maximum(weights.sum(axis=0), np.finfo(np.float32).tiny)  # scores may all be 0
     if ids.shape == total.shape:
-        return 1 / total  # nothing was interpolated: the winner's weight is exp(0)
+        return weights.max(axis=0) / total  # nothing was interpolated
     confidence = np.zeros(ids.shape, np.float32)
     for channel in channels.tolist():
         won = (ids == channel).view(np.uint8)

@@ -86,11 +86,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _checked(uri: str, found: WeightsFile, expected: str | None) -> Weights:
     """With the digest of the file's bytes; raises WeightsError if another one was expected."""
     path, description = found
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = digest_of(path)
     described = description and description.sha256
     for origin, wanted in (("model.sha256", expected), (DESCRIPTION, described)):
         if wanted not in (None, sha256):
@@ -123,33 +128,56 @@ def _fetch_published(url: str) -> Path:
         ) from error
 
 
-def _fetch_hub(uri: str) -> WeightsFile:
-    """``hf://org/repo@revision[/file]`` through huggingface_hub and its own cache."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-
+def hub_place(uri: str) -> tuple[str, str, str]:
+    """``hf://org/repo@revision[/file]`` → ``org/repo``, the revision, and the file or "". Raises WeightsError."""
     owner, _, rest = uri.removeprefix("hf://").partition("/")
     repo, _, version = rest.partition("@")
     revision, _, file = version.partition("/")
     if not (owner and repo and revision) or "/" in repo:
         raise WeightsError(f"model.weights={uri}: expected hf://org/repo@revision, or hf://org/repo@revision/file")
+    return f"{owner}/{repo}", revision, file
+
+
+def hub_file(uri: str, name: str) -> Path:
+    """A file of the repository at ``uri``, through huggingface_hub and its own cache.
+
+    Raises FileNotFoundError where the repository has none of that name, WeightsError for all else.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    repo, revision, _ = hub_place(uri)
     try:
-        path = hf_hub_download(f"{owner}/{repo}", file or TENSORS, revision=revision)
-        description = None
-        if not file:
-            text = Path(hf_hub_download(f"{owner}/{repo}", DESCRIPTION, revision=revision)).read_bytes()
-            description = parse_description(text, f"{uri}/{DESCRIPTION}")
+        return Path(hf_hub_download(repo, name, revision=revision))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
-        raise WeightsError(
-            f"{uri}: cannot be fetched: {first_line(error)}. Check the name, the revision and HF_TOKEN"
-        ) from error
-    return Path(path), description
+        # Without internet a cache cannot say whether a repository has a file that was not fetched.
+        unknown = isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE
+        if isinstance(error, EntryNotFoundError) and not unknown:
+            raise FileNotFoundError(first_line(error)) from error
+        raise _not_fetched(uri, error) from error
+
+
+def _not_fetched(uri: str, error: Exception) -> WeightsError:
+    return WeightsError(f"{uri}: cannot be fetched: {first_line(error)}. Check the name, the revision and HF_TOKEN")
+
+
+def _fetch_hub(uri: str) -> WeightsFile:
+    """``hf://org/repo@revision[/file]``: a model directory, or one file."""
+    file = hub_place(uri)[2]
+    try:
+        path = hub_file(uri, file or TENSORS)
+        description = (
+            None if file else parse_description(hub_file(uri, DESCRIPTION).read_bytes(), f"{uri}/{DESCRIPTION}")
+        )
+    except FileNotFoundError as error:
+        raise _not_fetched(uri, error) from error
+    return path, description
 
 
 def _fetch_stored(uri: str, storage: Storage) -> WeightsFile:
     """A model directory or one file, local or remote."""
     if uri.endswith(_SUFFIXES):
-        return _local_copy(uri, storage), None
+        return local_copy(uri, storage), None
     try:
         text = storage.read(join(uri, DESCRIPTION))
     except (FileNotFoundError, NotADirectoryError):
@@ -159,10 +187,11 @@ def _fetch_stored(uri: str, storage: Storage) -> WeightsFile:
         ) from None
     except OSError as error:
         raise WeightsError(f"{uri}: cannot be read: {error}") from error
-    return _local_copy(join(uri, TENSORS), storage), parse_description(text, join(uri, DESCRIPTION))
+    return local_copy(join(uri, TENSORS), storage), parse_description(text, join(uri, DESCRIPTION))
 
 
-def _local_copy(uri: str, storage: Storage) -> Path:
+def local_copy(uri: str, storage: Storage) -> Path:
+    """The file at ``uri``, on this node. Raises WeightsError where it is missing or cannot be fetched."""
     info = storage.info(uri)
     if info is None:
         raise WeightsError(f"{uri}: no such weights file")

@@ -25,7 +25,8 @@ def check_batch(config: TrainConfig, card: ModelCard) -> None:
         return
     spec = get_spec(card.name)
     height, width = (
-        -(-side // spec.divisor) * spec.divisor for side in _shown_hw(config, card.preprocessing["resize"])
+        -(-max(side, spec.least) // spec.divisor) * spec.divisor
+        for side in _shown_hw(config, card.preprocessing["resize"])
     )
     with torch.device("meta"):
         module = spec.network(card.options, len(card.categories))

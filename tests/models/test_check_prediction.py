@@ -9,7 +9,7 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, Task, make_categories
-from segjobs.models.base import VOID, Instances, LabelMap
+from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap
 from segjobs.models.batching import forward_in_halves
 from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
 
@@ -98,3 +98,25 @@ def test_the_others_of_a_batch_are_computed_without_the_one_that_fails() -> None
         *("1.0", "MODEL_ERROR: IndexError: 7 is too many", "3.0"),
         *("MODEL_ERROR: forward gave 0 outputs for 1 image(s)", "5.0"),
     ]
+
+
+SEGMENTS = PanopticMap(
+    np.array([[0, 1, VOID], [1, 1, 0]], np.int64), np.array([1, 0]), np.array([0.9, 0.1], np.float32)
+)
+
+
+def test_panoptic_segments() -> None:
+    given = checked(SEGMENTS, card("panoptic"), SIZE_HW)
+    assert isinstance(given, PanopticMap) and given.ids.dtype == np.uint16
+    assert np.array_equal(given.ids, SEGMENTS.ids)
+    for changes, message in (
+        ({"ids": np.zeros((3, 2), np.int64)}, r"ids is int64 \(3, 2\), expected integers \(2, 3\)"),
+        ({"ids": np.full(SIZE_HW, 2)}, "ids holds 2, and there are 2 segments"),
+        ({"classes": np.array([1, 2])}, "classes holds 1 to 2, and the model has 2"),
+        ({"classes": np.array([1])}, r"classes is int64 \(1,\)"),
+        ({"scores": np.array([0.9, 1.1])}, r"scores holds 0\.9 to 1\.1, expected probabilities"),
+    ):
+        with pytest.raises(ItemError, match=rf"^MODEL_ERROR: {message}"):
+            checked(replace(SEGMENTS, **changes), card("panoptic"), SIZE_HW)
+    with pytest.raises(ItemError, match="gave a Instances, expected a PanopticMap of a panoptic model"):
+        checked(OBJECTS, card("panoptic"), SIZE_HW)

@@ -22,7 +22,8 @@ MB = 2**20
 
 def on(device, name="unet", precision="fp32", **settings):
     """A model of random weights, the same on every device."""
-    options = {"encoder": "resnet18"} if "encoder" in MODELS[name].options else {}
+    encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
+    options = {"encoder": encoder} if "encoder" in MODELS[name].options else {}
     categories, resize = CLASSES, "128x160"
     if MODELS[name].task == "instance":
         options = {"box_score_thresh": 0.0, "box_detections_per_img": 5}

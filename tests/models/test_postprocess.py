@@ -7,7 +7,7 @@ import pytest
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.rle import decode
 from segjobs.manifest.schema import make_categories
-from segjobs.models.base import VOID, Instances, LabelMap
+from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap
 from segjobs.models.postprocess import drop_small_regions, fill_mask_holes, fill_void_holes, to_segments
 
 CATEGORIES = make_categories(["sky", "tree", "road"])
@@ -181,3 +181,45 @@ def test_mask_holes_against_contours():
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         expected = cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED)
         np.testing.assert_array_equal(fill_mask_holes(mask), expected.astype(bool))
+
+
+PANOPTIC = PanopticMap(
+    ids([0, 0, 0, V], [0, V, 0, 2], [0, 0, 0, 2], [1, 1, 3, 3]),
+    classes=np.array([0, 2, 1, 1]),
+    scores=np.array([0.9, 0.25, 0.5, 0.75], np.float32),
+)
+
+
+def test_panoptic_segments_are_objects_and_regions():
+    segments, confidence = to_segments(PANOPTIC, CATEGORIES, PostprocessConfig())
+    assert [(s.category, s.area, list(s.bbox), s.score) for s in segments] == [
+        ("sky", 8, [0, 0, 3, 3], pytest.approx(0.9)),
+        ("road", 2, [0, 3, 2, 1], 0.25),
+        ("tree", 2, [3, 1, 1, 2], 0.5),
+        ("tree", 2, [2, 3, 2, 1], 0.75),
+    ]
+    assert confidence == pytest.approx((0.9 + 0.25 + 0.5 + 0.75) / 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"score_threshold": 0.5}, [0, 2, 3]),
+        ({"classes": ["tree"]}, [2, 3]),
+        ({"min_area_px": 3}, [0]),
+        ({"top_k": 2}, [0, 3]),
+        ({"top_k": 1, "classes": ["tree", "road"]}, [3]),
+        ({"score_threshold": 0.95}, []),
+    ],
+)
+def test_panoptic_segments_that_stay(settings, kept):
+    segments, confidence = to_segments(PANOPTIC, CATEGORIES, PostprocessConfig(**settings))
+    assert [s.score for s in segments] == PANOPTIC.scores[kept].tolist()
+    for segment, number in zip(segments, kept, strict=True):
+        np.testing.assert_array_equal(decode(segment.counts, (4, 4)), PANOPTIC.ids == number)
+    assert confidence == (pytest.approx(PANOPTIC.scores[kept].mean()) if kept else None)
+
+
+def test_holes_of_panoptic_segments():
+    segments, _ = to_segments(PANOPTIC, CATEGORIES, PostprocessConfig(fill_holes=True))
+    assert [s.area for s in segments] == [9, 2, 2, 2]  # the one at the frame stays

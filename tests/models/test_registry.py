@@ -22,6 +22,7 @@ from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
 from segjobs.models.weights import Weights, published_entry
 from segjobs.storage import Storage
+from tests.tiny_hf import save_tiny
 
 STORAGE = Storage()
 
@@ -34,7 +35,8 @@ def test_the_table_has_every_documented_name():
     assert list(MODELS) == [
         *("fcn8s_vgg16", "fcn16s_vgg16", "fcn32s_vgg16", "fcn_resnet50", "fcn_resnet101"),
         *("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"),
-        *("unet", "unetplusplus", "deeplabv3plus", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
+        *("unet", "unetplusplus", "deeplabv3plus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "pan", "upernet"),
+        *("segformer", "dpt", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
     ]
 
 
@@ -83,13 +85,14 @@ def test_normalisation_is_our_own_table():
     assert card_of("unet", options={"encoder": "inceptionv4"}).preprocessing["mean"] == [0.5, 0.5, 0.5]
 
 
-def test_a_driver_that_resolves_a_model_needs_no_torch():
+def test_a_driver_that_resolves_a_model_needs_no_torch(tmp_path):
     script = (
         "import sys\nfrom segjobs.config import ModelConfig\nfrom segjobs.models.registry import resolve\n"
         "from segjobs.storage import Storage\nresolve(ModelConfig(name='unet', weights='none'), Storage())\n"
-        "assert not {'torch', 'torchvision', 'segmentation_models_pytorch'} & set(sys.modules)\n"
+        "resolve(ModelConfig(name='hf', weights=sys.argv[1]), Storage())\n"
+        "assert not {'torch', 'torchvision', 'segmentation_models_pytorch', 'transformers'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script, str(save_tiny(tmp_path, "segformer"))], check=True)
 
 
 @pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.task == "semantic" and spec.published])
@@ -147,6 +150,10 @@ def test_postprocess_that_does_not_fit():
     assert "known: background, aeroplane" in caught.value.problems[1]
     with pytest.raises(ConfigError, match=r"gives instances; use postprocess.score_threshold"):
         check_postprocess(coco, PostprocessConfig(min_confidence=0.3))
+    with pytest.raises(ConfigError) as caught:
+        check_postprocess(replace(two, task="panoptic"), PostprocessConfig(min_confidence=0.3, mask_threshold=0.3))
+    assert "mask_threshold: unet@" in caught.value.problems[0] and "use model.options" in caught.value.problems[0]
+    assert "gives panoptic segments; use postprocess.score_threshold" in caught.value.problems[1]
 
 
 def own_model(classes=2):

@@ -31,7 +31,7 @@ from segjobs.storage import Storage
 from segjobs.training.examples import Example, ExampleReader, ExampleSource
 
 if TYPE_CHECKING:
-    from segjobs.models.base import Instances, Prediction
+    from segjobs.models.base import Instances, Target
 
 _PREFETCHED = 2  # steps that wait, decoded and augmented, in the worker
 _READ_AHEAD_BYTES = 256 * 2**20  # of further steps in the object store; Ray Data alone would fill half of it
@@ -139,7 +139,7 @@ class Augmented:
 
     image_id: str
     image: np.ndarray
-    target: "Prediction"
+    target: "Target"
 
 
 @dataclass
@@ -191,7 +191,7 @@ def _seed(seed: int, position: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:6], "big")
 
 
-def fitted(example: Example, task: Task, rule: str) -> "tuple[np.ndarray, Prediction]":
+def fitted(example: Example, task: Task, rule: str) -> "tuple[np.ndarray, Target]":
     """An example as image and target, at the size that the model sees in use: after its card's ``resize``."""
     from segjobs.models.base import LabelMap
     from segjobs.models.resize import detection_size, resize_ids, resize_image, target_size, to_tensor

@@ -30,7 +30,7 @@ from segjobs.jobs.train import output
 from segjobs.jobs.train.feed import Augmented
 from segjobs.jobs.train.follow import Message, Place, RateMessage, StepMessage
 from segjobs.jobs.train.task import TrainTask, WorkerRank
-from segjobs.models.base import VOID, LabelMap, Prediction, Segmenter
+from segjobs.models.base import VOID, LabelMap, Segmenter, Target
 from segjobs.models.registry import start
 from segjobs.training.batch_norms import is_too_small, too_small
 from segjobs.training.checkpoints import Checkpoints, CheckpointTensors, TrainingState
@@ -74,7 +74,7 @@ class LossModule(nn.Module):
         self.module = segmenter.module
         self._segmenter = segmenter
 
-    def forward(self, images: Sequence[np.ndarray], targets: Sequence[Prediction]) -> torch.Tensor:
+    def forward(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> torch.Tensor:
         """Images uint8 (h, w, 3) and their targets → scalar loss."""
         return self._segmenter.loss(images, targets)
 
