@@ -198,6 +198,10 @@ def check_tiles(card: ModelCard, tiles: TilesConfig, postprocess: PostprocessCon
                     f"postprocess.{key}: with tiles, a label map is finished row by row, and a region may go on below; "
                     "drop one of the two"
                 )
+    elif card.task == "panoptic":
+        problems.append(
+            "tiles.size: a panoptic map is made of a whole image; take model.options.task=semantic or =instance, or no tiles"
+        )
     elif tiles.overlap == 0:
         problems.append("tiles.overlap: objects are merged by the pixels that two tiles see; 0 leaves them cut")
     if problems:
