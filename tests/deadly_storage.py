@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from segjobs.storage import FileInfo, Storage
 
@@ -12,4 +13,5 @@ class DeadlyStorage(Storage):
     def read_item(self, uri: str) -> tuple[bytes, FileInfo]:
         if uri.endswith("deadly.png"):
             os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(1000)  # Ray's handler is at it in another thread: this image is not read meanwhile
         return super().read_item(uri)
