@@ -89,7 +89,7 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
         *(
             f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
-            "publishes it"
+            f"collection.uri={base} publishes it"
             for name in held
         ),
     ]

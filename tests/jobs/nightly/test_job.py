@@ -171,6 +171,11 @@ def test_a_night_that_misses_its_gate_is_held(tmp_path: Path, capsys: pytest.Cap
     assert night(tmp_path, gate=gate).exit_code == ExitCode.DONE, "nothing was labelled"
     draw(tmp_path, "9.png", 9)
     assert night(tmp_path, gate=["confidence >= 0.99"], on_gate="publish").version == 3
+    draw(tmp_path, "10.png", 10)
+    again = night(tmp_path, gate=["confidence >= 0.99"])
+    status = collection(CollectionConfig.model_validate(key))
+    assert not isinstance(status, DryRun) and status.figures["nights_held"] == [again.night]
+    assert night(tmp_path).counts == {"new": 1, "same": 6}, "what is held is new again"
     with pytest.raises(ConfigError, match=r"'drak' is no class of the model; did you mean 'dark'\?"):
         night(tmp_path, gate=["drift[drak] <= 0.2"])
 
