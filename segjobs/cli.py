@@ -274,7 +274,7 @@ def _parser(*, complete: bool = False) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=verb.summary)
         if complete:
             _add_arguments(one, verb)
-    init = commands.add_parser("init", help="print a verb's YAML file, with a comment for each key")
+    init = commands.add_parser("init", help="print a verb's YAML file, with a comment for each key; onnx: a model.json")
     init.add_argument("name", metavar="VERB", choices=example_names(), help=", ".join(example_names()))
     completion = commands.add_parser("completion", help="print what makes a shell complete verbs and keys")
     completion.add_argument(

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "flows": {"cli"},
 }
-TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors", "transformers"}
+TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors", "transformers", "onnxruntime"}
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
@@ -103,6 +103,7 @@ TESTED_ELSEWHERE = {
     "models/base.py": "a Protocol",
     "sources/tiff.py": "test_image_file.py",
     **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "semantic", "unet")},
+    "models/onnx_description.py": "test_onnx.py",
     "models/table.py": "test_registry.py",
     "models/tensors.py": "test_weights.py",
     "page/contents.py": "test_page.py",

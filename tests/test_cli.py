@@ -88,8 +88,9 @@ def test_a_verb_of_the_command_is_its_flow() -> None:
 
 def test_init_prints_the_file_of_a_verb() -> None:
     assert command("init", "label").stdout == (REPOSITORY / "conf" / "label.yaml").read_text()
-    names = sorted(path.stem for path in (REPOSITORY / "conf").glob("*.yaml"))
+    names = sorted(path.stem for path in (REPOSITORY / "conf").glob("*.*"))
     assert example_names() == names
+    assert command("init", "onnx").stdout == (REPOSITORY / "conf" / "onnx.json").read_text()
     assert {*VERBS} - {*names} == {"demo"}, "whose keys need no file"
     unknown = command("init", "lable")
     assert (unknown.returncode, unknown.stdout) == (2, "")

@@ -79,7 +79,7 @@ def parse_description(data: bytes, where: str) -> Description:
     except ManifestError as error:
         raise WeightsError(str(error)) from error
     except ValidationError as error:
-        raise WeightsError(f"{where} is no model description of segjobs: {_words(error)}; {_MEND}") from error
+        raise WeightsError(f"{where} is no model description of segjobs: {validation_words(error)}; {_MEND}") from error
     channels = [category.id for category in found.categories]
     if found.task != "semantic" and not 0 < min(channels) <= max(channels) < _MOST_CHANNELS:
         raise WeightsError(
@@ -89,7 +89,7 @@ def parse_description(data: bytes, where: str) -> Description:
     return found
 
 
-def _words(error: ValidationError) -> str:
+def validation_words(error: ValidationError) -> str:
     """The first finding in one line: where, what, and the value."""
     first, *others = error.errors(include_url=False)
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier())

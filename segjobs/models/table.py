@@ -99,7 +99,7 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-FROM_WEIGHTS = {"hf": "hf", "smp": "smp"}
+FROM_WEIGHTS = {"hf": "hf", "onnx": "onnx", "smp": "smp"}
 """Names whose weights bring architecture, classes and preprocessing along → the module of this folder for them.
 
 It has ``describe`` (ModelConfig → ModelCard, on the driver) and ``build`` (→ Segmenter), as ``registry`` calls them.

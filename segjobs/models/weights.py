@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".bin")
+_EXPORTED = ".onnx"
 
 WeightsFile = tuple[Path, Description | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
@@ -60,6 +61,20 @@ def locate(config: ModelConfig, published: str | None, storage: Storage) -> Weig
     if uri.startswith("hf://"):
         return _checked(uri, _fetch_hub(uri), config.sha256)
     return _checked(uri, _fetch_stored(uri, storage), config.sha256)
+
+
+def beside(uri: str, name: str, storage: Storage) -> bytes:
+    """The file ``name`` in the folder, or repository, of the weights file at ``uri``. Raises WeightsError."""
+    place = f"{uri.rpartition('/')[0]}/{name}"
+    try:
+        if uri.startswith("hf://"):
+            folder = hub_place(uri)[2].rpartition("/")[0]
+            return hub_file(uri, f"{folder}/{name}" if folder else name).read_bytes()
+        return storage.read(place)
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsError(f"{place}: no such file; expected it beside {uri.rpartition('/')[2]}") from None
+    except OSError as error:
+        raise WeightsError(f"{place}: cannot be read: {error}") from error
 
 
 def published_entry(name: str, published: str | None, uri: str) -> "WeightsEnum":
@@ -176,7 +191,7 @@ def _fetch_hub(uri: str) -> WeightsFile:
 
 def _fetch_stored(uri: str, storage: Storage) -> WeightsFile:
     """A model directory or one file, local or remote."""
-    if uri.endswith(_SUFFIXES):
+    if uri.endswith((*_SUFFIXES, _EXPORTED)):
         return local_copy(uri, storage), None
     try:
         text = storage.read(join(uri, DESCRIPTION))

@@ -1,0 +1,77 @@
+"""``model.name=onnx``: a network that somebody exported, and what its model.json says of it; a ModelConfig in, a card
+or a Segmenter out.
+
+    net.onnx + model.json beside it → ModelCard (driver) → onnx_network.py → Segmenter (actor)
+
+ONNX Runtime computes it (extra ``segjobs[onnx]``), and is imported only there.
+"""
+
+import importlib.util
+
+from segjobs.config import ModelConfig, digest
+from segjobs.errors import ConfigError, WeightsError
+from segjobs.manifest.schema import Category, ModelCard, make_categories
+from segjobs.models.base import Segmenter
+from segjobs.models.onnx_description import Exported, parse_exported
+from segjobs.models.options import check_options
+from segjobs.models.weights import DESCRIPTION, Weights, beside, locate
+from segjobs.storage import Storage
+
+SUFFIX = ".onnx"
+
+
+def describe(config: ModelConfig, storage: Storage) -> ModelCard:
+    """The card of the network that ``config.weights`` names. Raises ConfigError or WeightsError."""
+    return _opened(config, storage)[0]
+
+
+def build(config: ModelConfig, storage: Storage, *, device: str, precision: str) -> Segmenter:
+    """The Segmenter of ``describe``. Raises ConfigError or WeightsError."""
+    card, weights, exported = _opened(config, storage)
+    from segjobs.models.onnx_network import OnnxLogits
+    from segjobs.models.semantic import SemanticSegmenter
+
+    if precision != "fp32":
+        raise ConfigError(f"compute.precision={precision}: an exported network has its own; drop it")
+    network = OnnxLogits(weights, exported, card.preprocessing["resize"], device=device)
+    return SemanticSegmenter(network, card, divisor=exported.divisor, device=device)
+
+
+def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights, Exported]:
+    check_options(config.name, {}, config.options)
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ConfigError(f"model.name={config.name} needs ONNX Runtime: pip install 'segjobs[onnx]'")
+    if not config.weights.endswith(SUFFIX):
+        raise WeightsError(
+            f"model.weights={config.weights}: model.name={config.name} takes a file ending in {SUFFIX}, with "
+            f"{DESCRIPTION} beside it; torch.onnx.export makes one of a network of torch"
+        )
+    exported = parse_exported(beside(config.weights, DESCRIPTION, storage), f"{DESCRIPTION} beside {config.weights}")
+    weights = locate(config, None, storage)
+    categories = _categories(config, exported)
+    preprocessing = exported.model_dump(include={"resize", "mean", "std", "scale"})
+    if config.resize is not None:
+        preprocessing["resize"] = config.resize
+    about = exported.model_dump(include={"divisor", "layout", "channels", "output"})
+    card = ModelCard(
+        name=config.name,
+        task="semantic",
+        categories=categories,
+        digest=digest(weights.sha256, config.name, about, [vars(one) for one in categories], preprocessing),
+        weights=config.weights,
+        options={},
+        preprocessing=preprocessing,
+        licence=exported.licence,
+    )
+    return card, weights, exported
+
+
+def _categories(config: ModelConfig, exported: Exported) -> tuple[Category, ...]:
+    """Those of model.json, under the names that the config gives them. Raises ConfigError."""
+    names = config.categories or exported.categories
+    if len(names) != len(exported.categories) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"model.categories names {len(set(names))} different classes, {config.weights} has "
+            f"{len(exported.categories)}"
+        )
+    return make_categories(names)
