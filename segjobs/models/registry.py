@@ -200,7 +200,8 @@ def check_tiles(card: ModelCard, tiles: TilesConfig, postprocess: PostprocessCon
                 )
     elif card.task == "panoptic":
         problems.append(
-            "tiles.size: a panoptic map is made of a whole image; take model.options.task=semantic or =instance, or no tiles"
+            "tiles.size: a panoptic map is made of a whole image; take model.options.task=semantic or =instance, or "
+            "leave tiles away"
         )
     elif tiles.overlap == 0:
         problems.append("tiles.overlap: objects are merged by the pixels that two tiles see; 0 leaves them cut")

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig
 from segjobs.errors import ConfigError, ItemError
 from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
 from segjobs.models.description import parse_description
 from segjobs.models.encoders import ENCODERS, normalisation
-from segjobs.models.registry import _why_no_head, build, check_postprocess, resolve, start
+from segjobs.models.registry import _why_no_head, build, check_postprocess, check_tiles, resolve, start
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
 from segjobs.models.weights import Weights, published_entry
@@ -256,3 +256,10 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path: Path, own: bool) -> None
     again, transfer = start(card, weights, seed=2, device="cpu")
     assert transfer is not None and not transfer.skipped
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in again.module.state_dict().items())
+
+
+def test_a_panoptic_map_is_not_made_of_tiles() -> None:
+    card = replace(card_of("unet"), task="panoptic")
+    with pytest.raises(ConfigError, match="tiles.size: a panoptic map is made of a whole image"):
+        check_tiles(card, TilesConfig(size=64), PostprocessConfig())
+    check_tiles(card, TilesConfig(), PostprocessConfig())
