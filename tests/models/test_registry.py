@@ -260,6 +260,6 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path: Path, own: bool) -> None
 
 def test_a_panoptic_map_is_not_made_of_tiles() -> None:
     card = replace(card_of("unet"), task="panoptic")
-    with pytest.raises(ConfigError, match="tiles.size: a panoptic map is made of a whole image"):
+    with pytest.raises(ConfigError, match=r"tiles\.size: a panoptic map is made of a whole image"):
         check_tiles(card, TilesConfig(size=64), PostprocessConfig())
     check_tiles(card, TilesConfig(), PostprocessConfig())
