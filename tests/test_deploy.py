@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from segjobs.config import LabelConfig, load_config
+from segjobs.config import LabelConfig, NightlyConfig, load_config
 
 DEPLOY = Path(__file__).resolve().parents[1] / "conf" / "deploy"
 
@@ -29,11 +29,11 @@ def load(name: str) -> dict[str, Any]:
     return yaml.safe_load((DEPLOY / name).read_text())
 
 
-def check_job(spec: dict[str, Any]) -> None:
+def check_job(spec: dict[str, Any], verb: str, kind: type[LabelConfig | NightlyConfig]) -> None:
     assert spec.keys() <= JOB
     words = shlex.split(spec["entrypoint"])
-    assert words[:2] == ["segjobs", "label"]
-    config = load_config(LabelConfig, None, words[2:])
+    assert words[:2] == ["segjobs", verb]
+    config = load_config(kind, None, words[2:])
     cluster = spec["rayClusterSpec"]
     assert cluster.keys() <= CLUSTER
     assert cluster["authOptions"] == {"mode": "token"}
@@ -56,16 +56,16 @@ def test_the_job() -> None:
     job = load("rayjob.yaml")
     assert job.keys() == {"apiVersion", "kind", "metadata", "spec"}
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    check_job(job["spec"])
+    check_job(job["spec"], "label", LabelConfig)
 
 
-def test_the_nightly_job_is_the_same_one() -> None:
+def test_the_nightly_job_is_on_the_same_cluster() -> None:
     cron = load("raycronjob.yaml")
     assert (cron["apiVersion"], cron["kind"]) == ("ray.io/v1", "RayCronJob")
     assert cron["spec"].keys() == {"schedule", "jobTemplate"}
     assert len(cron["spec"]["schedule"].split()) == 5
     job = cron["spec"]["jobTemplate"]
-    check_job(job)
+    check_job(job, "nightly", NightlyConfig)
     assert job["activeDeadlineSeconds"] < 24 * 3600, "nights do not overlap"
     own = {"activeDeadlineSeconds", "entrypoint"}
     assert [(k, v) for k, v in job.items() if k not in own] == [
@@ -78,9 +78,10 @@ def test_the_line_of_the_crontab() -> None:
     words = shlex.split(line.lstrip("# "))[5:]
     start = words.index("segjobs")
     assert words[1:4] == ["ray", "job", "submit"]
-    assert words[start - 1 : start + 2] == ["--", "segjobs", "label"]
-    config = load_config(LabelConfig, None, words[start + 2 :])
-    assert config.output.uri == r"s3://masks/$(date +\%F)", "a place of its own each night; crontab wants \\%"
+    assert words[start - 1 : start + 2] == ["--", "segjobs", "nightly"]
+    config = load_config(NightlyConfig, None, words[start + 2 :])
+    cron = load("raycronjob.yaml")["spec"]["jobTemplate"]
+    assert config == load_config(NightlyConfig, None, shlex.split(cron["entrypoint"])[2:])
 
 
 def test_the_image() -> None:

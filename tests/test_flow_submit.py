@@ -9,6 +9,7 @@ import pytest
 from segjobs.config import StorageConfig
 from segjobs.manifest.parts import list_parts, read_rows
 from segjobs.storage import Storage
+from tests.pages import GUIDE, blocks
 from tests.ray_head import Head, wait_for
 from tests.test_flow_s3 import image, png
 
@@ -73,3 +74,26 @@ def test_submitted_jobs_end_as_the_same_commands_do(ray_head: Head, s3_server: S
     assert "nothing to do: run " in client.get_job_logs("done")
     rows = {row["image_id"]: row["status"] for row in read_rows(storage, f"{root}/out")}
     assert rows == {**{f"{n:02d}.png": "ok" for n in range(IMAGES)}, "broken.png": "failed"}
+
+
+def test_the_guide_s_night_from_python(
+    ray_head: Head, s3_server: StorageConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import segjobs.jobs  # noqa: F401  # sets Ray's environment before Ray is imported
+
+    (script,) = (body for body in blocks(GUIDE.read_text("utf-8"), "python") if "JobSubmissionClient" in body)
+    (words,) = re.findall(r'"(segjobs nightly .*)"', script)
+    root, storage = f"s3://segjobs/{tmp_path.name}", Storage(s3_server)
+    own = f"segjobs nightly model.name=tests.toy_model:build input.uri={root}/in collection.uri={root}/street "
+    own += f"storage.s3.endpoint_url={s3_server.s3.endpoint_url} compute.actors=1 max_failed_fraction=0"
+    script = script.replace("http://ray-head:8265", ray_head.jobs).replace(words, own)
+    token = Path(ray_head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+
+    storage.put_if_absent(f"{root}/in/00.png", png(image(0)))
+    exec(script, {"token": token})  # noqa: S102
+    assert "1 images: 1 ok, 0 failed" in capsys.readouterr().out
+    storage.put_if_absent(f"{root}/in/broken.png", b"no image")
+    with pytest.raises(SystemExit, match=r"^3$"):
+        exec(script, {"token": token})  # noqa: S102
+    rows = {row["image_id"]: row["status"] for row in read_rows(storage, f"{root}/street")}
+    assert rows == {"00.png": "ok", "broken.png": "failed"}
