@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -39,7 +39,7 @@ class Verb:
     """A job: what it does in a line, its config, and how to get hold of it.
 
     ``dry_run``: it takes that keyword, and only tells then what it would do. ``placed``: the words of a command line →
-    those that are keys, where it takes others too.
+    those that are keys, where it takes others too. ``ray``: its job imports Ray, which takes seconds.
     """
 
     summary: str
@@ -47,6 +47,7 @@ class Verb:
     job: Callable[[], Job]
     dry_run: bool = False
     placed: Callable[[Sequence[str]], Sequence[str]] = list
+    ray: bool = True
 
 
 def _prepare() -> Job:
@@ -97,6 +98,12 @@ def _collection() -> Job:
     return collection
 
 
+def _check() -> Job:
+    from segjobs.jobs.check.job import check
+
+    return check
+
+
 def _demo() -> Job:
     from segjobs.jobs.demo.job import demo
 
@@ -123,6 +130,9 @@ VERBS: dict[str, Verb] = {
         _collection,
         dry_run=True,
         placed=configs.placed,
+    ),
+    "check": Verb(
+        "a model, your own above all → a line for each thing it must hold", configs.CheckConfig, _check, ray=False
     ),
     "demo": Verb("all of it in minutes, offline, on scenes that it draws", configs.DemoConfig, _demo),
     "bench": Verb("measure the pipeline against the bare model", configs.BenchConfig, _bench),
@@ -197,7 +207,7 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     try:
         with _own_disk():
             with kept_for_the_result():
-                with _importing(name):
+                with _importing(name) if verb.ray else nullcontext():
                     job = verb.job()
                 result = job(config, dry_run=True) if dry_run else job(config)
             if dry_run or for_a_program():

@@ -171,6 +171,22 @@ class ExportResult:
 
 
 @dataclass(frozen=True)
+class CheckResult:
+    """What a model holds of what every model must. ``model``: its label.
+
+    ``faults``: check → why it does not hold, None where it does or does not apply. ``exit_code``: GATE_MISSED where one
+    does not hold, else DONE.
+    """
+
+    model: str
+    faults: Mapping[str, str | None]
+    exit_code: ExitCode
+
+    def text(self) -> str:
+        return _line({"model": self.model, "faults": self.faults, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class DemoResult:
     """What each step of the demonstration gave, its mIoU on held-out scenes, and the picture of them."""
 

@@ -65,6 +65,7 @@ TESTED_ELSEWHERE = {
         for name in (
             *(
                 "bench",
+                "check",
                 "collection",
                 "contradictions",
                 "cut_values",

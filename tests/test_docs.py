@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 import segjobs
 from segjobs import __version__
@@ -30,9 +31,11 @@ from segjobs.manifest.schema import VOC_NAMES
 from segjobs.metrics.conventions import CONVENTIONS
 from segjobs.metrics.gate import CLASS_FIGURES, SET_FIGURES, parse_rules
 from segjobs.metrics.names import HEADLINE, RATIOS
+from segjobs.models.contract import CHECKS, Subject, run_contract
 from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
 from segjobs.models.table import FROM_WEIGHTS, MODELS
+from segjobs.models.weights import digest_of
 from segjobs.storage import Storage
 from tests.flow_process import run_here
 from tests.pages import (
@@ -294,6 +297,15 @@ def test_the_model_of_your_own_works_as_it_stands(tmp_path: Path, monkeypatch: p
     (output,) = model.forward([model.preprocess(image)])
     with pytest.raises(ItemError, match="NON_FINITE"):
         model.postprocess(output * np.nan, (31, 47))
+    assert {found.check: found.fault for found in run_contract(Subject(model, "cpu", lambda: model))} == dict.fromkeys(
+        CHECKS
+    )
+    path = tmp_path / "water.safetensors"
+    save_file(model.module.state_dict(), path)
+    given = ModelConfig(name="my_models:water", weights=str(path), categories=["dry", "wet"], sha256=digest_of(path))
+    trained = build(given, Storage(), device="cpu")
+    assert np.array_equal(trained.predict([image])[0].ids, prediction.ids)
+    assert [one.name for one in trained.card.categories] == ["dry", "wet"]
 
 
 # What the tour's commands are given besides, to take seconds.

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segjobs.config.bench import BenchConfig
+from segjobs.config.check import CheckConfig
 from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
 from segjobs.config.effects import effective, later
@@ -65,6 +66,7 @@ __all__ = [
     "BenchConfig",
     "BootstrapConfig",
     "BoundaryConfig",
+    "CheckConfig",
     "ClusterConfig",
     "CollectionConfig",
     "ComputeConfig",

@@ -82,7 +82,10 @@ class Segmenter(Protocol):
     """True: ``forward`` takes tensors of one shape only. False: any mix."""
 
     def preprocess(self, image: np.ndarray) -> "torch.Tensor":
-        """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe."""
+        """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe.
+
+        A model of the user's own may give another dtype, where it normalises before it resizes.
+        """
         ...
 
     def forward(self, batch: Sequence["torch.Tensor"]) -> Sequence[RawOutput]:

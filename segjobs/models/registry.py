@@ -26,6 +26,7 @@ from segjobs.manifest.schema import (
 from segjobs.models.base import GivesLogits, Segmenter
 from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
+from segjobs.models.factories import call_factory
 from segjobs.models.options import MOST_UNITS, check_options
 from segjobs.models.table import FROM_WEIGHTS, ModelSpec, get_spec
 from segjobs.models.weights import Weights, locate, published_entry
@@ -48,7 +49,7 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
     Raises ConfigError or WeightsError.
     """
     if ":" in config.name:
-        return _call_factory(config).card
+        return call_factory(config, storage).card
     if config.name in FROM_WEIGHTS:
         return _from_weights(config.name).describe(config, storage)
     return _describe(config, storage)[0]
@@ -67,7 +68,7 @@ def build(
     if threads is not None:
         torch.set_num_threads(threads)
     if ":" in config.name:
-        segmenter = _call_factory(config)
+        segmenter = call_factory(config, storage, device=device, precision=precision)
         segmenter.module.eval().to(device)
         return segmenter
     if config.name in FROM_WEIGHTS:
@@ -365,40 +366,3 @@ def _channel_count(card: ModelCard) -> int:
     if card.task == "semantic":
         return len(card.categories)
     return max(category.id for category in card.categories) + 1
-
-
-def _call_factory(config: ModelConfig) -> Segmenter:
-    """``package.module:factory`` called with ``model.options``: its Segmenter, the options written into its card."""
-    unused = [
-        key
-        for key, default in (("weights", "default"), ("sha256", None), ("categories", None), ("resize", None))
-        if getattr(config, key) != default
-    ]
-    if unused:
-        raise ConfigError(*(f"model.{key}: not passed on; {config.name} takes model.options only" for key in unused))
-    module_name, _, attribute = config.name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"model.name {config.name!r} cannot be imported: {error}; expected package.module:factory, "
-            "importable on every node"
-        ) from error
-    try:
-        segmenter = factory(**config.options)
-    except TypeError as error:
-        raise ConfigError(f"model.name {config.name!r}: cannot be called with model.options: {error}") from error
-    methods = ("preprocess", "forward", "postprocess", "predict", "loss")
-    lacking = [name for name in methods if not callable(getattr(segmenter, name, None))]
-    lacking += [name for name in ("module", "same_size_batches") if not hasattr(segmenter, name)]
-    if lacking or not isinstance(getattr(segmenter, "card", None), ModelCard):
-        missing = ", ".join(lacking) or "a card of type ModelCard"
-        raise ConfigError(
-            f"model.name {config.name!r} gave a {type(segmenter).__name__}, no Segmenter (segjobs/models/base.py): "
-            f"it lacks {missing}"
-        )
-    # The weights' digest is the factory's to give; its name and options are known here.
-    segmenter.card = replace(
-        segmenter.card, digest=digest(segmenter.card.digest, config.name, config.options), options=dict(config.options)
-    )
-    return segmenter

@@ -13,6 +13,7 @@ from segjobs.errors import ConfigError, ItemError
 from segjobs.manifest.rle import decode
 from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap
 from segjobs.models.check_prediction import checked
+from segjobs.models.contract import CHECKS, Subject, run_contract
 from segjobs.models.postprocess import to_segments
 from segjobs.models.registry import build, resolve
 from segjobs.models.semantic import SemanticSegmenter
@@ -167,6 +168,20 @@ def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_a
         assert torch.equal(again.module.state_dict()[key], value), key
     other = resolve(config.model_copy(update={"seed": 1}), STORAGE)
     assert (other.digest != model.card.digest) is (config.weights == "none")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *("lraspp_mobilenet_v3_large", "onnx"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("maskrcnn_resnet50_fpn", "hf mask2former panoptic")),
+    ],
+    indirect=True,
+)
+def test_what_a_user_can_try_holds(model, config):
+    findings = list(run_contract(Subject(model, "cpu", lambda: build(config, STORAGE, device="cpu"))))
+    assert [found.check for found in findings] == list(CHECKS)
+    assert [(found.check, found.fault) for found in findings if found.fault] == []
 
 
 def test_nan_is_a_failed_item(model):

@@ -1,0 +1,1 @@
+"""A model in, a line for each thing that it must hold out."""

@@ -1,0 +1,181 @@
+"""A model of the user's own, ``package.module:factory``: a ModelConfig in, its Segmenter out.
+
+    model.options + what the factory's signature asks for (weights, categories, resize, device, precision) → Segmenter
+
+What goes wrong in somebody's code is one line, with the traceback in a file.
+"""
+
+import importlib
+import inspect
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from segjobs.config import ModelConfig, digest
+from segjobs.errors import ConfigError, SegjobsError
+from segjobs.manifest.schema import ModelCard
+from segjobs.models.base import Segmenter
+from segjobs.models.weights import Weights, locate
+from segjobs.redact import redact
+from segjobs.storage import Storage
+from segjobs.text import shorten
+
+_UNSET = {"weights": "default", "sha256": None, "categories": None, "resize": None}
+_METHODS = ("preprocess", "forward", "postprocess", "predict", "loss")
+_LONGEST_WORDS = 300
+
+
+def call_factory(config: ModelConfig, storage: Storage, *, device: str = "cpu", precision: str = "fp32") -> Segmenter:
+    """The Segmenter that the factory gives, its options and weights written into its card.
+
+    The factory is called with ``model.options``, and with each of these that its signature names: ``weights``
+    (pathlib.Path of the file on this node, fetched and checked; None of ``model.weights=none``), ``categories`` (list
+    of names; the weights' own where a model directory has them), ``resize`` (as in the config), each where the config
+    gives it; ``device`` and ``precision`` always. Raises ConfigError or WeightsError.
+    """
+    factory = _import(config.name)
+    asked = _parameters(factory)
+    _check_asked(config, asked)
+    given: dict[str, Any] = {}
+    identity: dict[str, object] = {}  # what of it makes another model
+    weights = None
+    if config.weights != _UNSET["weights"]:
+        weights = locate(config, None, storage)
+        given["weights"] = weights.path
+        identity["weights"] = weights.sha256 if weights.path else None
+    if (names := _names(config, weights, asked)) is not None:
+        given["categories"] = identity["categories"] = names
+    if config.resize is not None:
+        given["resize"] = identity["resize"] = config.resize
+    given |= {key: value for key, value in (("device", device), ("precision", precision)) if key in asked}
+    segmenter = _called(config, factory, {**given, **config.options})
+    options = [config.options, identity] if identity else [config.options]
+    segmenter.card = replace(
+        segmenter.card,
+        digest=digest(segmenter.card.digest, config.name, *options),
+        options=dict(config.options),
+        weights=weights.uri if weights else segmenter.card.weights,
+    )
+    return segmenter
+
+
+def write_traceback(error: BaseException) -> str:
+    """The path of a new temporary file that holds the error's traceback, without credentials."""
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="segjobs-", suffix=".traceback.txt", delete=False, encoding="utf-8", errors="replace"
+    ) as file:
+        file.write(redact(text))
+    return file.name
+
+
+def own_words(error: BaseException) -> str:
+    """What an error says, on one line: its type and its text."""
+    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), _LONGEST_WORDS)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """An error of the user's code inside is a ConfigError; that memory or the device ends stays what it is."""
+    try:
+        yield
+    except SegjobsError:
+        raise
+    except Exception as error:  # somebody's code may raise anything
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+            raise
+        raise ConfigError(f"{what}: {own_words(error)} (traceback: {write_traceback(error)})") from error
+
+
+def _import(name: str) -> Callable[..., Any]:
+    _look_in_current_folder()
+    module_name, _, attribute = name.partition(":")
+    with _one_line(f"model.name {name!r} cannot be imported"):
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"model.name {name!r} cannot be imported: {error}; expected package.module:factory, "
+                "importable on every node"
+            ) from error
+
+
+def _look_in_current_folder() -> None:
+    """As Ray does in workers. Last, so that a file there hides nothing that is installed."""
+    folder = os.path.abspath(os.path.curdir)
+    if not sys.flags.safe_path and not {"", folder} & {*sys.path}:
+        sys.path.append(folder)
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """By name, those that a keyword can fill."""
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # it has none that Python knows, or cannot be called
+        return {}
+    return {name: one for name, one in parameters.items() if one.kind in by_keyword}
+
+
+def _check_asked(config: ModelConfig, asked: Mapping[str, inspect.Parameter]) -> None:
+    """Raise ConfigError for keys that the factory is not handed, for those given twice, and for those it needs."""
+    problems = []
+    from_weights = config.weights != _UNSET["weights"]
+    for key, unset in _UNSET.items():
+        parameter = "weights" if key == "sha256" else key
+        given = getattr(config, key) != unset
+        if given and parameter not in asked:
+            problems.append(f"model.{key}: not passed on; {config.name} has no parameter {parameter}")
+        elif given and parameter in config.options:
+            problems.append(f"model.{key}: given as model.options.{parameter} too; keep one")
+        elif given and key == "sha256" and not from_weights:
+            problems.append("model.sha256: of which weights? give model.weights too")
+        elif not given and key in asked and key not in config.options and _needed(asked[key]):
+            if key == "categories" and from_weights:
+                continue  # a model directory names them
+            problems.append(f"model.{key}: {config.name} needs it; give model.{key}=…")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is inspect.Parameter.empty
+
+
+def _names(config: ModelConfig, weights: Weights | None, asked: Mapping[str, inspect.Parameter]) -> list[str] | None:
+    """The categories to hand on; None where neither the config nor a model directory has any, or none are asked for."""
+    if config.categories is not None:
+        return list(config.categories)
+    if "categories" not in asked or "categories" in config.options or weights is None or weights.description is None:
+        return None
+    return [one.name for one in weights.description.categories]
+
+
+def _called(config: ModelConfig, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Segmenter:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"model.name {config.name!r}: cannot be called with model.options: {error}") from error
+    with _one_line(f"model.name {config.name!r}: its factory failed"):
+        segmenter = factory(**arguments)
+    lacking = [name for name in _METHODS if not callable(getattr(segmenter, name, None))]
+    lacking += [name for name in ("module", "same_size_batches") if not hasattr(segmenter, name)]
+    if lacking or not isinstance(getattr(segmenter, "card", None), ModelCard):
+        missing = ", ".join(lacking) or "a card of type ModelCard"
+        raise ConfigError(
+            f"model.name {config.name!r} gave a {type(segmenter).__name__}, no Segmenter (segjobs/models/base.py): "
+            f"it lacks {missing}"
+        )
+    return segmenter
