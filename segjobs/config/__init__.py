@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segjobs.config.bench import BenchConfig
 from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
+from segjobs.config.edits import EditsConfig
 from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
     BootstrapConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DisputesConfig",
+    "EditsConfig",
     "EvaluateConfig",
     "ExportConfig",
     "InputConfig",
