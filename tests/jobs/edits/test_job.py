@@ -95,7 +95,7 @@ def in_cvat(folder: Path, corner: np.ndarray) -> dict[str, Any]:
 
 
 @pytest.fixture
-def street(tmp_path: Path) -> Path:
+def street(ray_session: None, tmp_path: Path) -> Path:
     """A collection of three images that the toy has labelled."""
     for number in range(3):
         draw(tmp_path, f"{number}.png", number)
