@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segjobs.api import evaluate, export, label, nightly, open_manifest, prepare, read_rows, report, train
+    from segjobs.api import edits, evaluate, export, label, nightly, open_manifest, prepare, read_rows, report, train
     from segjobs.errors import (
         ClusterError,
         ConfigError,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segjobs.models.base import Instances, LabelMap, Segmenter
     from segjobs.page.pictures import draw_row
     from segjobs.results import (
+        EditsResult,
         EvaluateResult,
         ExportResult,
         NightlyResult,
@@ -50,6 +51,7 @@ __all__ = [
     "ClusterError",
     "ConfigError",
     "ConflictError",
+    "EditsResult",
     "EvaluateResult",
     "ExitCode",
     "ExportResult",
@@ -72,6 +74,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "draw_row",
+    "edits",
     "evaluate",
     "export",
     "label",
@@ -83,8 +86,9 @@ __all__ = [
     "train",
 ]
 
-_API = ("evaluate", "export", "label", "nightly", "open_manifest", "prepare", "read_rows", "report", "train")
+_API = ("edits", "evaluate", "export", "label", "nightly", "open_manifest", "prepare", "read_rows", "report", "train")
 _RESULTS = (
+    "EditsResult",
     "EvaluateResult",
     "ExportResult",
     "NightlyResult",

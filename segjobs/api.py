@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import (
+    EditsConfig,
     EvaluateConfig,
     ExportConfig,
     LabelConfig,
@@ -36,6 +37,7 @@ from segjobs.config import (
 )
 from segjobs.results import (
     DryRun,
+    EditsResult,
     EvaluateResult,
     ExportResult,
     NightlyResult,
@@ -123,6 +125,21 @@ def nightly(
     made = make_config(NightlyConfig, "nightly()", config, settings)
     from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.nightly.job import nightly as job
+
+    with as_guest():
+        result = job(made)
+    assert not isinstance(result, DryRun)  # noqa: S101
+    return result
+
+
+def edits(*, collection: Given = None, labels: Given = None, config: Given = None, **keys: Any) -> EditsResult:
+    """Take people's corrections into a collection of masks, whose rows no model takes the place of any more.
+
+    ``edits(collection="out/street", labels={"uri": "tasks.json", "format": "label_studio"})``. Raises a SegjobsError.
+    """
+    made = make_config(EditsConfig, "edits()", config, {"collection": collection, "labels": labels, **keys})
+    from segjobs.jobs.edits.job import edits as job
+    from segjobs.jobs.engine.guest import as_guest
 
     with as_guest():
         result = job(made)

@@ -92,6 +92,12 @@ def _nightly() -> Job:
     return nightly
 
 
+def _edits() -> Job:
+    from segjobs.jobs.edits.job import edits
+
+    return edits
+
+
 def _collection() -> Job:
     from segjobs.jobs.collection.job import collection
 
@@ -124,6 +130,7 @@ VERBS: dict[str, Verb] = {
     "report": Verb("an evaluation or a run → one HTML page", configs.ReportConfig, _report),
     "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
     "nightly": Verb("images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True),
+    "edits": Verb("people's corrections → a collection of masks", configs.EditsConfig, _edits, dry_run=True),
     "collection": Verb(
         "a collection of masks: look, add, compare, tidy",
         configs.CollectionConfig,

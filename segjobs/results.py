@@ -237,6 +237,30 @@ class NightlyResult:
 
 
 @dataclass(frozen=True)
+class EditsResult:
+    """People's corrections in a collection.
+
+    ``version``: of its table that has them; ``new``: this command wrote it. ``run``: the corrections as a manifest.
+    ``counts``: what became of the images that the labels name: ``taken``, ``failed``, ``changed`` (of other bytes, or
+    gone, since they were labelled: their row stays), and ``not_in_collection``. ``failures``: error code → images.
+    ``exit_code``: TOO_MANY_FAILED where more than ``max_failed_fraction`` failed, else DONE.
+    """
+
+    uri: str
+    version: int
+    new: bool
+    run: str
+    counts: Mapping[str, int]
+    failures: Mapping[str, int]
+    exit_code: ExitCode
+
+    def text(self) -> str:
+        names = ("version", "new", "run", "counts", "failures")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"collection": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class CollectionResult:
     """What was done with a collection, or found in it. ``uri``: with the version that was looked at.
 

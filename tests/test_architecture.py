@@ -50,7 +50,7 @@ TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safeten
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
-_STANDS_ON_VERBS = {"bench", "demo", "nightly"}
+_STANDS_ON_VERBS = {"bench", "demo", "edits", "nightly"}
 _PUBLIC_ALL_THE_SAME = ("_asdict", "_exit")  # of a NamedTuple, and os._exit
 _BY_VERB = "data that its verb's test_job.py checks end to end"
 _BY_FORMATS = "checked for every format by the folder's tests of formats and of the table"
@@ -70,6 +70,7 @@ TESTED_ELSEWHERE = {
                 "contradictions",
                 "cut_values",
                 "demo",
+                "edits",
                 "evaluate",
                 "examples",
                 "export",

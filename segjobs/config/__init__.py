@@ -11,6 +11,7 @@ from segjobs.config.bench import BenchConfig
 from segjobs.config.check import CheckConfig
 from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
+from segjobs.config.edits import EditsConfig
 from segjobs.config.effects import effective, later
 from segjobs.config.evaluate import (
     BootstrapConfig,
@@ -73,6 +74,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DisputesConfig",
+    "EditsConfig",
     "EvaluateConfig",
     "ExportConfig",
     "InputConfig",

@@ -61,6 +61,11 @@ _FORMATS = {
 """Keys that mean something to these values of ``format`` only."""
 
 
+def reads_as(format_name: str) -> bool:
+    """Whether labels of this format can be read as classes or as objects, as ``labels.task`` says."""
+    return format_name in _FORMATS["task"]
+
+
 def _check_pattern(text: str | None) -> str | None:
     try:
         groups = re.compile(text or "()").groups

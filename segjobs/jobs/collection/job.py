@@ -117,6 +117,10 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, object]:
     images = entry.get("images")
     if "night" in entry:
         what = f"night {entry['night']}" + (f": {_listed(images)}" if isinstance(images, dict) else "")
+    elif "edits" in entry:
+        what = f"edits of {entry['edits']} by {entry['by']}" + (
+            f": {_listed(images)}" if isinstance(images, dict) else ""
+        )
     elif "run" in entry:
         what = f"run {entry['run_id']} of {entry['run']}"
     elif entry["operation"] == "RESTORE":

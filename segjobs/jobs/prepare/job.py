@@ -95,7 +95,7 @@ def prepare(
     storage = Storage(config.storage)
     config = config.model_copy(update={"labels": with_class_names(config.labels, storage)})
     plan = _plan(config, storage, progress)
-    found = _found(config, storage, progress, plan)
+    found = find_labels(config, storage, progress, plan)
     try:
         runs = _adopted(storage, found)
     except ConflictError:
@@ -103,14 +103,30 @@ def prepare(
         if begun is None:
             raise
         found, runs = begun
-    labels, leftovers = found.labels, found.leftovers
     if dry_run:
         planned = [
             dry_run_of(run.adopted, f"labels of format {config.labels.format}", "tasks on any CPU") for run in runs
         ]
-        print_checks(described(checks_of(leftovers)))
+        print_checks(described(checks_of(found.leftovers)))
         return DryRun(tuple(table for one in planned for table in one.tables))
+    work = _work(config, storage, progress, found.labels, executor)
+    manifests = {run.split: _run(config, storage, run, work) for run in runs}
+    if config.splits:
+        _close_splits(config, storage, runs, found.leftovers, executor=work.executor)
+    return PrepareResult(manifests)
 
+
+def read_labels(
+    config: PrepareConfig, storage: Storage, progress: Progress, found: "Found", *, executor: Executor | None
+) -> RunResult:
+    """Run or continue the one manifest of labels that ``find_labels`` found, without splits."""
+    (run,) = _adopted(storage, found)
+    return _run(config, storage, run, _work(config, storage, progress, found.labels, executor))
+
+
+def _work(
+    config: PrepareConfig, storage: Storage, progress: Progress, labels: Labels, executor: Executor | None
+) -> "_Work":
     def connected(job: Job) -> Executor:
         if executor is not None:
             return executor
@@ -127,11 +143,7 @@ def prepare(
         frame=config.labels.frame,
         size_of=labels.size_of,
     )
-    work = _Work(settings, progress, connected)
-    manifests = {run.split: _run(config, storage, run, work) for run in runs}
-    if config.splits:
-        _close_splits(config, storage, runs, leftovers, executor=connected)
-    return PrepareResult(manifests)
+    return _Work(settings, progress, connected)
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What is to be prepared: labels, the job of each manifest by its split, and what is left over of the whole."""
 
     labels: Labels
@@ -162,7 +174,7 @@ class _Found:
     leftovers: list[Leftover]
 
 
-def _found(config: PrepareConfig, storage: Storage, progress: Progress, plan: Plan) -> _Found:
+def find_labels(config: PrepareConfig, storage: Storage, progress: Progress, plan: Plan) -> Found:
     """Labels for the plan's images. Raises ConfigError where they do not suit the config."""
     request = LabelRequest(config.labels, storage, plan.items["image_id"].to_pylist(), config.decode.max_pixels)
     with progress.phase("labels", f"looking for labels of format {config.labels.format}"):
@@ -170,17 +182,17 @@ def _found(config: PrepareConfig, storage: Storage, progress: Progress, plan: Pl
     if config.labels.missing == "empty" and labels.task == "semantic":
         raise ConfigError("labels.missing: an image without label is empty only where labels are objects (instances)")
     sets, leftovers = _manifests(config, storage, plan, labels)
-    return _Found(labels, {one.name: _job(config, labels, one) for one in sets}, leftovers)
+    return Found(labels, {one.name: _job(config, labels, one) for one in sets}, leftovers)
 
 
-def _adopted(storage: Storage, found: _Found) -> list[_Run]:
+def _adopted(storage: Storage, found: Found) -> list[_Run]:
     """The run of each manifest. Raises ConflictError where one's output holds another."""
     return [_Run(adopt_run(storage, job), split, () if split else found.leftovers) for split, job in found.jobs.items()]
 
 
 def _as_planned(
     config: PrepareConfig, storage: Storage, progress: Progress, listed: Plan
-) -> tuple[_Found, list[_Run]] | None:
+) -> tuple[Found, list[_Run]] | None:
     """Labels for the images of the plans that were begun, whatever is listed now; None where these do not fit either.
 
     The digest of labels is of those of all images: one that came or went with its label makes another.
@@ -193,7 +205,7 @@ def _as_planned(
     moved = input_difference(plan.items, listed.items)
     if not moved:
         return None
-    found = _found(config, storage, progress, plan)
+    found = find_labels(config, storage, progress, plan)
     try:
         runs = _adopted(storage, found)
     except ConflictError:

@@ -1,0 +1,1 @@
+"""People's corrections, brought into a collection."""

@@ -1,0 +1,36 @@
+"""Corrections committed: once, and only of images that are as they were when the corrections were read."""
+
+from pathlib import Path
+from typing import Any
+
+from segjobs.errors import ItemError
+from segjobs.manifest.collection import open_collection
+from segjobs.manifest.edits import commit_edits, image_files
+from segjobs.manifest.parts import open_run
+from segjobs.storage import Storage
+from tests.collections_made import CLASSES, GONE_AT, commit, marks_of
+from tests.made import manifest
+
+
+def origins(uri: Path) -> dict[str, tuple[str, int]]:
+    now = open_collection(Storage(), str(uri))
+    rows = [row for file in now.files for row in now.read(file).to_pylist()]
+    return {row["image_id"]: (row["origin"], len(row["segments"])) for row in rows}
+
+
+def test_rows_that_moved_on_meanwhile_stay(tmp_path: Path) -> None:
+    uri, storage = tmp_path / "street", Storage()
+    commit(storage, uri, {name: ["sr"] for name in "abcd"}, app_id="one")
+
+    def moved(rows: list[dict[str, Any]]) -> None:
+        rows[1]["source"]["etag"] = "another"
+
+    pictures: dict[str, Any] = {**{name: ["ss"] for name in "abd"}, "c": ItemError("LABEL_VALUE", "no")}
+    run = open_run(storage, manifest(tmp_path / "edits", pictures, CLASSES, change=moved))
+    commit(storage, uri, {}, app_id="two", marks=marks_of(("d", GONE_AT)))
+    assert [file.path for file in image_files(open_collection(storage, str(uri)))] == ["a", "b", "c"]
+    done = commit_edits(storage, str(uri), run, by="ann", labels="tasks.json")
+    assert done.counts == {"taken": 1, "changed": 2, "failed": 1} and done.committed.version == 3
+    assert [segments for _, segments in origins(uri).values()] == [1, 2, 2, 2]
+    again = commit_edits(storage, str(uri), run, by="ann", labels="tasks.json")
+    assert (again.committed.new, again.committed.version, again.counts) == (False, 3, done.counts)
