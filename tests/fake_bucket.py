@@ -24,7 +24,7 @@ class FakeBucket(AbstractFileSystem):
             body, mtime = self.objects[name]
             etag = f'"{hashlib.sha256(body).hexdigest()}"'
             return {"name": name, "type": "file", "size": len(body), "etag": etag, "mtime": mtime}
-        if any(key.startswith(f"{name}/") for key in self.objects):
+        if name == "bucket" or any(key.startswith(f"{name}/") for key in self.objects):  # that is there when empty too
             return {"name": name, "type": "directory", "size": 0}
         raise FileNotFoundError(path)
 
