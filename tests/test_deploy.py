@@ -1,76 +1,174 @@
-"""The files for KubeRay and crontab: fields that the CRDs have, and commands whose config loads."""
+"""The files for KubeRay and crontab: fields and types that the CRDs have, and commands whose config loads."""
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segjobs.config import LabelConfig, NightlyConfig, load_config
 
 DEPLOY = Path(__file__).resolve().parents[1] / "conf" / "deploy"
 
-# The fields of ray.io/v1 in KubeRay's API reference, as far as these files could use them.
-JOB = {"activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"}
-JOB |= {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy", "metadata"}
-JOB |= {"rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes", "submissionMode", "submitterConfig"}
-JOB |= {"submitterPodTemplate", "suspend", "ttlSecondsAfterFinished"}
-CLUSTER = {"authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec"}
-CLUSTER |= {"headServiceAnnotations", "managedBy", "rayVersion", "suspend", "workerGroupSpecs"}
-HEAD = {"enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType", "template"}
-GROUP = {"groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams"}
-GROUP |= {"replicas", "resources", "scaleStrategy", "suspend", "template"}
-POD = {"containers", "nodeSelector", "serviceAccountName", "terminationGracePeriodSeconds", "tolerations", "volumes"}
-CONTAINER = {"env", "envFrom", "image", "name", "resources", "volumeMounts"}
+Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+Quantity = Annotated[str | int, Field(union_mode="left_to_right")]
+
+
+class Schema(BaseModel):
+    """Of ray.io/v1 (KubeRay 1.5) and core/v1, as far as these files could use them: other fields, types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Name(Schema):
+    name: str
+
+
+class Source(Schema):
+    secretRef: Name | None = None
+    configMapRef: Name | None = None
+
+
+class Variable(Schema):
+    name: str
+    value: str
+
+
+class Amounts(Schema):
+    requests: dict[str, Quantity] = {}
+    limits: dict[str, Quantity] = {}
+
+
+class Container(Schema):
+    name: str
+    image: str
+    env: list[Variable] = []
+    envFrom: list[Source] = []
+    resources: Amounts
+
+
+class Pod(Schema):
+    containers: Annotated[list[Container], Field(min_length=1)]
+    terminationGracePeriodSeconds: Int32
+    nodeSelector: dict[str, str] = {}
+    serviceAccountName: str | None = None
+
+
+class PodTemplate(Schema):
+    spec: Pod
+
+
+class Head(Schema):
+    rayStartParams: dict[str, str]
+    template: PodTemplate
+    serviceType: Literal["ClusterIP", "NodePort", "LoadBalancer"] | None = None
+
+
+class Workers(Schema):
+    groupName: str
+    replicas: Int32
+    minReplicas: Int32
+    maxReplicas: Int32
+    rayStartParams: dict[str, str]
+    template: PodTemplate
+    idleTimeoutSeconds: Int32 | None = None
+    numOfHosts: Int32 | None = None
+
+
+class Auth(Schema):
+    mode: Literal["disabled", "token"]
+
+
+class Cluster(Schema):
+    rayVersion: str
+    authOptions: Auth
+    headGroupSpec: Head
+    workerGroupSpecs: list[Workers]
+    enableInTreeAutoscaling: bool | None = None
+
+
+class JobSpec(Schema):
+    entrypoint: str
+    rayClusterSpec: Cluster
+    activeDeadlineSeconds: Annotated[int, Field(ge=1, lt=2**31)]
+    backoffLimit: Int32
+    shutdownAfterJobFinishes: bool
+    ttlSecondsAfterFinished: Int32
+    runtimeEnvYAML: str | None = None
+    submissionMode: Literal["K8sJobMode", "HTTPMode"] | None = None
+
+
+class CronSpec(Schema):
+    schedule: str
+    jobTemplate: JobSpec
+    suspend: bool | None = None
+
+
+class Resource(Schema):
+    apiVersion: Literal["ray.io/v1"]
+    metadata: Name
+
+
+class RayJob(Resource):
+    kind: Literal["RayJob"]
+    spec: JobSpec
+
+
+class RayCronJob(Resource):
+    kind: Literal["RayCronJob"]
+    spec: CronSpec
 
 
 def load(name: str) -> dict[str, Any]:
     return yaml.safe_load((DEPLOY / name).read_text())
 
 
-def check_job(spec: dict[str, Any], verb: str, kind: type[LabelConfig | NightlyConfig]) -> None:
-    assert spec.keys() <= JOB
-    words = shlex.split(spec["entrypoint"])
+def check_job(spec: JobSpec, verb: str, kind: type[LabelConfig | NightlyConfig]) -> None:
+    words = shlex.split(spec.entrypoint)
     assert words[:2] == ["segjobs", verb]
     config = load_config(kind, None, words[2:])
-    cluster = spec["rayClusterSpec"]
-    assert cluster.keys() <= CLUSTER
-    assert cluster["authOptions"] == {"mode": "token"}
-    head, groups = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
-    assert head.keys() <= HEAD
-    for group in groups:
-        assert group.keys() <= GROUP
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    for pod in (group["template"]["spec"] for group in (head, *groups)):
-        assert pod.keys() <= POD
-        assert all(container.keys() <= CONTAINER for container in pod["containers"])
-        assert pod["terminationGracePeriodSeconds"] > config.compute.grace_s
-    (stop,) = head["template"]["spec"]["containers"][0]["env"]
-    assert stop["name"] == "RAY_JOB_STOP_WAIT_TIME_S"
-    assert int(stop["value"]) > config.compute.grace_s
-    assert all(isinstance(value, str) for group in (head, *groups) for value in group["rayStartParams"].values())
+    cluster = spec.rayClusterSpec
+    assert cluster.authOptions.mode == "token"
+    for group in cluster.workerGroupSpecs:
+        assert group.minReplicas <= group.replicas <= group.maxReplicas
+    pods = [group.template.spec for group in (cluster.headGroupSpec, *cluster.workerGroupSpecs)]
+    assert all(pod.terminationGracePeriodSeconds > config.compute.grace_s for pod in pods)
+    (stop,) = pods[0].containers[0].env
+    assert stop.name == "RAY_JOB_STOP_WAIT_TIME_S"
+    assert int(stop.value) > config.compute.grace_s
 
 
 def test_the_job() -> None:
-    job = load("rayjob.yaml")
-    assert job.keys() == {"apiVersion", "kind", "metadata", "spec"}
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    check_job(job["spec"], "label", LabelConfig)
+    check_job(RayJob.model_validate(load("rayjob.yaml")).spec, "label", LabelConfig)
 
 
 def test_the_nightly_job_is_on_the_same_cluster() -> None:
-    cron = load("raycronjob.yaml")
-    assert (cron["apiVersion"], cron["kind"]) == ("ray.io/v1", "RayCronJob")
-    assert cron["spec"].keys() == {"schedule", "jobTemplate"}
-    assert len(cron["spec"]["schedule"].split()) == 5
-    job = cron["spec"]["jobTemplate"]
-    check_job(job, "nightly", NightlyConfig)
-    assert job["activeDeadlineSeconds"] < 24 * 3600, "nights do not overlap"
+    cron = RayCronJob.model_validate(load("raycronjob.yaml")).spec
+    assert len(cron.schedule.split()) == 5
+    check_job(cron.jobTemplate, "nightly", NightlyConfig)
+    assert cron.jobTemplate.activeDeadlineSeconds < 24 * 3600, "nights do not overlap"
     own = {"activeDeadlineSeconds", "entrypoint"}
-    assert [(k, v) for k, v in job.items() if k not in own] == [
-        (k, v) for k, v in load("rayjob.yaml")["spec"].items() if k not in own
-    ]
+    job = RayJob.model_validate(load("rayjob.yaml")).spec
+    assert cron.jobTemplate.model_dump(exclude=own) == job.model_dump(exclude=own)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("backoffLimit: 3", 'backoffLimit: "3"'),
+        ('num-cpus: "0"', "num-cpus: 0"),
+        ("mode: token", "mode: tokens"),
+        ("groupName: gpu", "name: gpu"),
+        ("envFrom: &credentials", "envfrom: &credentials"),
+    ],
+)
+def test_what_the_schema_refuses(old: str, new: str) -> None:
+    text = (DEPLOY / "rayjob.yaml").read_text()
+    assert old in text
+    with pytest.raises(ValidationError):
+        RayJob.model_validate(yaml.safe_load(text.replace(old, new)))
 
 
 def test_the_line_of_the_crontab() -> None:
