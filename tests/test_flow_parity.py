@@ -71,9 +71,9 @@ def logits_of(network: torch.nn.Module, pixels: torch.Tensor, size_hw: tuple[int
 
 def labelled(tmp_path: Path, photos: Path, name: str, batch_size: int, *overrides: str) -> list[dict[str, Any]]:
     output = str(tmp_path / f"batch{batch_size}")
-    common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=3"]
+    common = [f"input.uri={photos}", f"output.uri={output}", f"model.name={name}", "input.limit=2"]
     weights = [f"model.weights={tmp_path / 'seeded.pth'}", f"compute.batch_size={batch_size}"]
-    assert label_in_process(load_config(LabelConfig, None, [*common, *weights, *overrides])).ok == 3
+    assert label_in_process(load_config(LabelConfig, None, [*common, *weights, *overrides])).ok == 2
     return list(read_rows(Storage(), output))
 
 
@@ -82,7 +82,7 @@ def test_semantic(name: str, shared_data: Path, tmp_path: Path) -> None:
     photos = shared_data / "coco_mini" / "train2017"
     network = checkpoint(name, tmp_path / "seeded.pth", photos)
     rows = labelled(tmp_path, photos, name, 1, "model.resize=short:128")
-    batched = labelled(tmp_path, photos, name, 3, "model.resize=short:128")
+    batched = labelled(tmp_path, photos, name, 2, "model.resize=short:128")
     exact = copy.deepcopy(network).double()
     several = 0
     for row, other in zip(rows, batched, strict=True):
