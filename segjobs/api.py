@@ -20,8 +20,8 @@ Ray, torch and pyarrow are imported when a function needs them.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segjobs.config import (
     EditsConfig,
@@ -51,8 +51,21 @@ if TYPE_CHECKING:
     from segjobs.manifest.manifest import Manifest
     from segjobs.storage import Storage
 
+Made = TypeVar("Made")
+Result = TypeVar("Result")
+
 Given = str | os.PathLike[str] | Mapping[str, Any] | None
 """A section: its ``uri`` (or ``name``), or its keys. As ``config``: a YAML file, or all keys."""
+
+
+def _run(job: Callable[[Made], Result | DryRun], made: Made) -> Result:
+    """``job(made)``, which is no dry run; the caller's process is left as it was."""
+    from segjobs.jobs.engine.guest import as_guest
+
+    with as_guest():
+        result = job(made)
+    assert not isinstance(result, DryRun)  # noqa: S101
+    return result
 
 
 def prepare(
@@ -65,13 +78,9 @@ def prepare(
     """
     settings = {"input": input, "labels": labels, "output": output, **keys}
     made = make_config(PrepareConfig, "prepare()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.prepare.job import prepare as job
 
-    with as_guest():
-        result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
-    return result
+    return _run(job, made)
 
 
 def train(
@@ -89,11 +98,9 @@ def train(
     """
     settings = {"data": data, "validation": validation, "model": model, "output": output, **keys}
     made = make_config(TrainConfig, "train()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.train.job import train as job
 
-    with as_guest():
-        return job(made)
+    return _run(job, made)
 
 
 def label(
@@ -104,13 +111,9 @@ def label(
     ``output`` becomes a manifest: ``open_manifest(result.uri)``. Raises a SegjobsError.
     """
     made = make_config(LabelConfig, "label()", config, {"input": input, "model": model, "output": output, **keys})
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.label.job import label as job
 
-    with as_guest():
-        result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
-    return result
+    return _run(job, made)
 
 
 def nightly(
@@ -123,13 +126,9 @@ def nightly(
     """
     settings = {"input": input, "model": model, "collection": collection, **keys}
     made = make_config(NightlyConfig, "nightly()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.nightly.job import nightly as job
 
-    with as_guest():
-        result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
-    return result
+    return _run(job, made)
 
 
 def edits(*, collection: Given = None, labels: Given = None, config: Given = None, **keys: Any) -> EditsResult:
@@ -139,12 +138,8 @@ def edits(*, collection: Given = None, labels: Given = None, config: Given = Non
     """
     made = make_config(EditsConfig, "edits()", config, {"collection": collection, "labels": labels, **keys})
     from segjobs.jobs.edits.job import edits as job
-    from segjobs.jobs.engine.guest import as_guest
 
-    with as_guest():
-        result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
-    return result
+    return _run(job, made)
 
 
 def evaluate(
@@ -163,11 +158,9 @@ def evaluate(
     """
     settings = {"predictions": predictions, "truth": truth, "baseline": baseline, "output": output, **keys}
     made = make_config(EvaluateConfig, "evaluate()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.evaluate.job import evaluate as job
 
-    with as_guest():
-        return job(made)
+    return _run(job, made)
 
 
 def report(
@@ -185,11 +178,9 @@ def report(
     """
     settings = {"evaluation": evaluation, "predictions": predictions, "truth": truth, "output": output, **keys}
     made = make_config(ReportConfig, "report()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.report.job import report as job
 
-    with as_guest():
-        return job(made)
+    return _run(job, made)
 
 
 def export(
@@ -201,13 +192,9 @@ def export(
     """
     settings = {"manifest": manifest, "format": format, "output": output, **keys}
     made = make_config(ExportConfig, "export()", config, settings)
-    from segjobs.jobs.engine.guest import as_guest
     from segjobs.jobs.export.job import export as job
 
-    with as_guest():
-        result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
-    return result
+    return _run(job, made)
 
 
 def open_manifest(uri: str | os.PathLike[str], *, storage: Mapping[str, Any] | None = None) -> "Manifest":

@@ -22,7 +22,7 @@ from segjobs.config.evaluate import (
     SlicesConfig,
 )
 from segjobs.config.export import ExportConfig
-from segjobs.config.keys import dashed, describe_keys, iter_fields
+from segjobs.config.keys import dashed, describe_keys, iter_fields, shared_fields
 from segjobs.config.label import LabelConfig, RedoConfig, TilesConfig
 from segjobs.config.nightly import NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
@@ -113,6 +113,7 @@ __all__ = [
     "make_config",
     "nearest",
     "placed",
+    "shared_fields",
     "to_yaml",
 ]
 

@@ -35,6 +35,11 @@ def iter_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, field
 
 
+def shared_fields(config: BaseModel, kind: type[BaseModel]) -> dict[str, object]:
+    """Name → value of each field of ``config`` that ``kind`` has too."""
+    return {name: getattr(config, name) for name in type(config).model_fields if name in kind.model_fields}
+
+
 def dashed(kind: type[BaseModel], words: Sequence[str]) -> list[str]:
     """A problem for each word of a command line that is a key with dashes before it, as options have them."""
     problems: list[str] = []

@@ -160,6 +160,13 @@ class Collection:
         text = self.table.metadata().configuration.get(_FOOTER)
         return Footer.from_json(json.loads(text)) if text else None
 
+    @property
+    def filled(self) -> Footer:
+        """``footer`` of a collection with rows. Raises ManifestError of an empty one."""
+        if self.footer is None:
+            raise ManifestError(f"{self.uri}: the collection is empty; segjobs nightly, or collection add, fills it")
+        return self.footer
+
     def read(self, file: TableFile) -> pa.Table:
         """All rows of a file, those of images that are gone too, checked against its name."""
         return read_file(self.storage, masks_uri(self.uri), file.part)
@@ -180,12 +187,11 @@ class Collection:
 
     def run(self) -> Run:
         """The version as a manifest: images that are there, by image_id. Raises ManifestError of an empty one."""
-        if self.footer is None:
-            raise ManifestError(f"{self.uri}: the collection is empty; segjobs nightly, or collection add, fills it")
+        footer = self.filled
         return Run(
             self.pinned,
             tuple(file.part for file in self.files if file.part.rows),
-            self._info(self.footer),
+            self._info(footer),
             table=masks_uri(self.uri),
         )
 

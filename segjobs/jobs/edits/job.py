@@ -10,9 +10,9 @@ import getpass
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segjobs.config import EditsConfig, OutputConfig, PhotographsConfig, PrepareConfig, nearest
+from segjobs.config import EditsConfig, OutputConfig, PhotographsConfig, PrepareConfig, nearest, shared_fields
 from segjobs.config.prepare import reads_as
-from segjobs.errors import ConfigError, ManifestError
+from segjobs.errors import ConfigError
 from segjobs.jobs.engine.executor import Executor
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.standing import check_writable
@@ -44,13 +44,12 @@ def edits(config: EditsConfig, *, dry_run: bool = False, executor: Executor | No
         raise ConfigError(f"collection.uri: {uri} names a version, and only the newest one is changed")
     check_writable(uri, key="collection.uri")
     now = open_collection(storage, uri)
-    if now.footer is None:
-        raise ManifestError(f"{uri}: the collection is empty; segjobs nightly, or collection add, fills it")
-    prepared = _prepare_config(config, storage, now.footer)
+    footer = now.filled
+    prepared = _prepare_config(config, storage, footer)
     plan = make_plan(image_files(now), config.shard)
     found = find_labels(prepared, storage, progress, plan)
     job = found.jobs[""]
-    _check(config, now, now.footer, job.footer)
+    _check(config, now, footer, job.footer)
     run_uri = join(uri, "runs", f"edits-{job.run_id}")
     strangers = [one for one in found.leftovers if one.check == _STRANGERS]
     if dry_run:
@@ -66,13 +65,12 @@ def _prepare_config(config: EditsConfig, storage: Storage, footer: Footer) -> Pr
     labels = with_class_names(config.labels, storage)
     if labels.task is None and reads_as(labels.format) and footer.task != "panoptic":
         labels = labels.model_copy(update={"task": footer.task})
-    shared = ("env", "classes", "decode", "compute", "shard", "storage", "max_failed_fraction")
-    return PrepareConfig(
-        input=PhotographsConfig(uri=config.collection.uri),
-        labels=labels,
-        output=OutputConfig(uri=config.collection.uri),
-        **{name: getattr(config, name) for name in shared},
-    )
+    own = {
+        "input": PhotographsConfig(uri=config.collection.uri),
+        "labels": labels,
+        "output": OutputConfig(uri=config.collection.uri),
+    }
+    return PrepareConfig(**{**shared_fields(config, PrepareConfig), **own})
 
 
 def _check(config: EditsConfig, now: Collection, ours: Footer, theirs: Footer) -> None:

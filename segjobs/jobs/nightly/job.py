@@ -8,12 +8,13 @@ that is begun is finished as it was begun, whatever came since, and is committed
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from segjobs.config import LabelConfig, NightlyConfig, OutputConfig
+from segjobs.config import LabelConfig, NightlyConfig, OutputConfig, shared_fields
 from segjobs.errors import ConflictError, ExitCode
-from segjobs.jobs.engine.adopt import adopt_run
+from segjobs.jobs.engine.adopt import Adopted, adopt_run
 from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Executor
 from segjobs.jobs.engine.layout import layout
@@ -199,14 +200,7 @@ def _night_of(config: NightlyConfig, card: ModelCard, found: Compared, version: 
 def _begin(storage: Storage, night: Night) -> Night:
     """Begin the night, an hour of its own; what another command has begun in this second is left alone."""
     while not begin(storage, night):
-        night = Night(
-            night.uri,
-            name_of(moment_of(night.name) + timedelta(seconds=1)),
-            night.changes,
-            night.counts,
-            night.version,
-            night.run_id,
-        )
+        night = replace(night, name=name_of(moment_of(night.name) + timedelta(seconds=1)))
     return night
 
 
@@ -228,19 +222,7 @@ class _Tries:
 
 
 def _label_config(config: NightlyConfig, output: str) -> LabelConfig:
-    names = (
-        "env",
-        "input",
-        "model",
-        "decode",
-        "tiles",
-        "postprocess",
-        "compute",
-        "shard",
-        "storage",
-        "max_failed_fraction",
-    )
-    return LabelConfig(output=OutputConfig(uri=output), **{name: getattr(config, name) for name in names})
+    return LabelConfig(**{**shared_fields(config, LabelConfig), "output": OutputConfig(uri=output)})
 
 
 def _job_of(config: NightlyConfig, card: ModelCard, files: list[FileInfo], output: str = "") -> Job:
@@ -273,18 +255,22 @@ def _labelled(
     if adopted.run is not None:
         summary = summary_of_finished(job, adopted.run)
     else:
-        summary = _label(label_config, storage, job, card, progress, executor)
+        summary = _label(label_config, storage, adopted, card, progress, executor)
     return print_summary(summary, config.max_failed_fraction)
 
 
 def _label(
-    config: LabelConfig, storage: Storage, job: Job, card: ModelCard, progress: Progress, executor: Executor | None
+    config: LabelConfig,
+    storage: Storage,
+    adopted: Adopted,
+    card: ModelCard,
+    progress: Progress,
+    executor: Executor | None,
 ) -> Summary:
     lay = layout(config.compute, expected(config.compute, progress))
     if executor is None:
         connect(config.compute, progress)
         executor = RayExecutor()
-    adopted = adopt_run(storage, job)
     return label_images(config, storage, adopted, card, lay, progress=progress, executor=executor)
 
 
