@@ -56,19 +56,51 @@ def encode_label_map(ids: np.ndarray, *, void: int = VOID) -> list[Region]:
     if ids.size == 0:
         return []
     flat = ids.ravel(order="F")
-    bounds = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
-    values = flat[bounds[:-1]]
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    (regions,) = encode_label_runs([(starts, flat[starts], (ids.shape[0], ids.shape[1]))], void=void)
+    return regions
+
+
+def encode_label_runs(
+    maps: Sequence[tuple[np.ndarray, np.ndarray, tuple[int, int]]], *, void: int = VOID
+) -> list[list[Region]]:
+    """Label maps of several images as their column-major runs → the Regions of each, as of ``encode_label_map``.
+
+    Of each image: the first pixel of every run, int64 (N ≥ 1,) ascending from 0; its class index, uint8 or uint16 (N,),
+    another one than the run's before; the image's height and width. All images are encoded by one pass of numpy, which
+    computes in compiled code without holding the interpreter.
+    """
+    parts = [_by_class(*one, void) for one in maps]
+    filled = [number for number, part in enumerate(parts) if part[0].size]
+    found: list[list[Region]] = [[] for _ in maps]
+    if not filled:
+        return found
+    starts, ends, values, first = (np.concatenate([parts[number][field] for number in filled]) for field in range(4))
+    runs = [parts[number][0].size for number in filled]
+    groups = [parts[number][3].size for number in filled]
+    first += np.repeat(np.cumsum(runs) - runs, groups)
+    totals = np.repeat([maps[number][2][0] * maps[number][2][1] for number in filled], groups)
+    heights = np.repeat([maps[number][2][0] for number in filled], runs)
+    counts = _encode_groups(starts, ends, first, totals)
+    areas = np.add.reduceat(ends - starts, first).tolist()
+    boxes = _boxes(starts, ends, first, heights)
+    owners = np.repeat(filled, groups).tolist()
+    for owner, *region in zip(owners, values[first].tolist(), counts, areas, boxes, strict=True):
+        found[owner].append(Region(*region))
+    return found
+
+
+def _by_class(
+    starts: np.ndarray, values: np.ndarray, size_hw: tuple[int, int], void: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An image's runs in the order of their classes, without ``void``: starts, ends, values, and each class's first."""
     # A stable sort of 8 or 16 bits is numpy's radix sort; it keeps each class's runs in their order.
     order = np.argsort(values, kind="stable")
     order = order[values[order] != void]
-    if order.size == 0:
-        return []
-    values, starts, ends = values[order], bounds[order], bounds[order + 1]
-    first = np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1))
-    counts = _encode_groups(starts, ends, first, flat.size)
-    areas = np.add.reduceat(ends - starts, first).tolist()
-    boxes = _boxes(starts, ends, first, ids.shape[0])
-    return [Region(*parts) for parts in zip(values[first].tolist(), counts, areas, boxes, strict=True)]
+    ends = np.append(starts[1:], size_hw[0] * size_hw[1])[order]
+    values = values[order]
+    first = np.flatnonzero(np.diff(values, prepend=values[:1] ^ 1))
+    return starts[order], ends, values, first
 
 
 def encode_crop(mask: np.ndarray, corner_xy: tuple[int, int], size_hw: tuple[int, int]) -> Encoded:
@@ -105,8 +137,8 @@ def encode_runs(starts: np.ndarray, ends: np.ndarray, size_hw: tuple[int, int]) 
     Runs that touch are one run each already.
     """
     first = np.zeros(1, np.int64)
-    (counts,) = _encode_groups(starts, ends, first, size_hw[0] * size_hw[1])
-    (box,) = _boxes(starts, ends, first, size_hw[0])
+    (counts,) = _encode_groups(starts, ends, first, np.array([size_hw[0] * size_hw[1]]))
+    (box,) = _boxes(starts, ends, first, np.array(size_hw[0]))
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -207,7 +239,7 @@ def encoded(counts: str, size_hw: tuple[int, int]) -> Encoded:
     starts, ends = starts[filled], ends[filled]
     if starts.size == 0:
         return Encoded(counts, 0, (0, 0, 0, 0))
-    (box,) = _boxes(starts, ends, np.zeros(1, np.int64), size_hw[0])
+    (box,) = _boxes(starts, ends, np.zeros(1, np.int64), np.array(size_hw[0]))
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -272,8 +304,11 @@ def _foreground(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bounds[0::2], bounds[1::2]
 
 
-def _encode_groups(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, total: int) -> list[str]:
-    """Foreground runs of several masks behind each other (mask g's from ``first[g]``) → their counts."""
+def _encode_groups(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, totals: np.ndarray) -> list[str]:
+    """Foreground runs of several masks behind each other (mask g's from ``first[g]``) → their counts.
+
+    ``totals``: of each mask, the pixels of its image.
+    """
     pairs = np.diff(first, append=starts.size)
     last = first + pairs - 1
     opens = np.zeros(starts.size, bool)
@@ -282,7 +317,7 @@ def _encode_groups(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, tota
     gaps[1:] -= ends[:-1]
     gaps[first] = starts[first]
     lengths = ends - starts
-    tails = total - ends[last]
+    tails = totals - ends[last]
     # Differences to the length two before. A mask's first gap, first length and second gap (its
     # first three codes) are written as they are, and so is a tail that comes third.
     gap_codes, length_codes = gaps.copy(), lengths.copy()
@@ -325,12 +360,13 @@ def _characters(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return characters, ends
 
 
-def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> list[Box]:
-    """Bounding boxes (x, y, w, h) of grouped foreground runs in columns of ``height`` pixels."""
-    left, top = np.divmod(starts, height)
-    right, bottom = np.divmod(ends - 1, height)
+def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, heights: np.ndarray) -> list[Box]:
+    """Bounding boxes (x, y, w, h) of grouped foreground runs in columns of ``heights`` pixels, all or each run's."""
+    left, top = np.divmod(starts, heights)
+    right, bottom = np.divmod(ends - 1, heights)
     wraps = right > left  # reaches the foot of one column and the head of the next
-    top[wraps], bottom[wraps] = 0, height - 1
+    top = np.where(wraps, 0, top)
+    bottom = np.where(wraps, heights - 1, bottom)
     last = np.append(first[1:], starts.size) - 1
     x, y = left[first], np.minimum.reduceat(top, first)
     w, h = right[last] - x + 1, np.maximum.reduceat(bottom, first) - y + 1

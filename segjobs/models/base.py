@@ -8,18 +8,31 @@ steps, so that the pipeline can run them on different threads:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
 from segjobs.config import LossConfig
+from segjobs.errors import ItemError
 from segjobs.manifest.rle import VOID
 from segjobs.manifest.schema import ModelCard
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VOID", "GivesLogits", "Instances", "LabelMap", "PanopticMap", "Prediction", "Segmenter", "Target"]
+__all__ = [
+    "VOID",
+    "GivesLogits",
+    "GivesRuns",
+    "Instances",
+    "LabelMap",
+    "LabelRuns",
+    "PanopticMap",
+    "Prediction",
+    "Segmenter",
+    "Target",
+    "gives_runs",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,21 @@ class LabelMap:
 
     ids: np.ndarray
     confidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class LabelRuns:
+    """Semantic prediction of one image as the column-major runs of its label map, which cover it.
+
+    ``size_hw``: the image's height and width. ``starts``: int64 (N,), ascending from 0, the pixel x·H + y that each
+    run begins at. ``values``: uint16 (N,), index into the model's categories. ``sums``: float64 (N,), the sum of
+    ``LabelMap.confidence`` over each run's pixels.
+    """
+
+    size_hw: tuple[int, int]
+    starts: np.ndarray
+    values: np.ndarray
+    sums: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -132,3 +160,22 @@ class GivesLogits(Protocol):
         ItemError NON_FINITE where the output holds NaN or infinity.
         """
         ...
+
+
+class GivesRuns(Protocol):
+    """What a semantic Segmenter has besides, for masks of which nobody asks for pixels: the faster ``postprocess``."""
+
+    def runs(self, outputs: Sequence[RawOutput], sizes_hw: Sequence[tuple[int, int]]) -> list[LabelRuns | ItemError]:
+        """Raw outputs of a batch → the runs of each image's label map, in order. Thread-safe.
+
+        ItemError NON_FINITE for an image whose output holds NaN or infinity.
+        """
+        ...
+
+
+def gives_runs(segmenter: object) -> TypeGuard[GivesRuns]:
+    """Whether ``runs`` says the same as ``postprocess``: not of a subclass that has another ``postprocess`` only."""
+    if "postprocess" in vars(segmenter):
+        return False
+    nearest = next((one for one in type(segmenter).__mro__ if {"runs", "postprocess"} & vars(one).keys()), object)
+    return "runs" in vars(nearest)

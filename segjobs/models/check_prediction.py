@@ -4,7 +4,7 @@ an error that the model raises, or a prediction that can be no mask of the image
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction
 
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
 _FAULTS += (TypeError, ValueError)
@@ -68,6 +68,32 @@ def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Pr
         return _checked_segments(prediction, len(card.categories), size_hw)
     expected = {"instance": "Instances", "panoptic": "a PanopticMap", "semantic": "a LabelMap"}[card.task]
     raise _wrong(f"postprocess gave a {type(prediction).__name__}, expected {expected} of a {card.task} model")
+
+
+def checked_runs(
+    given: Sequence[LabelRuns | ItemError], card: ModelCard, sizes_hw: Sequence[tuple[int, int]]
+) -> list[LabelRuns | ItemError]:
+    """What ``GivesRuns.runs`` gave for images of ``sizes_hw``. Raises ItemError MODEL_ERROR, as ``checked`` does."""
+    if len(given) != len(sizes_hw):
+        raise _wrong(f"runs gave {len(given)} answers for {len(sizes_hw)} image(s)")
+    for one, size_hw in zip(given, sizes_hw, strict=True):
+        if not isinstance(one, ItemError):
+            _check_runs(one, len(card.categories), size_hw)
+    return list(given)
+
+
+def _check_runs(runs: LabelRuns, classes: int, size_hw: tuple[int, int]) -> None:
+    if runs.size_hw != size_hw:
+        raise _wrong(f"runs are of an image of {runs.size_hw}, the image's is {size_hw}")
+    unknown = runs.values[(runs.values >= classes) & (runs.values != VOID)]
+    if unknown.size:
+        raise _wrong(
+            f"ids holds {unknown[0]}, and the model has {classes} classes (0 to {classes - 1}; {VOID} for none)"
+        )
+    lengths = np.diff(runs.starts, append=size_hw[0] * size_hw[1])
+    if not (runs.starts[0] == 0 and lengths.min() > 0):
+        raise _wrong(f"runs begin at {runs.starts[0]} and do not cover the image in order")
+    _check_probabilities("confidence", runs.sums / lengths)
 
 
 def _checked_map(prediction: LabelMap, classes: int, size_hw: tuple[int, int]) -> LabelMap:

@@ -25,10 +25,11 @@ import numpy as np
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.coco_api import Box
-from segjobs.manifest.rle import Region, encode_label_map
+from segjobs.manifest.rle import Region, encode_label_map, encode_label_runs
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction
+from segjobs.models.run_finder import runs_of
 
 _ROWS_AT_ONCE = 64  # numpy's bincount makes 16 bytes of each pixel
 
@@ -59,8 +60,29 @@ def _semantic_segments(
         ids = drop_small_regions(ids, config.min_area_px)
     if config.fill_holes:
         ids = fill_void_holes(ids)
-    sums = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=len(categories))
-    return _chosen(encode_label_map(ids), sums, (ids.shape[0], ids.shape[1]), categories, config), mean
+    ((segments, _),) = segments_of_runs([runs_of(ids, confidence)], categories, config)
+    return segments, mean
+
+
+def needs_pixels(categories: Sequence[Category], config: PostprocessConfig) -> bool:
+    """Whether a semantic model's label map is looked at pixel by pixel, so that its runs do not do."""
+    return (
+        config.min_confidence > 0 or config.min_area_px > 1 or (len(categories) == 2 and config.mask_threshold != 0.5)
+    )
+
+
+def segments_of_runs(
+    images: Sequence[LabelRuns], categories: Sequence[Category], config: PostprocessConfig
+) -> list[tuple[list[Segment], float]]:
+    """``to_segments`` of a batch of semantic predictions as runs, for a ``config`` that does not ``needs_pixels``."""
+    found: list[tuple[list[Segment], float]] = []
+    encoded = encode_label_runs([(one.starts, one.values, one.size_hw) for one in images])
+    for one, regions in zip(images, encoded, strict=True):
+        classes = np.minimum(one.values, len(categories))  # the last: unlabelled
+        sums = np.bincount(classes, weights=one.sums, minlength=len(categories) + 1)
+        segments = _chosen(regions, sums, one.size_hw, categories, config)
+        found.append((segments, float(sums.sum() / (one.size_hw[0] * one.size_hw[1]))))
+    return found
 
 
 class BandedSegments:

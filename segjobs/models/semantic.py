@@ -19,10 +19,12 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, Prediction, Target
+from segjobs.models.base import VOID, LabelMap, LabelRuns, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.resize import resize_image, target_size, to_tensor
-from segjobs.models.upsample import upsample_on_cpu, upsample_on_device, upsampled
+from segjobs.models.run_finder import find_runs
+from segjobs.models.upsample import upsample_on_cpu
+from segjobs.models.upsample_device import DeviceLogits, runs_on_device, upsample_on_device, upsampled
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEVICE_BYTES = 2**30  # larger upsampled logits go the CPU's way, plane by plane, instead of filling the GPU
@@ -123,6 +125,27 @@ class SemanticSegmenter:
         return LabelMap(*upsample_on_cpu(logits.cpu().contiguous().numpy(), size_hw, by_way_of=by_way_of))
 
     @torch.inference_mode()
+    def runs(self, outputs: Sequence[torch.Tensor], sizes_hw: Sequence[tuple[int, int]]) -> list[LabelRuns | ItemError]:
+        """See ``base.GivesRuns``."""
+        if self._device.type == "cuda":
+            images = [
+                DeviceLogits(logits, size_hw, by_way_of)
+                for output, size_hw in zip(outputs, sizes_hw, strict=True)
+                for logits, by_way_of in [self._at_inner_size(output, size_hw)]
+            ]
+            if all(4 * len(one.logits) * one.size_hw[0] * one.size_hw[1] <= _DEVICE_BYTES for one in images):
+                with suppress(torch.OutOfMemoryError):
+                    return [self._non_finite() if one is None else one for one in runs_on_device(images)]
+        return list(map(self._runs_on_cpu, outputs, sizes_hw))
+
+    def _runs_on_cpu(self, output: torch.Tensor, size_hw: tuple[int, int]) -> LabelRuns | ItemError:
+        logits, by_way_of = self._at_inner_size(output, size_hw)
+        array = logits.cpu().contiguous().numpy()
+        if not np.isfinite(array.sum()):
+            return self._non_finite()
+        return find_runs(array, size_hw, by_way_of=by_way_of)
+
+    @torch.inference_mode()
     def logits(self, output: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
         """See ``base.GivesLogits``. Raises ItemError NON_FINITE."""
         logits, by_way_of = self._at_inner_size(output, size_hw)
@@ -143,7 +166,10 @@ class SemanticSegmenter:
 
     def _check_finite(self, finite: torch.Tensor) -> None:
         if not finite:
-            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
+            raise self._non_finite()
+
+    def _non_finite(self) -> ItemError:
+        return ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
 
     def _on_device(
         self, logits: torch.Tensor, size_hw: tuple[int, int], by_way_of: tuple[int, int] | None

@@ -25,7 +25,8 @@ import torch
 
 from segjobs.config import TilesConfig
 from segjobs.models.base import LabelMap
-from segjobs.models.upsample import upsample_on_cpu, upsample_on_device
+from segjobs.models.upsample import upsample_on_cpu
+from segjobs.models.upsample_device import upsample_on_device
 
 _STRIDE = 32
 """Tiles begin at multiples of it, the last ones apart: a network of such strides sees a pixel as in the whole image."""

@@ -3,47 +3,20 @@
 The definition is plain: interpolate every class bilinearly (align_corners=False), take the argmax (ties go to the
 lowest index); torchvision's networks interpolate to their input's size first, and so does ``by_way_of``; the
 confidence is the winner's softmax probability at the network's resolution (of ``scores``: its share of their sum),
-interpolated the same way. ``upsample_on_device`` computes just that, for a GPU. ``upsample_on_cpu`` gives the same
+interpolated the same way. ``upsample_device.py`` computes just that, for a GPU. ``upsample_on_cpu`` gives the same
 labels faster, since on a CPU it runs next to the network: 21 classes of 65x87 to 480x640 pixels took torch 70 ms on one
-core.
+core. Where masks alone are asked for, ``run_finder.py`` does without the label map. No torch here: exported networks do
+without.
 """
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-_PRUNE_BELOW = 4
+PRUNE_FROM = 4
 """Look for candidates where the image has at least this many times the logits' pixels: below, the search costs more
 than the interpolations that it saves."""
-
-
-def upsample_on_device(
-    logits: torch.Tensor, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (C, h, w) on any device → uint16 ids and float32 confidence in [0, 1], both (H, W)."""
-    inner = logits[None] if by_way_of is None else _interpolate(logits[None], by_way_of)
-    ids = _interpolate(inner, size_hw)[0].argmax(0)
-    confidence = _interpolate(logits.softmax(0)[None], size_hw)[0].gather(0, ids[None])[0]
-    small, confidence = _to_host(ids.to(torch.uint8 if len(logits) <= 256 else torch.int32), confidence)
-    return small.numpy().astype(np.uint16), confidence.numpy()
-
-
-def _to_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """By way of pinned memory: a GPU copies there twice as fast, and is waited for once."""
-    if not tensors[0].is_cuda:
-        return list(tensors)
-    found = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-    for one, tensor in zip(found, tensors, strict=True):
-        one.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream().synchronize()
-    return found
-
-
-def _interpolate(planes: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
-    return F.interpolate(planes, size_hw, mode="bilinear", align_corners=False)
 
 
 def upsample_on_cpu(
@@ -56,43 +29,38 @@ def upsample_on_cpu(
     Per plane, OpenCV interpolates some 15 times as fast as torch and differs from it in the last bits only; so do
     the labels, where two classes tie.
     """
-    steps = [step for step in (by_way_of, size_hw) if step is not None]
-    if len(logits) * max(height * width for height, width in steps) >= _PRUNE_BELOW * logits.size:
-        channels = candidates(logits, steps=len(steps))
-    else:
-        channels = np.arange(len(logits))
+    steps = steps_to(size_hw, by_way_of)
+    channels = candidates(logits, steps=len(steps)) if is_much_smaller(logits, steps) else np.arange(len(logits))
     first, *others = channels.tolist()
-    best = _resize(logits[first], steps)
+    best = resize_plane(logits[first], steps)
     ids = np.full(size_hw, first, np.uint8 if len(logits) <= 256 else np.uint16)
     for channel in others:
-        plane = _resize(logits[channel], steps)
+        plane = resize_plane(logits[channel], steps)
         # Channels ascend, so a later winner is the larger number: a maximum is a masked store that vectorises.
         np.maximum(ids, (plane > best) * ids.dtype.type(channel), out=ids)
         np.maximum(best, plane, out=best)
-    weights = logits
+    return ids.astype(np.uint16), _confidence(probabilities(logits, scores=scores), ids, channels)
+
+
+def probabilities(logits: np.ndarray, *, scores: bool = False) -> np.ndarray:
+    """float32 (C, h, w) → the same: their softmax over the channels; of ``scores`` each one's share of their sum."""
     if not scores:
-        weights = logits - logits.max(axis=0)
-        np.exp(weights, out=weights)
-    return ids.astype(np.uint16), _confidence(weights, ids, channels)
+        logits = np.exp(logits - logits.max(axis=0))
+    return logits / np.maximum(logits.sum(axis=0), np.finfo(np.float32).tiny)  # scores may all be 0
 
 
-def upsampled(
-    logits: torch.Tensor, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
-) -> torch.Tensor:
-    """float32 (C, h, w) → (C, H, W) on the same device: the interpolated logits themselves, a copy of them."""
-    steps = [step for step in (by_way_of, size_hw) if step is not None]
-    if logits.is_cuda:
-        planes = logits[None]
-        for step in steps:
-            planes = _interpolate(planes, step)
-        return planes[0]
-    found = np.empty((len(logits), *size_hw), np.float32)
-    for plane, small in zip(found, logits.contiguous().numpy(), strict=True):
-        plane[:] = _resize(small, steps)
-    return torch.from_numpy(found)
+def steps_to(size_hw: tuple[int, int], by_way_of: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Heights and widths that logits are interpolated to, one after the other."""
+    return [step for step in (by_way_of, size_hw) if step is not None]
 
 
-def _resize(plane: np.ndarray, steps: Sequence[tuple[int, int]]) -> np.ndarray:
+def is_much_smaller(logits: np.ndarray, steps: Sequence[tuple[int, int]]) -> bool:
+    """Whether float32 (C, h, w) have so few pixels that it pays to find out which classes can win any."""
+    return max(height * width for height, width in steps) >= PRUNE_FROM * logits[0].size
+
+
+def resize_plane(plane: np.ndarray, steps: Sequence[tuple[int, int]]) -> np.ndarray:
+    """float32 (h, w) → (H, W) of the last of ``steps``, by way of the others."""
     for height, width in steps:
         plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
     return plane
@@ -122,16 +90,15 @@ def _over_cells(extreme: np.ufunc, logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _confidence(weights: np.ndarray, ids: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """The winner's probability at each pixel, its weight's share of all: float32, shaped as ``ids``."""
-    total = np.maximum(weights.sum(axis=0), np.finfo(np.float32).tiny)  # scores may all be 0
-    if ids.shape == total.shape:
-        return weights.max(axis=0) / total  # nothing was interpolated
+def _confidence(chances: np.ndarray, ids: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """The winner's probability at each pixel: float32, shaped as ``ids``."""
+    if ids.shape == chances.shape[1:]:
+        return chances.max(axis=0)  # nothing was interpolated
     confidence = np.zeros(ids.shape, np.float32)
     for channel in channels.tolist():
         won = (ids == channel).view(np.uint8)
         if not won.any():
             continue
-        plane = cv2.resize(weights[channel] / total, ids.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        plane = cv2.resize(chances[channel], ids.shape[::-1], interpolation=cv2.INTER_LINEAR)
         cv2.copyTo(plane, won, confidence)
     return np.minimum(confidence, 1, out=confidence)

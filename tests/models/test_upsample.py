@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segjobs.models.upsample import candidates, upsample_on_cpu, upsample_on_device
+from segjobs.models.upsample import candidates, upsample_on_cpu
+from segjobs.models.upsample_device import upsample_on_device
 
 side = st.integers(1, 24)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from segjobs.jobs.label.redo import Redo
+    from segjobs.manifest.segments import Segment
     from segjobs.models.base import RawOutput, Segmenter
     from segjobs.models.batching import Computed
 
@@ -102,21 +103,29 @@ class _Shard:
     """
 
     on_row: OnRow
-    rows: dict[str, Row | Future[Row]] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     flights: deque[Future[_Flight]] = field(default_factory=deque)
-    encoding: deque[Future[Row]] = field(default_factory=deque)
+    encoding: deque[Future[None]] = field(default_factory=deque)
+
+    def add(self, row: Row) -> None:
+        """The row of an image that has its place in ``rows``."""
+        self.rows[str(row["image_id"])] = row
+        self.on_row(row)
 
 
 class Predictor:
     """One model on one device; called with shards, by several threads at a time."""
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
+        from segjobs.models.base import gives_runs
         from segjobs.models.batching import beside_the_network, compute_single_threaded
-        from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
-        from segjobs.models.postprocess import to_segments
+        from segjobs.models.check_prediction import checked, checked_runs, checked_tensor, of_the_model
+        from segjobs.models.postprocess import needs_pixels, segments_of_runs, to_segments
 
         self._settings = settings
         self._to_segments = to_segments
+        self._segments_of_runs = segments_of_runs
+        self._checked_runs = checked_runs
         self._checked = checked
         self._checked_tensor = checked_tensor
         self._of_the_model = of_the_model
@@ -133,6 +142,9 @@ class Predictor:
             self._segmenter = self._device.submit(_build, settings).result()
         except SegjobsError as error:
             self._broken = error
+        else:
+            pixels = needs_pixels(settings.card.categories, settings.postprocess)
+            self._runs = self._segmenter.runs if gives_runs(self._segmenter) and not pixels else None
         self._watchdog = Watchdog(settings.decoding.deadline_s, report)
 
     def predict(self, items: pa.Table, on_row: OnRow = lambda row: None) -> pa.Table:
@@ -149,7 +161,9 @@ class Predictor:
                     self._land(shard)
         while shard.flights:
             self._land(shard)
-        done = [row.result() if isinstance(row, Future) else row for row in shard.rows.values()]
+        while shard.encoding:
+            shard.encoding.popleft().result()
+        done = list(shard.rows.values())
         if self._settings.redo is None:  # there, the images that it failed at are all that it is shown
             self._blame.judge(done)
         return rows_table(done, TIMES_SCHEMA, items)
@@ -204,12 +218,10 @@ class Predictor:
             item = one.loaded.item
             shard.rows[item.path] = {}
             if one.loaded.huge and (row := self._tiled(one)) is not None:
-                shard.rows[item.path] = row
-                shard.on_row(row)
+                shard.add(row)
                 continue
             if one.tensor is None:
-                shard.rows[item.path] = row = self._failed(one.loaded)
-                shard.on_row(row)
+                shard.add(self._failed(one.loaded))
                 continue
             group = tuple(one.tensor.shape) if self._segmenter.same_size_batches else None
             batch = waiting.setdefault(group, [])
@@ -270,14 +282,19 @@ class Predictor:
         landed_s = time.perf_counter()
         spent_s = landed_s - max(flight.start_s, self._landed_s)  # a GPU's next batch is launched while it computes
         self._landed_s = landed_s
-        for one, output in zip(flight.batch, flight.computed.outputs, strict=True):
+        outputs = flight.computed.outputs
+        forward_ms = 1000 * spent_s / len(flight.batch)
+        for number, one in enumerate(flight.batch):
+            output = outputs[number]
             if isinstance(output, ItemError) and output.code == "GPU_OOM":
-                output = self._again_alone(one, shard)
+                outputs[number] = self._again_alone(one, shard)
             one.tensor = None
-            future = self._encoders.submit(self._encode_shown, shard, one, output, 1000 * spent_s / len(flight.batch))
-            shard.rows[one.loaded.item.path] = future
-            shard.encoding.append(future)
-        while len(shard.encoding) > 2 * self._settings.batch_size + _ENCODERS:
+        # By runs a batch at once, on a GPU with one copy to the host; a label map is an image's work for itself.
+        at_once, encode = (len(flight.batch), self._encode_runs) if self._runs else (1, self._encode_each)
+        for first in range(0, len(flight.batch), at_once):
+            some = slice(first, first + at_once)
+            shard.encoding.append(self._encoders.submit(encode, shard, flight.batch[some], outputs[some], forward_ms))
+        while len(shard.encoding) * at_once > 2 * self._settings.batch_size + _ENCODERS:
             shard.encoding.popleft().result()
 
     def _again_alone(self, one: _Prepared, shard: _Shard) -> "RawOutput | ItemError":
@@ -291,10 +308,44 @@ class Predictor:
             computed.wait()
         return computed.outputs[0]
 
-    def _encode_shown(self, shard: _Shard, one: _Prepared, output: "RawOutput | ItemError", forward_ms: float) -> Row:
-        row = self._encode(one, output, forward_ms)
-        shard.on_row(row)
-        return row
+    def _encode_runs(
+        self, shard: _Shard, batch: list[_Prepared], outputs: "list[RawOutput | ItemError]", forward_ms: float
+    ) -> None:
+        """Raw outputs of a batch → its rows, by the runs of its masks. Where the model fails at that, one by one."""
+        assert self._runs is not None, "asked for only then"  # noqa: S101
+        start = time.perf_counter()
+        good = [n for n, output in enumerate(outputs) if not isinstance(output, ItemError)]
+        sizes_hw = [batch[n].size_hw for n in good]
+        try:
+            with (
+                self._watchdog.holding([batch[n].loaded.item.path for n in good]),
+                self._beside_the_network(self._segmenter),
+                self._of_the_model(),
+            ):
+                found = self._checked_runs(
+                    self._runs([outputs[n] for n in good], sizes_hw), self._settings.card, sizes_hw
+                )
+        except ItemError:
+            self._encode_each(shard, batch, outputs, forward_ms)
+            return
+        answers = [*outputs]
+        for n, one in zip(good, found, strict=True):
+            answers[n] = one
+        runs = [one for one in found if not isinstance(one, ItemError)]
+        segments = iter(self._segments_of_runs(runs, self._settings.card.categories, self._settings.postprocess))
+        encode_ms = 1000 * (time.perf_counter() - start) / len(batch)
+        for one, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, ItemError):
+                one.loaded.error = answer
+                shard.add(self._failed(one.loaded, forward_ms=forward_ms))
+            else:
+                shard.add(self._ok(one, *next(segments), forward_ms=forward_ms, encode_ms=encode_ms))
+
+    def _encode_each(
+        self, shard: _Shard, batch: list[_Prepared], outputs: "list[RawOutput | ItemError]", forward_ms: float
+    ) -> None:
+        for one, output in zip(batch, outputs, strict=True):
+            shard.add(self._encode(one, output, forward_ms))
 
     def _encode(self, one: _Prepared, output: "RawOutput | ItemError", forward_ms: float) -> Row:
         """Raw output of one image → its row: back to the original size, post-processed, as RLE."""
@@ -313,16 +364,27 @@ class Predictor:
         except ItemError as error:
             loaded.error = error
             return self._failed(loaded, forward_ms=forward_ms)
+        encode_ms = 1000 * (time.perf_counter() - start)
+        return self._ok(one, segments, confidence, forward_ms=forward_ms, encode_ms=encode_ms)
+
+    def _ok(
+        self,
+        one: _Prepared,
+        segments: "list[Segment]",
+        confidence: float | None,
+        *,
+        forward_ms: float,
+        encode_ms: float,
+    ) -> Row:
         row = ok_row(
-            loaded.item,
+            one.loaded.item,
             self._settings.author,
-            sha256=loaded.sha256 or "",
+            sha256=one.loaded.sha256 or "",
             size_hw=one.size_hw,
             segments=segments,
             confidence=confidence,
         )
-        encode_ms = 1000 * (time.perf_counter() - start)
-        return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}
+        return {**row, **_times(one.loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
