@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "flows": {"cli"},
 }
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors", "transformers", "onnxruntime"}
+TORCH |= {"openvino"}
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
@@ -106,6 +107,9 @@ TESTED_ELSEWHERE = {
     "sources/tiff.py": "test_image_file.py",
     **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "semantic", "unet")},
     "models/onnx_description.py": "test_onnx.py",
+    **{f"models/{name}.py": "test_runtimes.py" for name in ("exported", "export_network")},
+    **{f"models/{name}.py": "test_runtimes.py" for name in ("runtime_onnx", "runtime_openvino")},
+    "models/device_errors.py": "test_batching.py and test_check_prediction.py, whose models run out of memory",
     "models/table.py": "test_registry.py",
     "models/tensors.py": "test_weights.py",
     "page/contents.py": "test_page.py",

@@ -209,6 +209,29 @@ class ModelConfig(Section):
     seed: int = Field(default=0, ge=0, description="seed of the random weights of 'none'")
 
 
+class RuntimeModelConfig(ModelConfig):
+    """A model that is only to compute, by whatever computes it."""
+
+    runtime: Literal["torch", "onnxruntime", "openvino", "compile"] = Field(
+        default="torch",
+        description="what computes the network: torch, onnxruntime or openvino (on CPUs; extras segjobs[onnx] and segjobs[openvino]), or compile (torch.compile); semantic models of the table",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="numbers that model.runtime=openvino computes in on a CPU (of a GPU: compute.precision)",
+    )
+
+    @field_validator("precision")
+    @classmethod
+    def _check_model_precision(cls, value: str, info: ValidationInfo) -> str:
+        runtime = info.data.get("runtime", "openvino")
+        if value != "fp32" and runtime != "openvino":
+            raise contradiction(
+                f"{value} is for model.runtime=openvino, not {runtime}; on a GPU take compute.precision"
+            )
+        return value
+
+
 class PostprocessConfig(Section):
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="drop segments whose score is lower")
     mask_threshold: float = Field(

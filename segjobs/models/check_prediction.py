@@ -6,13 +6,17 @@ an error that the model raises, or a prediction that can be no mask of the image
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction, Segmenter
+from segjobs.models.device_errors import of_the_device
+
+if TYPE_CHECKING:
+    import torch
 
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
 _FAULTS += (TypeError, ValueError)
@@ -29,7 +33,7 @@ def of_the_model() -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
+    except of_the_device():
         raise
     except _FAULTS as error:
         words = " ".join(str(error).split())
@@ -38,16 +42,27 @@ def of_the_model() -> Iterator[None]:
         raise ItemError("MODEL_ERROR", f"{type(error).__name__}: {words}"[:_MESSAGE_CHARS]) from error
 
 
-def checked_tensor(value: object) -> torch.Tensor:
+def checked_tensor(value: object) -> "torch.Tensor":
     """What preprocess gave, a tensor (C, h, w). Raises ItemError MODEL_ERROR."""
+    import torch
+
     if not isinstance(value, torch.Tensor) or value.ndim != 3:
         given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
         raise _wrong(f"preprocess gave {given}, expected a tensor (3, h, w)")
     return value
 
 
-def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> torch.Tensor:
+def prepared(segmenter: Segmenter, image: np.ndarray) -> "torch.Tensor":
+    """``segmenter.preprocess``, what it gives checked: a tensor; of an exported network an array, which goes to it
+    alone. Raises ItemError MODEL_ERROR, and whatever the model raises."""
+    given = segmenter.preprocess(image)
+    return given if segmenter.module is None else checked_tensor(given)
+
+
+def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> "torch.Tensor":
     """What ``GivesLogits.logits`` gave for a tile of ``size_hw``, float32 (C, H, W). Raises ItemError MODEL_ERROR."""
+    import torch
+
     shape = (len(card.categories), *size_hw)
     if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape or not value.is_floating_point():
         given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)

@@ -12,7 +12,15 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig, TrainModelConfig, digest, nearest
+from segjobs.config import (
+    ModelConfig,
+    PostprocessConfig,
+    RuntimeModelConfig,
+    TilesConfig,
+    TrainModelConfig,
+    digest,
+    nearest,
+)
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import (
     VOC_NAMES,
@@ -28,6 +36,7 @@ from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
 from segjobs.models.factories import call_factory
 from segjobs.models.options import MOST_UNITS, check_options
+from segjobs.models.runtimes import Exporting, check_runtime
 from segjobs.models.table import FROM_WEIGHTS, ModelSpec, get_spec
 from segjobs.models.weights import Weights, locate, published_entry
 from segjobs.storage import Storage
@@ -48,6 +57,7 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
     Fetches the weights to this node's cache, for their digest. (A factory of the user's has to build its model.)
     Raises ConfigError or WeightsError.
     """
+    check_runtime(config)
     if ":" in config.name:
         return call_factory(config, storage).card
     if config.name in FROM_WEIGHTS:
@@ -56,13 +66,23 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
 
 
 def build(
-    config: ModelConfig, storage: Storage, *, device: str, precision: str = "fp32", threads: int | None = None
+    config: ModelConfig,
+    storage: Storage,
+    *,
+    device: str,
+    precision: str = "fp32",
+    threads: int | None = None,
+    card: ModelCard | None = None,
 ) -> Segmenter:
     """The Segmenter that ``config`` names, with its weights, in eval mode on ``device``.
 
-    ``threads``: torch's threads in this process. Ray gives an actor one OpenMP thread per whole CPU that it asked
-    for, so the caller says it. Raises ConfigError or WeightsError.
+    ``threads``: the network's threads in this process. Ray gives an actor one OpenMP thread per whole CPU that it asked
+    for, so the caller says it. ``card``: what ``resolve`` gave; with it an exported network does without its weights,
+    and without torch. Raises ConfigError or WeightsError.
     """
+    check_runtime(config)
+    if isinstance(config, RuntimeModelConfig) and config.runtime != "torch":
+        return build_by_runtime(config, storage, device=device, precision=precision, threads=threads, card=card)
     import torch
 
     if threads is not None:
@@ -84,6 +104,30 @@ def build(
 
         load_into(module, weights.path, weights.uri)
     return _segmenter(module, card, device=device, precision=precision)
+
+
+def build_by_runtime(
+    config: RuntimeModelConfig,
+    storage: Storage,
+    *,
+    device: str,
+    precision: str,
+    threads: int | None,
+    card: ModelCard | None,
+) -> Segmenter:
+    """``build`` of a network that torch does not compute as it is."""
+    if config.runtime == "compile":
+        from segjobs.models.compiled import compile_network
+
+        plain = ModelConfig.model_validate(config.model_dump(exclude={"runtime", "precision"}))
+        return compile_network(build(plain, storage, device=device, precision=precision, threads=threads))
+    if device != "cpu" or precision != "fp32":
+        asked = f"compute.precision={precision}" if device == "cpu" else "a GPU"
+        raise ConfigError(
+            f"model.runtime={config.runtime}: it computes on CPUs, and {asked} is asked for; take model.runtime=torch, "
+            "or compute.gpus_per_actor=0 and compute.precision=fp32 (model.precision=bf16 is OpenVINO's)"
+        )
+    return Exporting(config, card or resolve(config, storage), storage, threads or 1).segmenter()
 
 
 def trainable(name: str) -> ModelSpec:

@@ -9,12 +9,14 @@ In: a rule and an image's height and width. Out: the height and width to resize 
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torchvision.transforms.v2.functional import resize
 
 from segjobs.errors import ItemError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_ASPECT = 16
 """``short:N`` refuses longer strips: 30000×10 pixels would become 1,560,000×520, which no memory holds."""
@@ -47,6 +49,12 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     return (new_long, new_short) if height > width else (new_short, new_long)
 
 
+def padded_size(size_hw: tuple[int, int], *, divisor: int, least: int) -> tuple[int, int]:
+    """Height and width that a network sees: multiples of ``divisor``, and at least so long."""
+    height, width = (-(-max(side, least) // divisor) * divisor for side in size_hw)
+    return height, width
+
+
 def is_long_strip(rule: str, size_hw: tuple[int, int]) -> bool:
     """Whether ``short:N`` refuses an image of this size."""
     return rule.startswith("short:") and max(size_hw) > MAX_ASPECT * min(size_hw)
@@ -62,19 +70,23 @@ def detection_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     return max(1, math.floor(size_hw[0] * scale)), max(1, math.floor(size_hw[1] * scale))
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
+def to_tensor(image: np.ndarray) -> "torch.Tensor":
     """uint8 (H, W, 3) → uint8 (3, H, W) over the same memory (copied only if read-only or strided)."""
     if not image.flags.writeable or not image.flags.c_contiguous:
         image = image.copy(order="C")
+    import torch  # here, and below: an exported network does without
+
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def resize_image(image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+def resize_image(image: "torch.Tensor", size_hw: tuple[int, int]) -> "torch.Tensor":
     """uint8 (3, H, W) → uint8 (3, h, w): bilinear with antialiasing, by torch's native uint8 kernel.
 
     Equal to ``torchvision.transforms.v2.functional.resize``. The presets that torchvision ships beside its weights
     still use v1, which interpolates tensors in floats: some pixels differ by one grey level.
     """
+    from torchvision.transforms.v2.functional import resize
+
     return resize(image, list(size_hw), antialias=True)
 
 

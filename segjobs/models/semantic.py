@@ -21,7 +21,7 @@ from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import VOID, LabelMap, LabelRuns, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
-from segjobs.models.resize import resize_image, target_size, to_tensor
+from segjobs.models.resize import padded_size, resize_image, target_size, to_tensor
 from segjobs.models.run_finder import find_runs
 from segjobs.models.upsample import upsample_on_cpu
 from segjobs.models.upsample_device import DeviceLogits, runs_on_device, upsample_on_device, upsampled
@@ -212,13 +212,9 @@ class SemanticSegmenter:
         upsampled = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
         return semantic_loss(upsampled, truth, self._loss, class_weights=self._class_weights)
 
-    def _rounded(self, side: int) -> int:
-        """Up to the least side, and to the divisor."""
-        return -(-max(side, self._least) // self._divisor) * self._divisor
-
     def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
         """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""
-        height, width = map(self._rounded, size_hw)
+        height, width = padded_size(size_hw, divisor=self._divisor, least=self._least)
         if image.shape[1:] == (height, width):
             return image
         padded = self._fill.expand(3, height, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)

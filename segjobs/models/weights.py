@@ -135,7 +135,7 @@ def _fetch_published(url: str) -> Path:
         torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
 
     try:
-        return _cached(url, name, download)
+        return cached(url, name, download)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"{url}: cannot be fetched: {error}. Without internet, put the file at {known}, "
@@ -213,7 +213,7 @@ def local_copy(uri: str, storage: Storage) -> Path:
     if not is_remote(uri):
         return local_path(uri)
     try:
-        path = _cached(
+        path = cached(
             f"{uri} {info.size} {info.etag}", uri.rpartition("/")[2], lambda path: storage.get_file(uri, path)
         )
     except OSError as error:
@@ -225,10 +225,11 @@ def local_copy(uri: str, storage: Storage) -> Path:
     return path
 
 
-def _cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
-    """The file under ``key``, downloaded by the first of this node's processes that asks for it.
+def cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
+    """The file ``name`` under ``key``, made by the first of this node's processes that asks for it.
 
-    A cache that cannot be written serves what is in it. Raises StorageError where something lacks there.
+    ``download`` writes it to the path that it is given. A cache that cannot be written serves what is in it. Raises
+    StorageError where something lacks there.
     """
     root = os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")
     folder = Path(os.path.expanduser(root)) / "weights" / hashlib.sha256(key.encode()).hexdigest()[:32]

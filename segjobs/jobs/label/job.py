@@ -109,7 +109,8 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "storage.max_item_bytes", *(f"tiles.{name}" for name in TilesConfig.model_fields)),
+        **later(config, "model.runtime", "model.precision", "storage.max_item_bytes"),
+        **later(config, *(f"tiles.{name}" for name in TilesConfig.model_fields)),
     }
 
 

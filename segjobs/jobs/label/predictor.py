@@ -68,6 +68,7 @@ def _build(settings: Settings) -> "Segmenter":
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
+        card=settings.card,
     )
     check_blend(segmenter, settings.tiles)
     return segmenter
@@ -119,7 +120,7 @@ class Predictor:
     def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.base import gives_runs
         from segjobs.models.batching import beside_the_network, compute_single_threaded
-        from segjobs.models.check_prediction import checked, checked_runs, checked_tensor, of_the_model
+        from segjobs.models.check_prediction import checked, checked_runs, of_the_model, prepared
         from segjobs.models.postprocess import needs_pixels, segments_of_runs, to_segments
 
         self._settings = settings
@@ -127,7 +128,7 @@ class Predictor:
         self._segments_of_runs = segments_of_runs
         self._checked_runs = checked_runs
         self._checked = checked
-        self._checked_tensor = checked_tensor
+        self._prepared = prepared
         self._of_the_model = of_the_model
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
@@ -202,7 +203,7 @@ class Predictor:
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
                 with self._of_the_model():
-                    prepared.tensor = self._checked_tensor(self._segmenter.preprocess(loaded.image))
+                    prepared.tensor = self._prepared(self._segmenter, loaded.image)
             except ItemError as error:
                 loaded.error = error
             loaded.image = None

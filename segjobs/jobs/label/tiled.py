@@ -25,7 +25,7 @@ from segjobs.jobs.label.decode import Decoding
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
-from segjobs.models.check_prediction import checked, checked_logits, checked_tensor, of_the_model
+from segjobs.models.check_prediction import checked, checked_logits, of_the_model, prepared
 from segjobs.models.postprocess import BandedSegments
 from segjobs.models.stitch import Stitcher
 from segjobs.models.tiling import Axis, Blender, cut, label_map_of
@@ -141,7 +141,7 @@ class _Image:
             lefts = self._columns.starts[first : first + most]
             with self._busy("decode_ms"), of_the_model():
                 tiles = [np.ascontiguousarray(pixels[:, left : left + width]) for left in lefts]
-                tensors = [checked_tensor(tiler.segmenter.preprocess(tile)) for tile in tiles]
+                tensors = [prepared(tiler.segmenter, tile) for tile in tiles]
             flights.append(tiler.device.submit(self._forward, tensors))
             if len(flights) > 1:
                 yield from flights.popleft().result()
