@@ -7,9 +7,9 @@ from segjobs.config.sections import (
     DecodeConfig,
     InputConfig,
     JobConfig,
+    ModelConfig,
     OutputConfig,
     PostprocessConfig,
-    RuntimeModelConfig,
     ShardConfig,
     StorageConfig,
 )
@@ -18,7 +18,7 @@ from segjobs.config.sections import (
 class BenchConfig(JobConfig):
     """Measure the bare model, the label pipeline and each of its stages in one run."""
 
-    model: RuntimeModelConfig
+    model: ModelConfig
     input: InputConfig | None = Field(
         default=None, description="images to measure with; null draws synthetic JPEGs of mixed sizes"
     )

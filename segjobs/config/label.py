@@ -12,9 +12,9 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
+    ModelConfig,
     OutputConfig,
     PostprocessConfig,
-    RuntimeModelConfig,
     Section,
     ShardConfig,
     StorageConfig,
@@ -90,7 +90,7 @@ class LabelConfig(JobConfig):
 
     input: InputConfig
     output: OutputConfig
-    model: RuntimeModelConfig
+    model: ModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)

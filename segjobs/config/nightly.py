@@ -13,8 +13,8 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
+    ModelConfig,
     PostprocessConfig,
-    RuntimeModelConfig,
     Section,
     ShardConfig,
     StorageConfig,
@@ -37,7 +37,7 @@ class NightlyConfig(JobConfig):
 
     collection: CollectionPlace
     input: InputConfig
-    model: RuntimeModelConfig
+    model: ModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)

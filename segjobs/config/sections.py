@@ -187,7 +187,7 @@ class DecodeConfig(Section):
     )
 
 
-class ModelConfig(Section):
+class NetworkConfig(Section):
     name: str = Field(description="a model of the table in flows/README.md, or package.module:factory")
     weights: Annotated[str, AfterValidator(_check_weights)] = Field(
         default="default",
@@ -209,8 +209,8 @@ class ModelConfig(Section):
     seed: int = Field(default=0, ge=0, description="seed of the random weights of 'none'")
 
 
-class RuntimeModelConfig(ModelConfig):
-    """A model that is only to compute, by whatever computes it."""
+class ModelConfig(NetworkConfig):
+    """A network, and what computes it."""
 
     runtime: Literal["torch", "onnxruntime", "openvino", "compile"] = Field(
         default="torch",
@@ -230,6 +230,11 @@ class RuntimeModelConfig(ModelConfig):
                 f"{value} is for model.runtime=openvino, not {runtime}; on a GPU take compute.precision"
             )
         return value
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether another library than torch computes the network."""
+        return self.runtime in ("onnxruntime", "openvino")
 
 
 class PostprocessConfig(Section):

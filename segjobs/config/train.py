@@ -10,7 +10,7 @@ from segjobs.config.sections import (
     ClusterConfig,
     DecodeConfig,
     JobConfig,
-    ModelConfig,
+    NetworkConfig,
     OutputConfig,
     Precision,
     Section,
@@ -137,7 +137,7 @@ class ValidationConfig(Section):
     contact_sheet: int = Field(default=8, ge=0, le=200, description="images on the contact sheet; 0 draws none")
 
 
-class TrainModelConfig(ModelConfig):
+class TrainModelConfig(NetworkConfig):
     weights: Annotated[str, AfterValidator(_check_weights)] = Field(
         default="none",
         description="what to start from: 'none' (random, by seed), 'default' (the published ones), torchvision:ENUM, a model directory or file, hf://org/repo@rev; tensors that do not fit, such as the head of other classes, stay random",

@@ -83,7 +83,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence["torch.Tensor"]) -> 
     except ItemError as error:
         alone = ItemError(error.code, error.message)
     # Outside the handler: the exception's traceback would keep the failed batch's memory alive.
-    if _gpu_of(segmenter) is not None:
+    if "torch" in sys.modules:  # an exported network does without
         sys.modules["torch"].cuda.empty_cache()
     if len(batch) == 1:
         return [alone]

@@ -2,7 +2,7 @@
 
     uint8 image → resize, pad → network → the way back
 
-Images are resized by Pillow, whose bilinear filter torch's follows: of 100 values one is another, by one grey level.
+Images are resized to the same bytes as by torch.
 
 The network takes uint8 pixels and normalises them itself.
 """
@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import LabelMap, LabelRuns, Prediction, Target
-from segjobs.models.resize import padded_size, target_size
+from segjobs.models.preparing import preparing_by_card
+from segjobs.models.resize import target_size
 from segjobs.models.run_finder import find_runs
 from segjobs.models.upsample import upsample_on_cpu
 
@@ -52,24 +52,13 @@ class ExportedSegmenter:
         self.card = card
         self._network = network
         self._divisor = divisor
-        self._least = least
+        self.preparing = preparing_by_card(card, divisor=divisor, least=least, by="numpy")
         self._check: Callable[[np.ndarray, np.ndarray], None] | None = check
         self._rule: str = card.preprocessing["resize"]
-        scale = card.preprocessing.get("scale", 1 / 255)
-        self._fill = np.round(np.array(card.preprocessing["mean"], np.float32) / np.float32(scale)).astype(np.uint8)
 
     def preprocess(self, image: np.ndarray) -> Any:
         """uint8 (H, W, 3) RGB → uint8 (h, w, 3): resized; padded at right and bottom with the mean colour."""
-        size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
-        if size_hw != image.shape[:2]:
-            image = np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BILINEAR))
-        height, width = padded_size(size_hw, divisor=self._divisor, least=self._least)
-        if (height, width) == size_hw:
-            return image
-        padded = np.empty((height, width, 3), np.uint8)
-        padded[:] = self._fill
-        padded[: size_hw[0], : size_hw[1]] = image
-        return padded
+        return self.preparing.array(image)
 
     def forward(self, batch: Sequence[Any]) -> list[np.ndarray]:
         """Prepared images of one shape → logits (C, h', w') each, float32. Raises ConfigError by the first batch."""

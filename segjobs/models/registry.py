@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from segjobs.config import (
     ModelConfig,
+    NetworkConfig,
     PostprocessConfig,
-    RuntimeModelConfig,
     TilesConfig,
     TrainModelConfig,
     digest,
@@ -81,7 +81,7 @@ def build(
     and without torch. Raises ConfigError or WeightsError.
     """
     check_runtime(config)
-    if isinstance(config, RuntimeModelConfig) and config.runtime != "torch":
+    if config.runtime != "torch":
         return build_by_runtime(config, storage, device=device, precision=precision, threads=threads, card=card)
     import torch
 
@@ -107,7 +107,7 @@ def build(
 
 
 def build_by_runtime(
-    config: RuntimeModelConfig,
+    config: ModelConfig,
     storage: Storage,
     *,
     device: str,
@@ -275,7 +275,9 @@ def _segmenter(module: "nn.Module", card: ModelCard, *, device: str, precision: 
     return SemanticSegmenter(module, card, divisor=spec.divisor, least=spec.least, device=device, precision=precision)
 
 
-def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved: Description | None) -> dict[str, Any]:
+def _preprocessing(
+    config: NetworkConfig, spec: ModelSpec, options: Options, saved: Description | None
+) -> dict[str, Any]:
     """The spec's, then what model.json says, then the config's resize."""
     mean, std = normalisation(options.get("encoder", ""))
     preprocessing: dict[str, Any] = {"resize": spec.resize, "mean": list(mean), "std": list(std)}
@@ -285,7 +287,7 @@ def _preprocessing(config: ModelConfig, spec: ModelSpec, options: Options, saved
     return preprocessing
 
 
-def _located(config: ModelConfig, spec: ModelSpec, storage: Storage) -> Weights:
+def _located(config: NetworkConfig, spec: ModelSpec, storage: Storage) -> Weights:
     """The weights, which are of the model that the config names."""
     weights = locate(config, spec.published, storage)
     saved = weights.description
@@ -313,7 +315,7 @@ def _describe(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Weights
     return _card(config, options, categories, weights), weights
 
 
-def _card(config: ModelConfig, options: Options, categories: tuple[Category, ...], weights: Weights) -> ModelCard:
+def _card(config: NetworkConfig, options: Options, categories: tuple[Category, ...], weights: Weights) -> ModelCard:
     """The card of a model of the table. Its licence is that of the weights."""
     spec, saved = get_spec(config.name), weights.description
     preprocessing = _preprocessing(config, spec, options, saved)

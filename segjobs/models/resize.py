@@ -9,8 +9,10 @@ In: a rule and an image's height and width. Out: the height and width to resize 
 """
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from segjobs.errors import ItemError
@@ -88,6 +90,44 @@ def resize_image(image: "torch.Tensor", size_hw: tuple[int, int]) -> "torch.Tens
     from torchvision.transforms.v2.functional import resize
 
     return resize(image, list(size_hw), antialias=True)
+
+
+def resize_array(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) → uint8 (h, w, 3): ``resize_image`` without torch, byte by byte.
+
+    The kernel (ATen's UpSampleKernel.cpp, after Pillow's) has a triangle of two scales' width for each pixel, in whole
+    numbers: first along the rows, rounded to uint8, and then along the columns.
+    """
+    if image.shape[1] != size_hw[1]:
+        image = cv2.transpose(_resize_rows(cv2.transpose(image), size_hw[1]))
+    return _resize_rows(image, size_hw[0]) if image.shape[0] != size_hw[0] else image
+
+
+def _resize_rows(image: np.ndarray, height: int) -> np.ndarray:
+    """uint8 (H, W, 3) → (height, W, 3)."""
+    places, weights, precision = _triangles(len(image), height)
+    rows = image.reshape(len(image), -1)
+    total = np.full((height, rows.shape[1]), 1 << (precision - 1), np.int32)
+    for place, weight in zip(places, weights, strict=True):
+        total += rows[place] * weight[:, None]
+    total >>= precision
+    return np.clip(total, 0, 255, out=total).astype(np.uint8).reshape(height, *image.shape[1:])
+
+
+@lru_cache(maxsize=256)
+def _triangles(length: int, to: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which pixels of ``length`` each of ``to`` is made of, and their weights, int32 (taps, to), in 2^-precision."""
+    scale = length / to
+    support = max(scale, 1.0)
+    centre = scale * (np.arange(to) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    count = np.minimum((centre + support + 0.5).astype(np.int64), length) - first
+    taps = np.arange(count.max())[:, None]
+    shares = np.maximum(1 - np.abs((taps + first - centre + 0.5) / support), 0) * (taps < count)
+    shares /= shares.sum(axis=0)
+    precision = next(bits for bits in range(23) if bits == 22 or int(0.5 + shares.max() * 2 ** (bits + 1)) >= 1 << 15)
+    weights = (shares * 2**precision + 0.5).astype(np.int32)
+    return np.minimum(first + taps, length - 1), weights, precision
 
 
 def resize_ids(ids: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from segjobs.config import ModelConfig, RuntimeModelConfig
+from segjobs.config import ModelConfig, NetworkConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.exported import ExportedSegmenter, Network
@@ -37,14 +37,9 @@ _EXPORT = "1"  # what export_network.py makes; another number makes it anew
 _SHOWN = 300
 
 
-def is_exported(config: ModelConfig) -> bool:
-    """Whether the network is computed by another library than torch."""
-    return isinstance(config, RuntimeModelConfig) and config.runtime in _EXTRAS
-
-
-def check_runtime(config: ModelConfig) -> None:
+def check_runtime(config: NetworkConfig) -> None:
     """Raise ConfigError where the model cannot be computed as ``model.runtime`` says, before anything is fetched."""
-    if not isinstance(config, RuntimeModelConfig) or config.runtime == "torch":
+    if not isinstance(config, ModelConfig) or config.runtime == "torch":  # what is trained has no runtime
         return
     key = f"model.runtime={config.runtime}"
     if ":" in config.name or config.name in FROM_WEIGHTS:
@@ -56,7 +51,7 @@ def check_runtime(config: ModelConfig) -> None:
         raise ConfigError(
             f"{key}: {config.name} gives instances, and semantic models alone are exported or compiled; drop it"
         )
-    if is_exported(config) and importlib.util.find_spec(config.runtime) is None:
+    if config.is_exported and importlib.util.find_spec(config.runtime) is None:
         raise ConfigError(f"{key}: it is not installed: pip install 'segjobs[{_EXTRAS[config.runtime]}]' on every node")
 
 
@@ -64,7 +59,7 @@ def check_runtime(config: ModelConfig) -> None:
 class Exporting:
     """A network and where it computes. ``card``: of the model, as the driver resolved it."""
 
-    config: RuntimeModelConfig
+    config: ModelConfig
     card: ModelCard
     storage: Storage
     threads: int

@@ -21,7 +21,8 @@ from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import VOID, LabelMap, LabelRuns, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
-from segjobs.models.resize import padded_size, resize_image, target_size, to_tensor
+from segjobs.models.preparing import preparing_by_card
+from segjobs.models.resize import target_size, to_tensor
 from segjobs.models.run_finder import find_runs
 from segjobs.models.upsample import upsample_on_cpu
 from segjobs.models.upsample_device import DeviceLogits, runs_on_device, upsample_on_device, upsampled
@@ -90,7 +91,7 @@ class SemanticSegmenter:
         self.card = card
         self.module = module.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
         self._divisor = divisor
-        self._least = least
+        self.preparing = preparing_by_card(card, divisor=divisor, least=least, by="torch")
         self._device = torch.device(device)
         self._dtype = AUTOCAST[precision]
         self._rule: str = card.preprocessing["resize"]
@@ -98,15 +99,13 @@ class SemanticSegmenter:
         self._range = 1 / card.preprocessing.get("scale", 1 / 255)
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
         self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
-        self._fill = torch.tensor(card.preprocessing["mean"]).mul(self._range).round().to(torch.uint8)[:, None, None]
         self.set_loss(LossConfig())
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
         if self._resizing is not None:
             return self._resizing(to_tensor(image))
-        size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
-        return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
+        return self.preparing.given(self.preparing.array(image))
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -211,15 +210,6 @@ class SemanticSegmenter:
         """The logits are upsampled to the truth's size, as torchvision's networks do."""
         upsampled = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
         return semantic_loss(upsampled, truth, self._loss, class_weights=self._class_weights)
-
-    def _pad(self, image: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
-        """Grow to ``size_hw`` rounded up to the divisor, keeping the interleaved memory of uint8 (3, h, w)."""
-        height, width = padded_size(size_hw, divisor=self._divisor, least=self._least)
-        if image.shape[1:] == (height, width):
-            return image
-        padded = self._fill.expand(3, height, width).permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        padded[:, : image.shape[1], : image.shape[2]] = image
-        return padded
 
     def _logits(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         # Stacked as (N, h, w, 3) and viewed as (N, 3, h, w), the batch is channels_last without a copy.

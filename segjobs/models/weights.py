@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from segjobs.config import ModelConfig
+from segjobs.config import NetworkConfig
 from segjobs.errors import StorageError, WeightsError
 from segjobs.models.description import Description, parse_description
 from segjobs.storage import Storage, is_remote, join, local_path
@@ -47,7 +47,7 @@ class Weights:
     description: Description | None = None
 
 
-def locate(config: ModelConfig, published: str | None, storage: Storage) -> Weights:
+def locate(config: NetworkConfig, published: str | None, storage: Storage) -> Weights:
     """Find or fetch what ``config.weights`` names. ``published``: the torchvision model whose weights fit, if any.
 
     Raises WeightsError where they are missing, unreachable or not of ``config.sha256``.

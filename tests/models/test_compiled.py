@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segjobs.config import RuntimeModelConfig
+from segjobs.config import ModelConfig
 from segjobs.errors import ConfigError
 from segjobs.models.registry import build
 from segjobs.sources.synthetic import draw_scene
@@ -17,14 +17,14 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ConfigError, match=r"model.runtime=compile: .*there is no no-such-compiler here; install one on"
     ):
-        build(RuntimeModelConfig(**SETTINGS, runtime="compile"), Storage(), device="cpu", threads=1)
+        build(ModelConfig(**SETTINGS, runtime="compile"), Storage(), device="cpu", threads=1)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler, of its own ways
 def test_what_is_compiled_gives_the_same_labels() -> None:
-    plain = build(RuntimeModelConfig(**SETTINGS), Storage(), device="cpu", threads=1)
-    ours = build(RuntimeModelConfig(**SETTINGS, runtime="compile"), Storage(), device="cpu", threads=1)
+    plain = build(ModelConfig(**SETTINGS), Storage(), device="cpu", threads=1)
+    ours = build(ModelConfig(**SETTINGS, runtime="compile"), Storage(), device="cpu", threads=1)
     for size_hw, count in (((96, 140), 3), ((150, 110), 2)):
         tensors = [plain.preprocess(draw_scene(3, size_hw, index=index)[0]) for index in range(count)]
         for one, other in zip(ours.forward(tensors), plain.forward(tensors), strict=True):

@@ -9,7 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
 from segjobs.errors import ItemError
-from segjobs.models.resize import detection_size, resize_ids, resize_image, target_size, to_tensor
+from segjobs.models.resize import detection_size, resize_array, resize_ids, resize_image, target_size, to_tensor
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,20 @@ def test_ids_take_the_label_under_each_centre():
     assert resize_ids(ids, (1, 4)).tolist() == [[3, 3, 4, 4]]  # the centre of the one row is the border: lower row
     assert resize_ids(ids, (2, 2)).tolist() == ids.tolist()
     assert resize_ids(np.arange(6, dtype=np.uint16)[None], (1, 3)).tolist() == [[1, 3, 5]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), *[st.integers(1, 200)] * 2, *[st.integers(1, 90)] * 2, st.booleans())
+def test_without_torch_images_are_resized_to_the_same_bytes(seed, height, width, to_height, to_width, black_and_white):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    if black_and_white:
+        image = (image > 127).astype(np.uint8) * 255
+    expected = resize_image(to_tensor(image), (to_height, to_width)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(resize_array(image, (to_height, to_width)), expected)
+
+
+@pytest.mark.parametrize("size_hw", [(256, 341), (520, 693), (1024, 1365), (30, 40)])
+def test_a_photographs_bytes_without_torch(size_hw):
+    image = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+    expected = resize_image(to_tensor(image), size_hw).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(resize_array(image, size_hw), expected)

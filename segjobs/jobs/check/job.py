@@ -22,6 +22,11 @@ def check(config: CheckConfig) -> CheckResult:
     from segjobs.models.registry import build, resolve
 
     check_device(config.device)
+    if config.model.runtime != "torch":
+        raise ConfigError(
+            f"model.runtime={config.model.runtime}: check tries the network as torch computes it, and label holds "
+            "another runtime's first batch against that; drop it"
+        )
     storage = Storage(config.storage)
 
     def built() -> "Segmenter":

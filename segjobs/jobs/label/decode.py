@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +26,16 @@ from segjobs.sources.read import read_item
 from segjobs.sources.windows import count_pixels
 from segjobs.storage import FileInfo, Storage
 
+if TYPE_CHECKING:
+    from segjobs.models.preparing import Preparing
+
 
 @dataclass(frozen=True)
 class Decoding:
     """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image.
 
     ``most_whole_pixels``: larger images are left to whoever labels them in tiles; None decodes all of them whole.
+    ``preparing``: what the model sees of an image, where tasks can say that; None leaves it to the model.
     """
 
     storage: Storage
@@ -38,18 +43,22 @@ class Decoding:
     threads: int
     deadline_s: float
     most_whole_pixels: int | None = None
+    preparing: "Preparing | None" = None
 
 
 @dataclass
 class Loaded:
     """A planned item on its way: its image, or why there is none, and what it took.
 
+    ``prepared``: uint8 (h, w, 3), what the network sees of it, in place of the image, of which the size is left.
     ``huge``: it is to be labelled in tiles, if it turns out as large as its file; it was not decoded, or not even read.
     """
 
     item: FileInfo
     sha256: str | None = None
     image: np.ndarray | None = None
+    prepared: np.ndarray | None = None
+    size_hw: tuple[int, int] = (0, 0)
     error: ItemError | None = None
     huge: bool = False
     read_ms: float = 0.0
@@ -87,7 +96,9 @@ def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -
 _PIXELS_SCHEMA = pa.schema(
     [
         ("sha256", pa.string()),
-        ("pixels", pa.large_binary()),  # uint8 (height, width, 3) RGB
+        ("pixels", pa.large_binary()),  # uint8 RGB: (height, width, 3), or what was prepared of that
+        ("prepared_height", pa.int32()),
+        ("prepared_width", pa.int32()),
         ("huge", pa.bool_()),
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -101,7 +112,8 @@ _PIXELS_SCHEMA = pa.schema(
 
 def decoding_tasks(decoding: Decoding, report: OnStuck) -> Worker:
     """In a task: planned items → the same with their pixels, or the error that each met."""
-    isolated = partial(work_isolated, make=partial(_decoder, decoding), fail=_undecoded, imports=[__name__])
+    imports = [__name__] if decoding.preparing is None else [__name__, "segjobs.models.preparing"]
+    isolated = partial(work_isolated, make=partial(_decoder, decoding), fail=_undecoded, imports=imports)
     return Worker(_decoder(decoding, report), isolated)
 
 
@@ -110,9 +122,30 @@ def _decoder(decoding: Decoding, report: OnStuck) -> Work:
         planned = planned_items(items)
         with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
             blame = Blame(decoding.storage, planned, holding=watchdog.holding)
-            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog, blame), planned))
+
+            def work(item: FileInfo) -> Loaded:
+                loaded = load(item, decoding, watchdog, blame)
+                with watchdog.holding([item.path]):
+                    _prepare(loaded, decoding.preparing)
+                return loaded
+
+            return _packed(items, threads.map(work, planned))
 
     return decode
+
+
+def _prepare(loaded: Loaded, preparing: "Preparing | None") -> None:
+    """In the image's place what the network sees of it, which is smaller as a rule."""
+    if preparing is None or loaded.image is None:
+        return
+    start = time.perf_counter()
+    loaded.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
+    try:
+        loaded.prepared = preparing.array(loaded.image)
+    except ItemError as error:
+        loaded.error = error
+    loaded.image = None
+    loaded.decode_ms += 1000 * (time.perf_counter() - start)
 
 
 def _undecoded(item: pa.Table, error: ItemError) -> pa.Table:
@@ -127,10 +160,14 @@ def _packed(items: pa.Table, loaded: Iterable[Loaded]) -> pa.Table:
 
 
 def _pack(loaded: Loaded) -> dict[str, object]:
-    height, width = loaded.image.shape[:2] if loaded.image is not None else (None, None)
+    height, width = loaded.image.shape[:2] if loaded.image is not None else loaded.size_hw
+    pixels = loaded.image if loaded.prepared is None else loaded.prepared
+    prepared_hw = loaded.prepared.shape[:2] if loaded.prepared is not None else (None, None)
     return {
         "sha256": loaded.sha256,
-        "pixels": loaded.image.tobytes() if loaded.image is not None else None,
+        "pixels": pixels.tobytes() if pixels is not None else None,
+        "prepared_height": prepared_hw[0],
+        "prepared_width": prepared_hw[1],
         "huge": loaded.huge,
         "height": height,
         "width": width,
@@ -142,12 +179,16 @@ def _pack(loaded: Loaded) -> dict[str, object]:
 
 
 def unpack(items: pa.Table, number: int, item: FileInfo) -> Loaded:
-    """The inverse of ``_pack``; the image is a view into the block."""
+    """The inverse of ``_pack``; the image, or what was prepared of it, is a view into the block."""
     row = {name: items[name][number] for name in _PIXELS_SCHEMA.names}
     loaded = Loaded(item, row["sha256"].as_py(), read_ms=row["read_ms"].as_py(), decode_ms=row["decode_ms"].as_py())
     if row["pixels"].is_valid:
-        shape = (row["height"].as_py(), row["width"].as_py(), 3)
-        loaded.image = np.frombuffer(row["pixels"].as_buffer(), np.uint8).reshape(shape)
+        loaded.size_hw = (row["height"].as_py(), row["width"].as_py())
+        pixels = np.frombuffer(row["pixels"].as_buffer(), np.uint8)
+        if row["prepared_height"].is_valid:
+            loaded.prepared = pixels.reshape(row["prepared_height"].as_py(), row["prepared_width"].as_py(), 3)
+        else:
+            loaded.image = pixels.reshape(*loaded.size_hw, 3)
     elif row["huge"].as_py():
         loaded.huge = True
     else:

@@ -144,6 +144,8 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
 
 
 def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, lay: Layout) -> Settings:
+    from segjobs.models.preparing import preparing_of
+
     return Settings(
         decoding=Decoding(
             storage,
@@ -151,6 +153,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
             config.compute.decode_threads,
             config.compute.batch_deadline_s,
             config.tiles.most_whole_pixels,
+            preparing_of(config.model, card) if lay.decode == "task" else None,
         ),
         author=Author(job.run_id, card.label),
         model=config.model,

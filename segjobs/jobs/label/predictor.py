@@ -60,6 +60,7 @@ class Settings:
 
 
 def _build(settings: Settings) -> "Segmenter":
+    from segjobs.models.preparing import check_preparing
     from segjobs.models.registry import build, check_blend
 
     segmenter = build(
@@ -71,6 +72,7 @@ def _build(settings: Settings) -> "Segmenter":
         card=settings.card,
     )
     check_blend(segmenter, settings.tiles)
+    check_preparing(segmenter, settings.decoding.preparing)
     return segmenter
 
 
@@ -197,7 +199,10 @@ class Predictor:
 
     def _prepare(self, prepared: _Prepared) -> None:
         """Of an image that was decoded, the tensor; its pixels are let go."""
-        loaded = prepared.loaded
+        loaded, preparing = prepared.loaded, self._settings.decoding.preparing
+        if loaded.prepared is not None and preparing is not None:  # by a decoding task
+            prepared.size_hw, prepared.tensor = loaded.size_hw, preparing.given(loaded.prepared)
+            loaded.prepared = None
         if loaded.image is not None:
             start = time.perf_counter()
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])

@@ -24,6 +24,7 @@ from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
+from segjobs.models.preparing import preparing_of
 from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
@@ -138,6 +139,29 @@ def test_images_that_tasks_have_decoded_give_the_same_rows(tmp_path: Path, photo
     given = predictor.predict(decoding_tasks(SETTINGS.decoding, print).work(items))
     columns = [name for name in read.column_names if name not in TIMES_SCHEMA.names]
     assert given.select(columns) == read.select(columns)
+
+
+def test_images_that_tasks_have_prepared_give_the_same_rows(tmp_path: Path) -> None:
+    """They cross the object store at the network's size."""
+    for number, size_hw in enumerate([(90, 70), (50, 120), (90, 70)]):
+        save(tmp_path / f"{number}.png", picture(number, size_hw))
+    (tmp_path / "3.png").write_bytes(b"no image")
+    save(tmp_path / "4.png", np.zeros((2, 200, 3), np.uint8))
+    items = items_of(tmp_path)
+    given = {"name": "lraspp_mobilenet_v3_large", "weights": "none", "resize": "short:32"}
+    model = ModelConfig.model_validate(given)
+    settings = replace(SETTINGS, model=model, card=resolve(model, STORAGE))
+    tasks = replace(settings.decoding, preparing=preparing_of(model, settings.card))
+    block = decoding_tasks(tasks, print).work(items)
+    assert [len(one) if one else None for one in block["pixels"].to_pylist()] == [
+        *(3 * 32 * 41, 3 * 32 * 76, 3 * 32 * 41),
+        *(None, None),
+    ]
+    read = Predictor(settings, print).predict(items)
+    prepared = Predictor(replace(settings, decoding=tasks), print).predict(block)
+    columns = [name for name in read.column_names if name not in TIMES_SCHEMA.names]
+    assert prepared.select(columns) == read.select(columns)
+    assert read["status"].to_pylist() == ["ok"] * 3 + ["failed"] * 2
 
 
 def test_each_read_is_under_the_watchdog(
