@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_ASPECT = 16
 """``short:N`` refuses longer strips: 30000×10 pixels would become 1,560,000×520, which no memory holds."""
+_ROWS_AT_ONCE = 32  # whose sums stay in a core's cache: twice as fast as all at once
 
 
 def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
@@ -107,11 +108,15 @@ def _resize_rows(image: np.ndarray, height: int) -> np.ndarray:
     """uint8 (H, W, 3) → (height, W, 3)."""
     places, weights, precision = _triangles(len(image), height)
     rows = image.reshape(len(image), -1)
-    total = np.full((height, rows.shape[1]), 1 << (precision - 1), np.int32)
-    for place, weight in zip(places, weights, strict=True):
-        total += rows[place] * weight[:, None]
-    total >>= precision
-    return np.clip(total, 0, 255, out=total).astype(np.uint8).reshape(height, *image.shape[1:])
+    found = np.empty((height, rows.shape[1]), np.uint8)
+    for start in range(0, height, _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        total = np.full(found[some].shape, 1 << (precision - 1), np.int32)
+        for place, weight in zip(places[:, some], weights[:, some, None], strict=True):
+            total += np.multiply(rows[place], weight, dtype=np.int32)
+        total >>= precision
+        found[some] = np.minimum(total, 255, out=total)
+    return found.reshape(height, *image.shape[1:])
 
 
 @lru_cache(maxsize=256)
