@@ -84,9 +84,10 @@ def encode_label_runs(
     counts = _encode_groups(starts, ends, first, totals)
     areas = np.add.reduceat(ends - starts, first).tolist()
     boxes = _boxes(starts, ends, first, heights)
-    owners = np.repeat(filled, groups).tolist()
-    for owner, *region in zip(owners, values[first].tolist(), counts, areas, boxes, strict=True):
-        found[owner].append(Region(*region))
+    owners: list[int] = np.repeat(filled, groups).tolist()
+    indices: list[int] = values[first].tolist()
+    for owner, index, code, area, box in zip(owners, indices, counts, areas, boxes, strict=True):
+        found[owner].append(Region(index, code, area, box))
     return found
 
 

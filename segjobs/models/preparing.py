@@ -38,12 +38,19 @@ class Preparing:
         size_hw = target_size(self.rule, (image.shape[0], image.shape[1]))
         if size_hw != image.shape[:2]:
             image = self._resized(image, size_hw)
-        height, width = padded_size(size_hw, divisor=self.divisor, least=self.least)
-        if (height, width) == size_hw:
+        return self.padded(image, self.padded_size(size_hw))
+
+    def padded_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the network takes for an image of ``size_hw``."""
+        return padded_size(size_hw, divisor=self.divisor, least=self.least)
+
+    def padded(self, image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """uint8 (H, W, 3) → uint8 (h, w, 3), ``size_hw``: the image at the top left, and ``fill``."""
+        if image.shape[:2] == size_hw:
             return np.ascontiguousarray(image)
-        padded = np.empty((height, width, 3), np.uint8)
+        padded = np.empty((*size_hw, 3), np.uint8)
         padded[:] = self.fill
-        padded[: size_hw[0], : size_hw[1]] = image
+        padded[: image.shape[0], : image.shape[1]] = image
         return padded
 
     def given(self, array: np.ndarray) -> "torch.Tensor":

@@ -197,12 +197,14 @@ class SemanticSegmenter:
         sizes are padded to a common one; padding and ``VOID`` carry no loss.
         Raises ItemError LABEL_SHAPE or LABEL_VALUE for a target that does not fit.
         """
-        height, width = (self._rounded(max(image.shape[axis] for image in images)) for axis in (0, 1))
+        height, width = self.preparing.padded_size(
+            (max(image.shape[0] for image in images), max(image.shape[1] for image in images))
+        )
         labels = np.full((len(images), height, width), VOID, np.int64)
         for label, image, target in zip(labels, images, targets, strict=True):
             label[: image.shape[0], : image.shape[1]] = self._checked_ids(image, target)
         truth = torch.from_numpy(labels).to(self._device)
-        logits = self._logits([self._pad(to_tensor(image), (height, width)) for image in images])
+        logits = self._logits([to_tensor(self.preparing.padded(image, (height, width))) for image in images])
         loss = self._loss_of(logits["out"], truth)
         return loss + self._loss.auxiliary * self._loss_of(logits["aux"], truth) if "aux" in logits else loss
 
