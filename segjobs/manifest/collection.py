@@ -35,7 +35,7 @@ from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
 from segjobs.manifest.run_info import PartInfo, Run, RunCounts, RunInfo, Timings
-from segjobs.manifest.schema import COLLECTION_SCHEMA, Category, Footer
+from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, Category, Footer, with_later_columns
 from segjobs.manifest.table_files import (
     TABLE_MEND,
     TableFile,
@@ -178,7 +178,8 @@ class Collection:
         """
         try:
             with open_delta_file(self.storage, masks_uri(self.uri), file.part.name) as source:
-                return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
+                rows = pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
+                return with_later_columns(rows, columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             self.read(file)  # says what is wrong with the file, if it is that
             raise StorageError(f"{self.uri}: {file.part.name}: {' '.join(str(error).split())}") from error
@@ -310,7 +311,8 @@ class Collection:
         crash_at("files:after")
         if app_id is None and not added:
             return Committed(self.version, new=False)
-        metadata = None if footer == self.footer or footer is None else self._metadata(footer)
+        same = footer == self.footer and _names(self.table) == COLLECTION_SCHEMA.names
+        metadata = None if same or footer is None else self._metadata(footer)
         app_version = (self.table.transaction_version(app_id) or 0) + 1 if app_id else 1
         commit = Commit(operation, about, added, removed, app_id, app_version, metadata, same_rows=app_id is None)
         at_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -331,14 +333,14 @@ class Collection:
         return Added(name, size_bytes, stats_of(rows))
 
     def _metadata(self, footer: Footer) -> dict[str, object]:
-        """The table's metadata with the classes that its rows have from now on."""
+        """The table's metadata with the classes and the columns that its rows have from now on."""
         now = self.table.metadata()
         return {
             "id": str(now.id),
             "name": now.name,
             "description": now.description,
             "format": {"provider": "parquet", "options": {}},
-            "schemaString": self.table.schema().to_json(),
+            "schemaString": Schema.from_arrow(COLLECTION_SCHEMA).to_json(),
             "partitionColumns": [],
             "createdTime": now.created_time,
             "configuration": {**now.configuration, _FOOTER: footer.to_bytes().decode()},
@@ -417,9 +419,13 @@ def _check(uri: str, table: DeltaTable) -> None:
             f"{uri}: its Delta protocol is {protocol.min_reader_version}/{protocol.min_writer_version}, another tool "
             "has raised it; this release writes 1/2"
         )
-    names = pa.schema(table.schema().to_arrow()).names
-    if names != COLLECTION_SCHEMA.names:
+    names = _names(table)
+    if [*names, *(name for name in LATER_COLUMNS.names if name not in names)] != COLLECTION_SCHEMA.names:
         raise ManifestError(f"{uri}: its columns are {', '.join(names)}; expected {', '.join(COLLECTION_SCHEMA.names)}")
+
+
+def _names(table: DeltaTable) -> list[str]:
+    return pa.schema(table.schema().to_arrow()).names
 
 
 @contextmanager

@@ -24,7 +24,14 @@ from segjobs.errors import ManifestError
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import PartInfo, Run, RunInfo
-from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
+from segjobs.manifest.schema import (
+    FOOTER_KEY,
+    LATER_COLUMNS,
+    MANIFEST_SCHEMA,
+    SEGMENT_TYPE,
+    Footer,
+    with_later_columns,
+)
 from segjobs.manifest.seal import damaged, open_json, open_table, parse_table, sealed_json, sealed_table
 from segjobs.manifest.table_files import has_table, read_file
 from segjobs.storage import Storage, join
@@ -218,7 +225,8 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
         raise ManifestError(f"{uri}: listed in run.json but not there: {_LOST}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
-    return _with_later_fields(parse_table(data, uri, mend=_LOST, columns=columns))
+    rows = parse_table(data, uri, mend=_LOST, columns=columns, optional=LATER_COLUMNS.names)
+    return _with_later_fields(with_later_columns(rows, columns))
 
 
 def _read_file(storage: Storage, table: str, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:

@@ -5,7 +5,7 @@ Standard Parquet types only, so DuckDB, Polars, pandas and pycocotools read it a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -49,7 +49,18 @@ SEGMENT_TYPE = pa.struct(
         ("stated_area", pa.float64()),
     ]
 )
-MANIFEST_SCHEMA = pa.schema(
+LATER_COLUMNS = pa.schema(
+    [
+        ("margin", pa.float32()),  # see models/uncertainty.py
+        ("margin_worst", pa.float32()),
+        ("entropy", pa.float32()),
+        ("entropy_worst", pa.float32()),
+        ("annotated_by", pa.string()),  # of human labels: who, and when, where their file says it
+        ("annotated_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""Columns that files of earlier releases lack: null there, and wherever nobody has asked for them."""
+_COLUMNS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
@@ -64,16 +75,26 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("model", pa.string()),
     ]
 )
+MANIFEST_SCHEMA = pa.schema([*_COLUMNS, *LATER_COLUMNS])
 COLLECTION_SCHEMA = pa.schema(
     [
-        *MANIFEST_SCHEMA,
+        *_COLUMNS,
         pa.field("origin", pa.string(), nullable=False),  # model or human
         ("processing", pa.string()),  # digest of all that makes masks from bytes besides the model
         pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
         ("gone_at", pa.timestamp("us", tz="UTC")),  # since when the image is no longer listed
+        *LATER_COLUMNS,
     ]
 )
 """The table of a collection: the current row of every image."""
+
+
+def with_later_columns(table: pa.Table, wanted: Collection[str] | None = None) -> pa.Table:
+    """The table with null for each of ``LATER_COLUMNS`` that it lacks; ``wanted``: of these alone."""
+    for column in LATER_COLUMNS:
+        if column.name not in table.column_names and (wanted is None or column.name in wanted):
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from segjobs.errors import ManifestError
 from segjobs.manifest.run_info import PartInfo
-from segjobs.manifest.schema import COLLECTION_SCHEMA
+from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, with_later_columns
 from segjobs.manifest.seal import parse_table
 from segjobs.storage import Storage, join
 
@@ -91,4 +91,5 @@ def read_file(storage: Storage, table: str, part: PartInfo, *, columns: Sequence
         raise ManifestError(f"{where}: a vacuum has taken it, or it was lost; open a newer version") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{where}: its bytes are not those that were written; {TABLE_MEND}")
-    return parse_table(data, where, mend=TABLE_MEND, columns=columns)
+    rows = parse_table(data, where, mend=TABLE_MEND, columns=columns, optional=LATER_COLUMNS.names)
+    return with_later_columns(rows, columns)

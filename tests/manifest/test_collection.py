@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from segjobs.config import InputConfig
 from segjobs.errors import ConfigError, ConflictError, ItemError, ManifestError, StorageError
+from segjobs.manifest import collection, table_files
 from segjobs.manifest.collection import create_collection, open_collection
 from segjobs.manifest.manifest import Manifest
 from segjobs.manifest.parts import image_ids_of, open_run, read_rows
-from segjobs.manifest.schema import Category
+from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, Category
 from segjobs.manifest.table_files import log_uri
 from segjobs.sources.images import list_images
 from segjobs.storage import Storage, join
@@ -49,6 +51,35 @@ def test_each_version_is_a_manifest_and_stays(shared_store: Store) -> None:
     assert manifest.to_arrow(["image_id", "origin"]).to_pylist()[0] == {"image_id": "b", "origin": "model"}
     with pytest.raises(ManifestError, match="no version 3; its newest is 2"):
         open_run(storage, f"{uri}@3")
+
+
+def test_a_table_of_a_release_with_fewer_columns_is_read_and_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, uri = Storage(), str(tmp_path / "street")
+    fewer = pa.schema([one for one in COLLECTION_SCHEMA if one.name not in LATER_COLUMNS.names])
+    with monkeypatch.context() as then:
+        for module in (table_files, collection):
+            then.setattr(module, "COLLECTION_SCHEMA", fewer)
+        then.setattr(collection, "LATER_COLUMNS", pa.schema([]))
+        commit(storage, uri, {"a": ["sr"], "m": ["ss"]}, app_id="one")
+    old = open_collection(storage, uri)
+    (file,) = old.files
+    assert pa.schema(old.table.schema().to_arrow()).names == fewer.names
+    assert old.columns(file, ["image_id", "margin"]).to_pylist()[0] == {"image_id": "a", "margin": None}
+    assert ids(storage, uri) == ["a", "m"] and next(read_rows(storage, uri))["annotated_by"] is None
+    table = Manifest(storage, uri).to_arrow(["image_id", "entropy"])
+    assert table.to_pylist() == [{"image_id": "a", "entropy": None}, {"image_id": "m", "entropy": None}]
+    commit(storage, uri, {"b": ["rr"]}, app_id="two", day=2)
+    now = open_collection(storage, uri)
+    assert pa.schema(now.table.schema().to_arrow()).names == COLLECTION_SCHEMA.names
+    assert ids(storage, uri) == ["a", "b", "m"] and ids(storage, f"{uri}@1") == ["a", "m"]
+    # An old file that is not rewritten has the new columns to every reader.
+    commit(storage, uri, {"x": ["rr"]}, app_id="three", day=3)
+    assert now.table.to_pandas(columns=["image_id", "margin"])["margin"].isna().all()
+    now.restore(1)
+    assert ids(storage, uri) == ["a", "m"]
+    assert commit(storage, uri, {"c": ["rr"]}, app_id="four", day=4).new and ids(storage, uri) == ["a", "c", "m"]
 
 
 def test_what_is_committed_is_not_committed_again(tmp_path: Path) -> None:
