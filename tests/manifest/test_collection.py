@@ -77,7 +77,7 @@ def test_a_table_of_a_release_with_fewer_columns_is_read_and_joined(
     # An old file that is not rewritten has the new columns to every reader.
     commit(storage, uri, {"x": ["rr"]}, app_id="three", day=3)
     assert now.table.to_pandas(columns=["image_id", "margin"])["margin"].isna().all()
-    now.restore(1)
+    open_collection(storage, uri).restore(1)
     assert ids(storage, uri) == ["a", "m"]
     assert commit(storage, uri, {"c": ["rr"]}, app_id="four", day=4).new and ids(storage, uri) == ["a", "c", "m"]
 
