@@ -241,8 +241,10 @@ class EditsResult:
     """People's corrections in a collection.
 
     ``version``: of its table that has them; ``new``: this command wrote it. ``run``: the corrections as a manifest.
-    ``counts``: what became of the images that the labels name: ``taken``, ``failed``, ``changed`` (of other bytes, or
-    gone, since they were labelled: their row stays), and ``not_in_collection``. ``failures``: error code → images.
+    ``counts``: what became of the images that the labels name: ``taken``, of these ``accepted`` as the model made them;
+    and those whose row stays: ``failed``, ``changed`` (of other bytes, or gone, since they were labelled),
+    ``unaltered`` (with ``unaltered=leave``), ``newer`` (masks of a later command), ``there`` (an earlier command took
+    them), and ``not_in_collection``. ``failures``: error code → images.
     ``exit_code``: TOO_MANY_FAILED where more than ``max_failed_fraction`` failed, else DONE.
     """
 

@@ -18,6 +18,7 @@ from segjobs.config.sections import (
     Section,
     ShardConfig,
     StorageConfig,
+    Uncertainty,
 )
 from segjobs.config.uris import Uri
 from segjobs.errors import ItemCode
@@ -94,6 +95,7 @@ class LabelConfig(JobConfig):
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)
+    uncertainty: Uncertainty = False
     redo: RedoConfig = Field(default_factory=RedoConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)

@@ -18,6 +18,7 @@ from segjobs.config.sections import (
     Section,
     ShardConfig,
     StorageConfig,
+    Uncertainty,
 )
 from segjobs.errors import ItemCode
 
@@ -41,6 +42,7 @@ class NightlyConfig(JobConfig):
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)
+    uncertainty: Uncertainty = True
     retry: RetryConfig = Field(default_factory=RetryConfig)
     stale: Literal["keep", "relabel"] = Field(
         default="keep", description="masks of another model or other settings: keep them, or label these images anew"

@@ -226,6 +226,13 @@ class PostprocessConfig(Section):
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
 
 
+Uncertainty = Annotated[
+    bool,
+    Field(
+        description="also write the columns margin and entropy: how unsure the model is, for segjobs review; less than 1 ms of a core an image"
+    ),
+]
+
 Precision = Annotated[Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")]
 
 

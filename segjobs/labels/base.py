@@ -16,6 +16,7 @@ from typing import TypeVar
 from segjobs.config import LabelsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
+from segjobs.manifest.rows import Annotation
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment
 from segjobs.sources.blame import Blame
@@ -68,10 +69,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Masks:
-    """One image's label: its segments, and what was found on the way."""
+    """One image's label: its segments, what was found on the way, and who drew it, where the label says that."""
 
     segments: list[Segment]
     findings: tuple[Finding, ...] = ()
+    annotation: Annotation | None = None
 
 
 LabelReader = Callable[[str, tuple[int, int]], Masks]

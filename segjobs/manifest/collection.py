@@ -58,7 +58,7 @@ _ATTEMPTS = 50
 
 def processing_of(identity: Mapping[str, object]) -> str:
     """What the column ``processing`` says of a run: 12 digits of all that made its masks besides the model."""
-    others = ("model", "input", "redo")
+    others = ("model", "input", "redo", "uncertainty")
     return digest("processing", {key: value for key, value in identity.items() if key not in others})[:12]
 
 

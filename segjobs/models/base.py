@@ -14,12 +14,14 @@ import numpy as np
 
 from segjobs.config import LossConfig
 from segjobs.manifest.rle import VOID
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VOID", "GivesLogits", "Instances", "LabelMap", "PanopticMap", "Prediction", "Segmenter", "Target"]
+__all__ = ["VOID", "GivesLogits", "GivesUncertainty", "Instances", "LabelMap", "PanopticMap", "Prediction"]
+__all__ += ["Segmenter", "Target"]
 
 
 @dataclass(frozen=True)
@@ -130,5 +132,17 @@ class GivesLogits(Protocol):
 
         Numbers whose softmax over the C categories are their probabilities; the caller may write over them. Raises
         ItemError NON_FINITE where the output holds NaN or infinity.
+        """
+        ...
+
+
+@runtime_checkable
+class GivesUncertainty(Protocol):
+    """What a semantic Segmenter has besides, for the columns ``margin`` and ``entropy`` (``uncertainty=true``)."""
+
+    def uncertainty(self, output: RawOutput, size_hw: tuple[int, int]) -> Uncertainty:
+        """Raw output of one image of ``size_hw`` pixels, finite → how unsure it is. Thread-safe.
+
+        ``models/uncertainty.py`` computes it of logits (``of_logits``).
         """
         ...

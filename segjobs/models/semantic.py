@@ -17,11 +17,13 @@ from torch import nn
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import VOID, LabelMap, Prediction, Target
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.resize import resize_image, target_size, to_tensor
+from segjobs.models.uncertainty import of_logits
 from segjobs.models.upsample import upsample_on_cpu, upsample_on_device, upsampled
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -128,6 +130,10 @@ class SemanticSegmenter:
         logits, by_way_of = self._at_inner_size(output, size_hw)
         self._check_finite(torch.isfinite(logits.sum()))
         return upsampled(logits, size_hw, by_way_of=by_way_of)
+
+    def uncertainty(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Uncertainty:
+        """See ``base.GivesUncertainty``."""
+        return of_logits(self._at_inner_size(output, size_hw)[0])
 
     def _at_inner_size(
         self, output: torch.Tensor, size_hw: tuple[int, int]

@@ -103,13 +103,15 @@ def resolve_model(config: LabelConfig, storage: Storage) -> ModelCard:
 
 
 def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
-    """What of model and settings makes other masks."""
+    """What of model and settings makes other rows."""
     return {
         "model": card.label,
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "storage.max_item_bytes", *(f"tiles.{name}" for name in TilesConfig.model_fields)),
+        **later(
+            config, "storage.max_item_bytes", "uncertainty", *(f"tiles.{name}" for name in TilesConfig.model_fields)
+        ),
     }
 
 
@@ -160,6 +162,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         device=lay.device,
         threads=lay.threads,
         tiles=config.tiles,
+        uncertainty=config.uncertainty,
     )
 
 

@@ -56,6 +56,7 @@ class Settings:
     threads: int
     redo: "Redo | None" = None
     tiles: TilesConfig = field(default_factory=TilesConfig)
+    uncertainty: bool = False
 
 
 def _build(settings: Settings) -> "Segmenter":
@@ -114,9 +115,11 @@ class Predictor:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
         from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
         from segjobs.models.postprocess import to_segments
+        from segjobs.models.uncertainty import measured
 
         self._settings = settings
         self._to_segments = to_segments
+        self._measured = measured
         self._checked = checked
         self._checked_tensor = checked_tensor
         self._of_the_model = of_the_model
@@ -232,6 +235,7 @@ class Predictor:
             self._device,
             settings.device != "cpu",
             self._watchdog,
+            settings.uncertainty,
         )
         try:
             tiled = tiler.label(loaded.item)
@@ -250,6 +254,7 @@ class Predictor:
             size_hw=tiled.size_hw,
             segments=tiled.segments,
             confidence=tiled.confidence,
+            uncertainty=tiled.uncertainty,
         )
         return {**row, **tiled.times}
 
@@ -310,6 +315,10 @@ class Predictor:
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )
+                uncertainty = None
+                if self._settings.uncertainty:
+                    with self._of_the_model():
+                        uncertainty = self._measured(self._segmenter, output, one.size_hw, segments)
         except ItemError as error:
             loaded.error = error
             return self._failed(loaded, forward_ms=forward_ms)
@@ -320,6 +329,7 @@ class Predictor:
             size_hw=one.size_hw,
             segments=segments,
             confidence=confidence,
+            uncertainty=uncertainty,
         )
         encode_ms = 1000 * (time.perf_counter() - start)
         return {**row, **_times(loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}

@@ -22,6 +22,7 @@ from segjobs.config import PostprocessConfig, TilesConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
@@ -29,6 +30,7 @@ from segjobs.models.check_prediction import checked, checked_logits, checked_ten
 from segjobs.models.postprocess import BandedSegments
 from segjobs.models.stitch import Stitcher
 from segjobs.models.tiling import Axis, Blender, cut, label_map_of
+from segjobs.models.uncertainty import TILE_STEP, of_segments, pixels_of, summed_up
 from segjobs.sources.read import digest_of, opened_item
 from segjobs.sources.tiff import Slices
 from segjobs.sources.windows import Window, count_pixels, open_windows
@@ -49,6 +51,7 @@ class Tiled:
     segments: list[Segment]
     confidence: float | None
     times: dict[str, float]
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Tiler:
     device: Executor
     on_gpu: bool
     watchdog: Watchdog
+    uncertainty: bool = False
 
     def label(self, item: FileInfo) -> Tiled | None:
         """None for an image that is small enough to be labelled whole. Raises ItemError."""
@@ -82,6 +86,7 @@ class _Image:
         self._data = data
         self._card = tiler.segmenter.card
         self._spent: defaultdict[str, float] = defaultdict(float)
+        self._unsure: list[tuple[np.ndarray, np.ndarray]] = []
         with self._busy("decode_ms"):
             self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels)
         self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
@@ -90,7 +95,17 @@ class _Image:
         with self._busy("read_ms"):
             sha256 = digest_of(self._data)
         segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
-        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent))
+        uncertainty = self._uncertainty(segments) if self._tiler.uncertainty else None
+        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent), uncertainty)
+
+    def _uncertainty(self, segments: list[Segment]) -> Uncertainty | None:
+        """None where tiles of a semantic model are not blended: they are no longer logits when they meet."""
+        if self._card.task != "semantic":
+            return of_segments(segments)
+        if not self._unsure:
+            return None
+        margin, entropy = (np.concatenate(parts) for parts in zip(*self._unsure, strict=True))
+        return summed_up(margin, entropy)
 
     def _instances(self) -> tuple[list[Segment], float | None]:
         tiler = self._tiler
@@ -174,7 +189,10 @@ class _Image:
         if blender is not None and isinstance(segmenter, GivesLogits):
             with of_the_model():
                 given = segmenter.logits(output, size_hw)
-            return label_map_of(blender.add(row, column, checked_logits(given, self._card, size_hw)))
+            blended = blender.add(row, column, checked_logits(given, self._card, size_hw))
+            if self._tiler.uncertainty:
+                self._unsure.append(pixels_of(blended, TILE_STEP))
+            return label_map_of(blended)
         prediction = self._prediction(output)
         assert isinstance(prediction, LabelMap) and prediction.confidence is not None, "a semantic model"  # noqa: S101
         own = _within(self._rows, row), _within(self._columns, column)

@@ -227,7 +227,10 @@ def _label_config(config: NightlyConfig, output: str) -> LabelConfig:
 
 def _job_of(config: NightlyConfig, card: ModelCard, files: list[FileInfo], output: str = "") -> Job:
     label_config = _label_config(config, output or config.collection.uri)
-    return make_job(label_config, make_plan(files, config.shard), card)
+    # The masks are the same with and without it, and a night is known by what makes masks.
+    plain = label_config.model_copy(update={"uncertainty": False})
+    job = make_job(plain, make_plan(files, config.shard), card)
+    return replace(job, config=label_config.model_dump(mode="json"))
 
 
 # --- labelling -------------------------------------------------------------------------------------

@@ -418,7 +418,9 @@ def read_shard(
             findings = _json([finding_of(error, has_label=label is not None)])
             return {**failed_row(item, author, error, sha256=sha256), **times, FINDINGS.name: findings}
         times["decode_ms"] = 1000 * (time.perf_counter() - start) - times["read_ms"]
-        done = ok_row(item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments)
+        done = ok_row(
+            item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments, annotation=masks.annotation
+        )
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
     planned = planned_items(items)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_masks_come_back_bit_by_bit_and_stay(
     assert isinstance(planned, DryRun) and planned.tables[0]["corrections"] == 2 and rows(street) == before
     first = taken(street, labels)
     assert (first.version, first.new, first.exit_code) == (2, True, ExitCode.DONE)
-    assert first.counts == {"taken": 2, "not_in_collection": 1}
+    assert first.counts == {"taken": 2, "accepted": 1, "not_in_collection": 1}
     assert "does not have: 1, such as 'elsewhere.png'; left out" in capsys.readouterr().err
     after = rows(street)
     assert {name: row["origin"] for name, row in after.items()} == {
@@ -142,7 +143,7 @@ def test_the_history_says_who(street: Path, capfd: pytest.CaptureFixture[str], d
     taken(street, labels)
     assert run_verb("collection", ["history", f"collection.uri={street}/street"]) == ExitCode.DONE
     newest = json.loads(capfd.readouterr().out)["versions"][0]["what"]
-    assert newest == f"edits of {labels['uri']} by ann: taken 2"
+    assert newest == f"edits of {labels['uri']} by ann: accepted 2, taken 2"
 
 
 def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,16 +156,62 @@ def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.C
     assert rows(street)["1.png"] == before["1.png"]
 
 
-def test_a_touched_image_is_taken_after_the_night_that_finds_it(street: Path) -> None:
+def test_a_touched_image_is_the_same_image(street: Path) -> None:
     labels = in_label_studio(street, np.ones(SIZE, bool))
     os.utime(street / "photos" / "1.png", (5, 5))
-    assert taken(street, labels).counts["changed"] == 1
-    assert night(street).counts == {"touched": 1, "same": 2}
-    assert taken(street, labels).counts == {"taken": 2, "not_in_collection": 1}
+    assert taken(street, labels).counts == {"taken": 2, "accepted": 1, "not_in_collection": 1}
+    row = rows(street)["1.png"]
+    assert (row["origin"], row["source"]["mtime"]) == ("human", datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC))
     assert not label_map(street, "1.png").any(), "all of it is dark"
+    assert night(street).counts == {"same": 3}, "its fingerprint is the new one"
     draw(street, "1.png", 78)
     assert night(street).counts == {"held": 1, "same": 2}
     assert rows(street)["1.png"]["origin"] == "human"
+
+
+def test_the_same_labels_do_not_come_again_over_later_ones(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = in_label_studio(street, np.ones(SIZE, bool))
+    path = Path(labels["uri"])
+    assert taken(street, labels).counts["taken"] == 2
+    tasks = json.loads(path.read_text())
+    (street / "bob.json").write_text(json.dumps([one for one in tasks if one["data"]["image"].endswith("1.png")]))
+    theirs = {**labels, "uri": str(street / "bob.json")}
+    assert taken(street, theirs, by="bob").counts == {"taken": 1}, "the later command's masks stay"
+    after = rows(street)
+    assert (after["1.png"]["annotated_by"], after["2.png"]["annotated_by"]) == ("bob", "ann")
+    for name in ("1.png", "2.png"):
+        os.utime(street / "photos" / name, (9, 9))
+    capsys.readouterr()
+    again = taken(street, labels)
+    assert again.counts == {"newer": 1, "there": 1, "not_in_collection": 1}
+    assert "1 image(s) have a person's masks of a later command, which stay" in capsys.readouterr().err
+    assert rows(street) == after
+
+
+def test_masks_left_as_they_were_may_stay_the_models(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corner = np.zeros(SIZE, bool)
+    corner[4:, 3:] = True
+    before = rows(street)
+    labels = in_cvat(street, corner)
+    result = taken(street, labels, unaltered="leave")
+    assert result.counts == {"taken": 1, "unaltered": 1, "not_in_collection": 1}
+    assert "1 image(s) have the model's masks unaltered" in capsys.readouterr().err
+    after = rows(street)
+    assert after["1.png"]["origin"] == "human" and after["2.png"] == before["2.png"]
+    assert taken(street, labels).counts == {"taken": 1, "accepted": 1, "there": 1, "not_in_collection": 1}
+    assert rows(street)["2.png"]["origin"] == "human"
+
+
+def test_a_row_says_who_drew_it_and_when(street: Path) -> None:
+    labels = in_label_studio(street, np.zeros(SIZE, bool))
+    path = Path(labels["uri"])
+    tasks = json.loads(path.read_text())
+    tasks[1]["annotations"][0] |= {"completed_by": {"email": "eve@x.org"}, "updated_at": "2026-02-03T04:05:06Z"}
+    path.write_text(json.dumps(tasks))
+    taken(street, labels)
+    found = {name: (row["annotated_by"], row["annotated_at"]) for name, row in rows(street).items()}
+    moment = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert found == {"0.png": (None, None), "1.png": ("eve@x.org", moment), "2.png": ("ann", None)}
 
 
 def test_classes_meet_by_name(street: Path) -> None:

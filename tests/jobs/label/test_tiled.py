@@ -21,7 +21,10 @@ from segjobs.jobs.label.decode import decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.rle import paint
-from segjobs.models.registry import resolve
+from segjobs.manifest.rows import Uncertainty
+from segjobs.models.base import GivesLogits
+from segjobs.models.registry import build, resolve
+from segjobs.models.uncertainty import pixels_of, summed_up
 from tests.in_process import label_in_process
 from tests.jobs.label.test_job import save
 from tests.jobs.label.test_predictor import SETTINGS, STORAGE, items_of
@@ -65,6 +68,19 @@ def check_same(row: dict[str, Any], other: dict[str, Any]) -> None:
     ]
     assert [one["score"] for one in row["segments"]] == pytest.approx([one["score"] for one in other["segments"]])
     assert row["confidence"] == pytest.approx(other["confidence"])
+
+
+def test_margin_and_entropy_are_those_of_the_blended_logits(tmp_path: Path) -> None:
+    image = scene(tmp_path / "a.tif", drawn(3, (70, 90)))
+    (row,) = rows_of(replace(tiled(), uncertainty=True), items_of(tmp_path))
+    segmenter = build(MODEL, STORAGE, device="cpu", precision="fp32", threads=1)
+    assert isinstance(segmenter, GivesLogits)
+    (output,) = segmenter.forward([segmenter.preprocess(image)])
+    every = summed_up(*pixels_of(segmenter.logits(output, (70, 90)), 1))
+    found = [row[name] for name in Uncertainty._fields]
+    assert found == pytest.approx(every, abs=0.1) and found[1] < found[0] and found[3] > found[2]
+    (row,) = rows_of(replace(tiled("none"), uncertainty=True), items_of(tmp_path))
+    assert row["entropy"] is None
 
 
 @pytest.fixture

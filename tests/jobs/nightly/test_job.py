@@ -18,13 +18,14 @@ from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig, Storage
 from segjobs.errors import ConfigError, ConflictError, ExitCode
 from segjobs.jobs.collection.job import collection
 from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.label.job import make_job
 from segjobs.jobs.nightly import job
 from segjobs.jobs.nightly.job import nightly
-from segjobs.manifest.collection import open_collection
+from segjobs.manifest.collection import open_collection, processing_of
 from segjobs.manifest.nights import Night
 from segjobs.manifest.parts import read_rows
 from segjobs.results import DryRun, NightlyResult
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 from tests.in_process import label_in_process
 from tests.toy_model import expected_ids
 
@@ -265,3 +266,14 @@ def test_the_result_is_a_line(tmp_path: Path) -> None:
     (row,) = read_rows(Storage(), str(tmp_path / "street"))
     assert {one["category_id"] for one in row["segments"]} == set(np.unique(expected_ids(image)).tolist())
     assert row["origin"] == "model" and row["processing"] and row["gone_at"] is None
+
+
+def test_margin_and_entropy_make_no_other_night(tmp_path: Path) -> None:
+    card = job.resolve_model(job._label_config(config_of(tmp_path), "o"), Storage())
+    files = [FileInfo("/x/a.png", "a.png", 1, 1, "")]
+    on, off = (job._job_of(config_of(tmp_path, uncertainty=value), card, files) for value in (True, False))
+    assert on.run_id == off.run_id and processing_of(on.identity) == processing_of(off.identity)
+    assert on.config["uncertainty"] is True and config_of(tmp_path).uncertainty
+    label = make_job(job._label_config(config_of(tmp_path), "o"), on.plan, card)
+    assert label.run_id != on.run_id, "a run of label without them is not one with them"
+    assert processing_of(label.identity) == processing_of(on.identity), "and its masks are the same"
