@@ -2,6 +2,7 @@
 
     status, history, diff ─→ read a version or two
     add, publish, restore, compact ─→ one commit each; vacuum: files that no kept version has go
+    discard ─→ a held night that is given up
 
 What changes something says with ``dry_run`` what it would do. No cluster is needed.
 """
@@ -17,7 +18,8 @@ from segjobs.config import CollectionConfig
 from segjobs.errors import ConfigError, ManifestError
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
-from segjobs.manifest.nights import add_run, commit_night, night_of_run, nights_of, open_night, read_end
+from segjobs.manifest.held_nights import discard, held_nights, is_discarded
+from segjobs.manifest.nights import Night, add_run, app_id_of, commit_night, night_of_run, nights_of, open_night
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
 from segjobs.manifest.table_files import split_version
@@ -65,7 +67,7 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
     now = open_collection(storage, config.collection.uri)
     found = contents_of(now)
     ended, begun = nights_of(storage, base)
-    held = [name for name in ended if _is_held(now, storage, name)]
+    held = held_nights(storage, base, now, ended)
     size_bytes = sum(file.size_bytes for file in now.files)
     figures: dict[str, object] = {
         "version": now.version,
@@ -89,15 +91,11 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
         *(
             f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
-            f"collection.uri={base} publishes it"
+            f"collection.uri={base} publishes it, and discard in its place gives it up"
             for name in held
         ),
     ]
     return _told(config, now.pinned, lines, figures)
-
-
-def _is_held(now: Collection, storage: Storage, name: str) -> bool:
-    return read_end(storage, now.uri, name).get("published") is None and now.holds(f"night:{name}") is None
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -186,11 +184,37 @@ def _image_ids(now: Collection) -> pa.Array:
 
 def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
+    now = find_collection(storage, base)
+    version = now.holds(app_id_of(night.name)) if now else None
+    if version is None and is_discarded(storage, base, night.name):
+        raise ManifestError(
+            f"night {night.name} was discarded: its images are labelled by the nights after it. To have its masks all "
+            f"the same: segjobs collection add {night.run_uri} collection.uri={base}"
+        )
     if dry_run:
-        held = open_collection(storage, base).holds(f"night:{night.name}")
-        about = "no" if held is None else f"in version {held}: nothing to do"
-        return DryRun(({"collection": base, "night": night.name, "images": _listed(night.counts), "committed": about},))
+        return _would(night, {"committed": "no" if version is None else f"in version {version}: nothing to do"})
     return _committed(config, base, f"night {night.name}", commit_night(storage, night))
+
+
+def _discard(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    night = open_night(storage, base, night_of_run(config.words[0]))
+    now = find_collection(storage, base)
+    version = now.holds(app_id_of(night.name)) if now else None
+    if version is not None:
+        raise ManifestError(
+            f"night {night.name} is in version {version}; segjobs collection restore VERSION takes versions back"
+        )
+    before = is_discarded(storage, base, night.name)
+    if dry_run:
+        return _would(night, {"discarded": "before: nothing to do" if before else "no"})
+    new = discard(storage, night)
+    what = f"night {night.name} is discarded: its images are new again to the next night"
+    line = what if new else f"nothing to do: night {night.name} was discarded before"
+    return _told(config, base, [line], {"night": night.name, "new": new})
+
+
+def _would(night: Night, about: Mapping[str, str]) -> DryRun:
+    return DryRun(({"collection": night.uri, "night": night.name, "images": _listed(night.counts), **about},))
 
 
 def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
@@ -235,6 +259,7 @@ _DOES: dict[str, Callable[[CollectionConfig, Storage, str, bool], CollectionResu
     "diff": _diff,
     "add": _add,
     "publish": _publish,
+    "discard": _discard,
     "restore": _restore,
     "compact": _compact,
     "vacuum": _vacuum,

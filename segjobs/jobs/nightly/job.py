@@ -28,11 +28,15 @@ from segjobs.jobs.engine.summary import print_summary
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import label_images, make_job, resolve_model
 from segjobs.jobs.nightly.compare import Compared, Policy, compare
-from segjobs.jobs.nightly.look import Look, cards_of, look_at, nothing
+from segjobs.jobs.nightly.earlier import earlier_of
+from segjobs.jobs.nightly.look import Look, cards_of, cards_of_changed, look_at, nothing
 from segjobs.manifest.collection import find_collection, processing_of
+from segjobs.manifest.held_nights import held_nights, is_discarded, rows_waiting, version_of
 from segjobs.manifest.nights import (
     LABELLED,
+    WAITING,
     Night,
+    app_id_of,
     begin,
     commit_night,
     end,
@@ -45,12 +49,21 @@ from segjobs.manifest.nights import (
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import ModelCard
-from segjobs.metrics.drift import NIGHTS, RuleResult, check_night, parse_night_rules, usual
+from segjobs.metrics.drift import (
+    NIGHTS,
+    NightFigures,
+    RuleResult,
+    check_night,
+    figures_in,
+    last_of,
+    parse_night_rules,
+    usual,
+)
 from segjobs.page.night import NightContents, NightLine, index_page, night_page
 from segjobs.results import DryRun, NightlyResult, RunResult
 from segjobs.storage import FileInfo, Storage, join
 
-KINDS = (*LABELLED, "stale_kept", "touched", "held", "gone", "same")
+KINDS = (*LABELLED, "stale_kept", "touched", WAITING, "held", "gone", "same")
 """What an image can be to a night, in the order in which it is told."""
 
 
@@ -73,43 +86,32 @@ def nightly(
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])
     check_writable(uri, key="collection.uri")
     ended, begun = nights_of(storage, uri)
+    held = held_nights(storage, uri, find_collection(storage, uri), ended)
     if begun:
         night = open_night(storage, uri, begun[0])
         progress.note(
             f"nightly: night {night.name} is begun: it is ended as it was begun; what came since is the next's"
         )
     else:
-        night = _compared(config, storage, card, ended, progress)
+        night = _compared(config, storage, card, ended, held, progress)
+    waiting = [run for name in held if (run := open_night(storage, uri, name).run_uri) is not None]
     if dry_run:
         return _dry_run(config, storage, night, ended)
     if not begun:
         night = _begin(storage, night)
-    _print_counts(night)
+    _print_counts(night, waiting)
     result = _labelled(config, storage, night, card, progress, executor)
     records = [read_end(storage, uri, name) for name in ended]
     with progress.phase("looking", "looking at its masks"):
         look = _look(storage, night)
-    earlier = [record["figures"] for record in records if record["published"] is not None]
-    gate = [check_night(rule, look.figures, usual(earlier)) for rule in rules]
-    missed = [one for one in gate if not one.met]
-    held = bool(missed) and config.on_gate == "hold"
-    version = None if held else commit_night(storage, night).version
-    contents = NightContents(
-        collection=uri,
-        night=night.name,
-        version=version,
-        model=card.label,
-        counts=night.counts,
-        examples={change: night.of(change)["image_id"].slice(0, _EXAMPLES).to_pylist() for change in night.counts},
-        failures={} if result is None else _failures(storage, night),
-        figures=look.figures,
-        earlier=earlier[-NIGHTS:],
-        usual=usual(earlier),
-        gate=gate,
-        new=cards_of(storage, look.new, look.categories),
-        unsure=cards_of(storage, look.unsure, look.categories),
-    )
+    now = find_collection(storage, uri)
+    earlier = [figures_in(record) for record in records if version_of(now, record) is not None]
+    gate = [check_night(rule, look.figures, usual(earlier), last_of(earlier)) for rule in rules]
+    published = now is not None and now.holds(app_id_of(night.name)) is not None  # before this command was cut off
+    is_held = config.on_gate == "hold" and not published and not all(one.met for one in gate)
+    version = None if is_held else commit_night(storage, night).version
     page = join(night.folder, "index.html")
+    contents = _contents(storage, night, card, version, look, earlier, gate, waiting)
     storage.put_if_absent(page, night_page(contents).encode())
     record: dict[str, Any] = {
         "night": night.name,
@@ -119,7 +121,7 @@ def nightly(
         "images": 0 if result is None else result.images - result.already_done,
         "seconds": 0.0 if result is None else result.seconds,
         "figures": look.figures,
-        "gate": {one.text: {"value": one.value, "met": one.met} for one in gate},
+        "gate": {one.text: {"value": one.value, "met": one.met, "why": one.why} for one in gate},
     }
     end(storage, night, record)
     _publish_index(storage, uri, [*records, record])
@@ -132,27 +134,55 @@ def nightly(
 def _look(storage: Storage, night: Night) -> Look:
     if night.run_uri is None:
         return nothing()
-    return look_at(storage, open_run(storage, night.run_uri), set(night.of("new")["image_id"].to_pylist()))
+    new = set(night.of("new")["image_id"].to_pylist())
+    return look_at(storage, open_run(storage, night.run_uri), new, earlier_of(storage, night))
 
 
-def _failures(storage: Storage, night: Night) -> dict[str, tuple[int, str, str]]:
-    assert night.run_uri is not None  # noqa: S101
-    info = open_run(storage, night.run_uri).info
+def _contents(
+    storage: Storage,
+    night: Night,
+    card: ModelCard,
+    version: int | None,
+    look: Look,
+    earlier: Sequence[NightFigures],
+    gate: Sequence[RuleResult],
+    waiting: Sequence[str],
+) -> NightContents:
+    return NightContents(
+        collection=night.uri,
+        night=night.name,
+        version=version,
+        model=card.label,
+        counts=night.counts,
+        examples={change: night.of(change)["image_id"].slice(0, _EXAMPLES).to_pylist() for change in night.counts},
+        failures={} if night.run_uri is None else _failures(storage, night.run_uri),
+        figures=look.figures,
+        earlier=earlier[-NIGHTS:],
+        usual=usual(earlier),
+        last=last_of(earlier),
+        gate=gate,
+        held=waiting,
+        new=cards_of(storage, look.new, look.categories),
+        unsure=cards_of(storage, look.unsure, look.categories),
+        changed=cards_of_changed(storage, look.changed, look.categories_before, look.categories),
+    )
+
+
+def _failures(storage: Storage, run_uri: str) -> dict[str, tuple[int, str, str]]:
+    info = open_run(storage, run_uri).info
     return {code: (count, *info.examples[code]) for code, count in info.failures.items()}
 
 
 def _publish_index(storage: Storage, uri: str, records: Sequence[Mapping[str, Any]]) -> None:
     """The list of nights, which is made of their records and is made anew each night."""
-    lines = [
-        NightLine(
-            record["night"],
-            record["counts"],
-            record["published"],
-            record["figures"],
-            [text for text, rule in record["gate"].items() if not rule["met"]],
-        )
-        for record in records
-    ]
+    now = find_collection(storage, uri)
+    lines: list[NightLine] = []
+    for record in records:
+        version = version_of(now, record)
+        missed = [text for text, rule in record["gate"].items() if not rule["met"]]
+        discarded = version is None and is_discarded(storage, uri, record["night"])
+        figures = figures_in(record)
+        lines.append(NightLine(record["night"], record["counts"], version, figures, missed, discarded))
     where = join(uri, "nights", "index.html")
     storage.delete(where)
     storage.put_if_absent(where, index_page(uri, lines).encode())
@@ -161,8 +191,15 @@ def _publish_index(storage: Storage, uri: str, records: Sequence[Mapping[str, An
 # --- what there is to do ---------------------------------------------------------------------------
 
 
-def _compared(config: NightlyConfig, storage: Storage, card: ModelCard, ended: list[str], progress: Progress) -> Night:
-    """Tonight, compared with the newest version and not begun."""
+def _compared(
+    config: NightlyConfig,
+    storage: Storage,
+    card: ModelCard,
+    ended: Sequence[str],
+    held: Sequence[str],
+    progress: Progress,
+) -> Night:
+    """Tonight, compared with the newest version and with what waits in ``held`` nights, and not begun."""
     uri = config.collection.uri
     plan = plan_input(config, storage, progress)
     now = find_collection(storage, uri)
@@ -185,7 +222,8 @@ def _compared(config: NightlyConfig, storage: Storage, card: ModelCard, ended: l
             return None
 
     with progress.phase("comparing", f"comparing with {now.pinned if now else 'an empty table'}") as comparing:
-        found = compare(plan, now, policy, digest_of)
+        waiting = rows_waiting(storage, uri, held, model=policy.model, processing=policy.processing)
+        found = compare(plan, now, policy, digest_of, waiting)
         comparing.outcome = _counted(found.counts)
     return _night_of(config, card, found, now.version if now else 0)
 
@@ -207,7 +245,7 @@ def _begin(storage: Storage, night: Night) -> Night:
 class _Tries:
     """How often images of a night's run had been tried again; each night's changes are read once."""
 
-    def __init__(self, storage: Storage, uri: str, ended: list[str]) -> None:
+    def __init__(self, storage: Storage, uri: str, ended: Sequence[str]) -> None:
         self._storage, self._uri, self._left = storage, uri, list(ended)
         self._known: dict[str, Mapping[str, int]] = {}
 
@@ -284,11 +322,18 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {counts[name]}" for name in KINDS if counts.get(name)) or "nothing is listed"
 
 
-def _print_counts(night: Night) -> None:
+def _print_counts(night: Night, waiting: Sequence[str]) -> None:
+    """``waiting``: runs of earlier nights that are held."""
     terminal = Terminal()
     terminal.print(f"night {night.name}: {_counted(night.counts)}")
     for image_id in night.of("held")["image_id"].to_pylist()[:_HELD]:
         terminal.print(f"  {image_id!r} has other bytes than those that a person masked: its masks are kept")
+    for run in waiting:
+        terminal.print(f"  {run} is held by its gate: {_waits(night.uri, run)}")
+
+
+def _waits(uri: str, run: str) -> str:
+    return f"segjobs collection publish {run} collection.uri={uri} publishes it, and discard in its place gives it up"
 
 
 def _dry_run(config: NightlyConfig, storage: Storage, night: Night, ended: list[str]) -> DryRun:
@@ -319,13 +364,10 @@ def _told(
 ) -> NightlyResult:
     terminal = Terminal()
     for one in gate:
-        shown = "not known" if one.value is None else f"{one.value:.4g}"
+        shown = f"not known: {one.why}" if one.value is None else f"{one.value:.4g}"
         terminal.print(f"gate: {one.text}: {'met' if one.met else 'missed'} ({shown})")
     if version is None:
-        terminal.print(
-            f"held by its gate: look at {page}; segjobs collection publish {night.run_uri} collection.uri={night.uri} "
-            "publishes it"
-        )
+        terminal.print(f"held by its gate: look at {page}; {_waits(night.uri, night.run_uri or night.folder)}")
     else:
         terminal.print(f"collection: {night.uri}@{version}; page: {page}")
     code = ExitCode.DONE if result is None else result.exit_code
