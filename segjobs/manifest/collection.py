@@ -30,7 +30,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from segjobs import __version__
 from segjobs.config import digest
-from segjobs.errors import ConfigError, ConflictError, ManifestError, StorageError
+from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
@@ -39,6 +39,7 @@ from segjobs.manifest.schema import COLLECTION_SCHEMA, Category, Footer
 from segjobs.manifest.table_files import (
     TABLE_MEND,
     TableFile,
+    check_newest,
     digest_in,
     has_table,
     log_uri,
@@ -99,8 +100,7 @@ def open_collection(storage: Storage, uri: str) -> "Collection":
 
 def create_collection(storage: Storage, uri: str) -> "Collection":
     """The collection at ``uri``, an empty one where there is none."""
-    if split_version(uri)[1] is not None:
-        raise ConfigError(f"collection.uri: {uri} names a version; a change makes the next one: leave the @ away")
+    check_newest(uri)
     found = find_collection(storage, uri)
     if found is not None:
         return found
@@ -152,7 +152,7 @@ class Collection:
         if sha256 is None or rows is None or there is None:
             raise ManifestError(f"{self.pinned}: {name} was not written by segjobs; {TABLE_MEND}")
         part = PartInfo(name, there, sha256, action["min.image_id"], action["max.image_id"])
-        return TableFile(part, rows, action["size_bytes"])
+        return TableFile(part, rows, action["size_bytes"], _alike(action, rows))
 
     @cached_property
     def footer(self) -> Footer | None:
@@ -280,9 +280,28 @@ class Collection:
         raise StorageError(f"{self.uri}: {_ATTEMPTS} others were first with a version each; run the command again")
 
     def restore(self, version: int) -> None:
-        """Make the newest version one with the files of an earlier one. Raises StorageError."""
-        with _said(self.uri):
+        """Write the version that follows this one, with the files of an earlier one.
+
+        Raises StorageError where another one was written meanwhile, ManifestError where a vacuum has taken files.
+        """
+        missing = {file.part.name for file in open_collection(self.storage, f"{self.uri}@{version}").files}
+        missing -= self.storage.list_names(masks_uri(self.uri))
+        if missing:
+            raise ManifestError(
+                f"{self.uri}@{version}: {len(missing)} of its files are gone, such as {min(missing)}: a vacuum has "
+                "taken them, or they were lost; restore a later version"
+            )
+        try:
             self.table.restore(version)
+        except (DeltaError, OSError) as error:
+            # Where its reply was lost, the next version may be this very one.
+            newest = open_collection(self.storage, self.uri).history()[0]
+            ours = newest.get("operation") == "RESTORE" and newest["operationParameters"]["version"] == str(version)
+            if newest["version"] != self.version + 1 or not ours:
+                said = " ".join(str(error).split())
+                raise StorageError(
+                    f"{self.uri}: version {version} is not restored: {said}; run the command again"
+                ) from error
 
     def attempt(
         self,
@@ -386,6 +405,18 @@ def _list_with_ids(lists: pa.ListArray, mapping: Mapping[int, int]) -> pa.ListAr
     ends = pc.cumulative_sum(lengths)
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
     return pa.ListArray.from_arrays(offsets, values, type=lists.type, mask=lists.is_null())
+
+
+def _alike(action: Mapping[str, Any], rows: int) -> dict[str, str | None]:
+    """Of a file's statistics: the columns in which all rows have one value, or none."""
+    found: dict[str, str | None] = {}
+    for name in ("status", "origin", "model", "gone_at"):
+        nulls, least, greatest = (action.get(f"{what}.{name}") for what in ("null_count", "min", "max"))
+        if nulls == rows:
+            found[name] = None
+        elif nulls == 0 and least is not None and least == greatest:
+            found[name] = least
+    return found
 
 
 def _joint(now: Collection, footer: Footer | None) -> Footer | None:

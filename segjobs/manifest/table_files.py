@@ -5,14 +5,14 @@ Needs no deltalake: workers read the files that a version of the table names.
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segjobs.errors import ManifestError
+from segjobs.errors import ConfigError, ManifestError
 from segjobs.manifest.run_info import PartInfo
 from segjobs.manifest.schema import COLLECTION_SCHEMA
 from segjobs.manifest.seal import parse_table
@@ -33,17 +33,28 @@ TABLE_MEND = "restore an earlier version, or bring it back from a copy"
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file of the table. ``rows``: of images that are gone, too."""
+    """A file of the table. ``rows``: of images that are gone, too. ``alike``: columns in which all rows have one value,
+    as the log says, and that value."""
 
     part: PartInfo
     rows: int
     size_bytes: int
+    alike: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 def split_version(uri: str) -> tuple[str, int | None]:
     """``out/street@7`` → (``out/street``, 7); without a version the uri and None."""
     found = _VERSION.fullmatch(uri.rstrip("/"))
     return (found["uri"], int(found["version"])) if found else (uri.rstrip("/"), None)
+
+
+def check_newest(uri: str) -> None:
+    """Raise ConfigError where the collection that is to be changed is named with a version."""
+    base, version = split_version(uri)
+    if version is not None:
+        raise ConfigError(
+            f"collection.uri: {uri} names a version, and a change makes the next one: collection.uri={base}"
+        )
 
 
 def masks_uri(uri: str) -> str:

@@ -1,13 +1,15 @@
 """Small files of a collection that are joined keep their rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from segjobs.manifest.collection import open_collection
+from segjobs.errors import ItemError
+from segjobs.manifest.collection import Collection, open_collection
 from segjobs.manifest.merge import Changes, Replaced
 from segjobs.manifest.parts import read_rows
 from segjobs.manifest.versions import compaction, contents_of, difference
 from segjobs.storage import Storage
-from tests.collections_made import NO_MARKS, commit, footer_of_run, rows_of
+from tests.collections_made import GONE_AT, NO_MARKS, commit, footer_of_run, marks_of, rows_of
 
 
 def test_neighbours_are_joined(tmp_path: Path) -> None:
@@ -30,3 +32,39 @@ def test_neighbours_are_joined(tmp_path: Path) -> None:
     # What is committed afterwards finds its file.
     joined.commit(lambda _: Changes(lambda: [rows_of({"c": ["rr"]}, day=9)], NO_MARKS), footer_of_run(), app_id="9")
     assert difference(joined, open_collection(Storage(), uri)).examples == {"labelled": ["c"]}
+
+
+def counted(collection: Collection, *, read: bool) -> object:
+    """What is in it, by the log, or (``read``) as if the log said nothing of values."""
+    if read:
+        collection.__dict__["files"] = tuple(replace(file, alike={}) for file in collection.files)
+    return contents_of(collection)
+
+
+def test_what_is_counted_by_the_log_is_what_is_there(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    commit(Storage(), uri, {"a": ["sr"], "b": ["ss"]}, app_id="1")
+    commit(Storage(), uri, {"c": ["sr"]}, app_id="2", day=2, human=True)
+    commit(Storage(), uri, {"d": ItemError("TIMEOUT", "slow")}, app_id="3", day=3, marks=marks_of(("b", GONE_AT)))
+    for version in range(1, 4):
+        collection = open_collection(Storage(), f"{uri}@{version}")
+        assert counted(collection, read=False) == counted(collection, read=True)
+    found = contents_of(open_collection(Storage(), uri))
+    assert (found.images, found.gone, found.failures) == ({"ok": 2, "failed": 1}, 1, {"TIMEOUT": 1})
+    assert (found.origins, found.models) == ({"model": 2, "human": 1}, {"none": 3})
+    (whole,) = open_collection(Storage(), f"{uri}@1").files
+    assert whole.alike == {"status": "ok", "origin": "model", "model": None, "gone_at": None}
+    (mixed,) = open_collection(Storage(), uri).files
+    assert mixed.alike == {"model": None}
+
+
+def test_rows_that_a_restore_took_away_are_told_and_brought_back(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    commit(Storage(), uri, {"b": ["sr"]}, app_id="1")
+    commit(Storage(), uri, {"a": ["sr"], "c": ["sr"]}, app_id="2", day=2, human=True)
+    open_collection(Storage(), uri).restore(1)
+    one, two, three = (open_collection(Storage(), f"{uri}@{version}") for version in (1, 2, 3))
+    assert difference(two, three).counts == {"removed": 2} and difference(two, three).human == 0
+    assert difference(one, two).counts == {"added": 2} and difference(one, two).human == 2
+    three.restore(2)
+    assert not difference(two, open_collection(Storage(), uri)).counts

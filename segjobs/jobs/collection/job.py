@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.config import CollectionConfig
-from segjobs.errors import ConfigError, ManifestError
+from segjobs.errors import ManifestError
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
 from segjobs.manifest.nights import add_run, commit_night, night_of_run, nights_of, open_night, read_end
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
-from segjobs.manifest.table_files import split_version
+from segjobs.manifest.table_files import check_newest, split_version
 from segjobs.manifest.versions import compaction, contents_of, difference
 from segjobs.results import CollectionResult, DryRun
 from segjobs.storage import Storage
@@ -33,12 +33,9 @@ _ATTEMPTS = 10
 def collection(config: CollectionConfig, *, dry_run: bool = False) -> CollectionResult | DryRun:
     """Do what ``config`` says. Raises a SegjobsError for what stops it."""
     storage = Storage(config.storage)
-    base, version = split_version(config.collection.uri)
-    if version is not None and config.do not in ("status", "history", "diff"):
-        raise ConfigError(
-            f"collection.uri: {config.collection.uri} names a version, and only the newest one is changed"
-        )
-    return _DOES[config.do](config, storage, base, dry_run)
+    if config.do not in ("status", "history", "diff"):
+        check_newest(config.collection.uri)
+    return _DOES[config.do](config, storage, split_version(config.collection.uri)[0], dry_run)
 
 
 def _told(config: CollectionConfig, uri: str, lines: list[str], figures: Mapping[str, object]) -> CollectionResult:
@@ -65,7 +62,8 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
     now = open_collection(storage, config.collection.uri)
     found = contents_of(now)
     ended, begun = nights_of(storage, base)
-    held = [name for name in ended if _is_held(now, storage, name)]
+    published = {entry.get("night") for entry in now.history()}
+    held = [name for name in ended if name not in published and read_end(storage, base, name).get("published") is None]
     size_bytes = sum(file.size_bytes for file in now.files)
     figures: dict[str, object] = {
         "version": now.version,
@@ -94,10 +92,6 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         ),
     ]
     return _told(config, now.pinned, lines, figures)
-
-
-def _is_held(now: Collection, storage: Storage, name: str) -> bool:
-    return read_end(storage, now.uri, name).get("published") is None and now.holds(f"night:{name}") is None
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -197,13 +191,16 @@ def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
     old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
     found = difference(old, now)
     back = _listed(found.counts) if found.counts else "nothing"
+    if found.human:
+        back += f"; of these {found.human} are people's masks, which version {now.version} keeps"
     if dry_run:
         return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
     if found.counts:
         now.restore(old.version)
     version = open_collection(storage, base).version
     line = f"version {version} is as version {old.version}: taken back: {back}"
-    return _told(config, base, [line], {"version": version, "taken_back": dict(found.counts)})
+    figures = {"version": version, "taken_back": dict(found.counts), "of_people": found.human}
+    return _told(config, base, [line], figures)
 
 
 def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:

@@ -45,6 +45,7 @@ from segjobs.manifest.nights import (
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import ModelCard
+from segjobs.manifest.table_files import check_newest
 from segjobs.metrics.drift import NIGHTS, RuleResult, check_night, parse_night_rules, usual
 from segjobs.page.night import NightContents, NightLine, index_page, night_page
 from segjobs.results import DryRun, NightlyResult, RunResult
@@ -68,6 +69,7 @@ def nightly(
     """
     progress, storage = Progress("nightly"), Storage(config.storage)
     uri = config.collection.uri
+    check_newest(uri)
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(_label_config(config, uri), storage)
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])
