@@ -7,12 +7,10 @@
                                    └→ commit(changes, app_id) ─→ the next version, once for each app_id
 
 A version is one file of the log that is put if absent, so that of two who write the same one, one is first, and the
-other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name,
-and the same rows are the same file, whoever writes them again.
+other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -270,7 +269,7 @@ class Collection:
             version = now.holds(app_id)
             if version is not None:
                 return Committed(version, new=False)
-            joint = _joint(now, footer)
+            joint = joint_footer(now, footer)
             if joint is None:  # an empty table, of which nothing can be marked
                 return Committed(now.version, new=False)
             steps = merge(now.files, now.read, changes(joint))
@@ -346,7 +345,11 @@ class Collection:
         return Committed(version, new=True, added=len(added), rewritten=len(removed))
 
     def _publish(self, rows: pa.Table) -> Added:
-        name, size_bytes = write_file(self.storage, masks_uri(self.uri), rows)
+        table = masks_uri(self.uri)
+        name, size_bytes, new = write_file(self.storage, table, rows)
+        if not new and name not in {file.part.name for file in self.files}:
+            # An earlier version's, which a vacuum may be about to take: this version's needs a name of its own.
+            name, size_bytes, _ = write_file(self.storage, table, rows, mark=uuid4().hex)
         return Added(name, size_bytes, stats_of(rows))
 
     def _metadata(self, footer: Footer) -> dict[str, object]:
@@ -364,16 +367,17 @@ class Collection:
         }
 
 
-def vacuumed(collection: Collection, *, keep_hours: float, dry_run: bool) -> list[str]:
-    """Delete the files that only versions older than that have; their names. ``dry_run``: names them alone."""
-    with _said(collection.uri):
-        return collection.table.vacuum(math.ceil(keep_hours), dry_run=dry_run, enforce_retention_duration=False)
+def as_rows(
+    rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category], not_before: datetime | None = None
+) -> pa.Table:
+    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there.
 
-
-def as_rows(rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category]) -> pa.Table:
-    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there."""
+    ``not_before``: the newest of the rows whose place they are to take, should the clock have gone back since.
+    """
     human = run.model_label is None
     finished = datetime.fromisoformat(run.finished)
+    if not_before is not None:
+        finished = max(finished, not_before)
     processing = None if human else processing_of(run.identity)
     count = rows.num_rows
     ids = {category.name: category.id for category in to}
@@ -419,7 +423,7 @@ def _alike(action: Mapping[str, Any], rows: int) -> dict[str, str | None]:
     return found
 
 
-def _joint(now: Collection, footer: Footer | None) -> Footer | None:
+def joint_footer(now: Collection, footer: Footer | None) -> Footer | None:
     """The footer of a table that rows of ``footer`` have joined: its classes, and those that only they have."""
     old = now.footer
     if old is None or footer is None:

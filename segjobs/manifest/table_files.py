@@ -21,6 +21,7 @@ from segjobs.storage import Storage, join
 _VERSION = re.compile(r"(?P<uri>.+)@(?P<version>\d{1,18})")
 _NAME = re.compile(r"masks-([0-9a-f]{64})\.parquet")
 _ROW_GROUP = 2000
+_MARK = "segjobs.mark"
 _PARQUET: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,
@@ -78,19 +79,20 @@ def digest_in(name: str) -> str | None:
     return found[1] if found else None
 
 
-def write_file(storage: Storage, table: str, rows: pa.Table) -> tuple[str, int]:
-    """Publish rows of ``COLLECTION_SCHEMA`` in the table's folder; the file's name and bytes.
+def write_file(storage: Storage, table: str, rows: pa.Table, *, mark: str | None = None) -> tuple[str, int, bool]:
+    """Publish rows of ``COLLECTION_SCHEMA`` in the table's folder; the file's name, its bytes, and whether it is new.
 
-    The same rows are the same file, whoever writes them again.
+    The same rows are the same file, whoever writes them again; with another ``mark``, another one.
     """
-    rows = rows.select(COLLECTION_SCHEMA.names).cast(COLLECTION_SCHEMA).replace_schema_metadata()
+    about = None if mark is None else {_MARK: mark}
+    rows = rows.select(COLLECTION_SCHEMA.names).cast(COLLECTION_SCHEMA).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, rows.schema, **_PARQUET) as writer:
         writer.write_table(rows, _ROW_GROUP)
     data = sink.getvalue().to_pybytes()
     name = f"masks-{hashlib.sha256(data).hexdigest()}.parquet"
-    storage.put_if_absent(join(table, name), data)
-    return name, len(data)
+    new = storage.put_if_absent(join(table, name), data)
+    return name, len(data), new
 
 
 def read_file(storage: Storage, table: str, part: PartInfo, *, columns: Sequence[str] | None = None) -> pa.Table:

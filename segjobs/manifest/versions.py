@@ -1,21 +1,29 @@
-"""What is in a version of a collection, what differs between two, and small files joined: versions in, counts out."""
+"""What is in a version of a collection, what differs between two, small files joined, old ones that nobody needs.
+
+versions ─→ counts by kind │ steps of a compaction │ names of files for a vacuum
+"""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segjobs.manifest.collection import Collection
+from segjobs.manifest.collection import Collection, open_collection
+from segjobs.manifest.delta_log import paths_added
 from segjobs.manifest.merge import FILE_BYTES, Replaced, cut
-from segjobs.manifest.table_files import TableFile
+from segjobs.manifest.table_files import TableFile, digest_in, log_uri, masks_uri
+from segjobs.storage import join
 
 _EXAMPLES = 5
+_AT_WORK = timedelta(days=1)
+"""No attempt at a commit takes longer."""
 
 
 @dataclass
@@ -103,6 +111,33 @@ def _rows(collection: Collection, without: set[str], place: int) -> Iterator[tup
     for file in collection.files:
         if file.part.name not in without:
             yield from ((row["image_id"], place, row) for row in collection.columns(file, names).to_pylist())
+
+
+def unneeded(collection: Collection, *, keep: timedelta, at: datetime) -> list[str]:
+    """Names of the table's files that no version has which was the newest at some time of the last ``keep``.
+
+    Files that no version has are left by attempts that died; those of the last day may be an attempt's that is at work.
+    """
+    storage, uri = collection.storage, collection.uri
+    times = {entry["version"]: _moment(entry) for entry in reversed(collection.history())}
+    first = next((old for old, new in pairwise(times) if times[new] >= at - keep), collection.version)
+    kept = {file.part.name for file in open_collection(storage, f"{uri}@{first}").files}
+    committed = set[str]()
+    for version, moment in times.items():
+        if version > first or moment >= at - 2 * _AT_WORK:
+            names = paths_added(storage.read(join(log_uri(uri), f"{version:020d}.json")))
+            committed |= names
+            kept |= names if version > first else set()
+    young = (at - _AT_WORK).timestamp() * 1e6
+    return sorted(
+        file.path
+        for file in storage.walk(masks_uri(uri), levels=0)
+        if digest_in(file.path) and file.path not in kept and (file.path in committed or file.mtime_us < young)
+    )
+
+
+def _moment(entry: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
 
 
 def compaction(collection: Collection, *, file_bytes: int = FILE_BYTES) -> Iterator[Replaced]:

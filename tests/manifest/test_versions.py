@@ -1,13 +1,15 @@
 """Small files of a collection that are joined keep their rows."""
 
+import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from segjobs.errors import ItemError
 from segjobs.manifest.collection import Collection, open_collection
 from segjobs.manifest.merge import Changes, Replaced
 from segjobs.manifest.parts import read_rows
-from segjobs.manifest.versions import compaction, contents_of, difference
+from segjobs.manifest.versions import compaction, contents_of, difference, unneeded
 from segjobs.storage import Storage
 from tests.collections_made import GONE_AT, NO_MARKS, commit, footer_of_run, marks_of, rows_of
 
@@ -68,3 +70,28 @@ def test_rows_that_a_restore_took_away_are_told_and_brought_back(tmp_path: Path)
     assert difference(one, two).counts == {"added": 2} and difference(one, two).human == 2
     three.restore(2)
     assert not difference(two, open_collection(Storage(), uri)).counts
+
+
+def test_files_that_no_kept_version_has_are_unneeded(tmp_path: Path) -> None:
+    """Also where checkpoints have forgotten what the table lost, which they do after a week."""
+    uri, now, day = str(tmp_path / "street"), datetime.now(UTC), timedelta(days=1)
+    for number in range(12):
+        commit(Storage(), uri, {f"{number:02}": ["sr"]}, app_id=f"{number}", day=number + 1)
+    newest = open_collection(Storage(), uri)
+    (file,) = newest.files
+    older = {path.name for path in (tmp_path / "street/masks").glob("*.parquet")} - {file.part.name}
+    assert len(older) == 11
+    assert unneeded(newest, keep=30 * day, at=now + 29 * day) == []
+    assert set(unneeded(newest, keep=30 * day, at=now + 31 * day)) == older
+    assert set(unneeded(newest, keep=0 * day, at=now + day / 4)) == older
+    (tmp_path / "street/masks" / f"masks-{0:064}.parquet").write_bytes(b"of an attempt at work, or that died")
+    (tmp_path / "street/masks" / "part-1.parquet").write_bytes(b"of another tool")
+    assert len(unneeded(newest, keep=0 * day, at=now + day / 4)) == 11
+    assert len(unneeded(newest, keep=0 * day, at=now + 2 * day)) == 12
+    # A restore brings files of earlier versions back.
+    newest.restore(1)
+    assert len(set(unneeded(open_collection(Storage(), uri), keep=0 * day, at=now + day / 4))) == 11
+    (first,) = open_collection(Storage(), uri).files
+    assert first.part.name not in unneeded(open_collection(Storage(), uri), keep=0 * day, at=now + 90 * day)
+    os.utime(tmp_path / "street/masks" / first.part.name, (5, 5))
+    assert len(unneeded(open_collection(Storage(), uri), keep=0 * day, at=now + 90 * day)) == 12

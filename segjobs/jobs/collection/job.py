@@ -7,7 +7,8 @@ What changes something says with ``dry_run`` what it would do. No cluster is nee
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -16,17 +17,18 @@ import pyarrow.compute as pc
 from segjobs.config import CollectionConfig
 from segjobs.errors import ManifestError
 from segjobs.jobs.engine.terminal import Terminal
-from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
-from segjobs.manifest.nights import add_run, commit_night, night_of_run, nights_of, open_night, read_end
+from segjobs.manifest.adoption import add_run, app_id_of, check_run
+from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection
+from segjobs.manifest.nights import commit_night, night_of_run, nights_of, open_night, read_end
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
-from segjobs.manifest.table_files import check_newest, split_version
-from segjobs.manifest.versions import compaction, contents_of, difference
+from segjobs.manifest.table_files import check_newest, masks_uri, split_version
+from segjobs.manifest.versions import compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
-from segjobs.storage import Storage
+from segjobs.storage import Storage, join
 
 _HISTORY = 30  # versions that are shown to a person
-_HOURS = 24.0
+_THREADS = 32  # that delete files
 _ATTEMPTS = 10
 
 
@@ -156,7 +158,9 @@ def _run_at(storage: Storage, uri: str) -> Run:
 
 def _would_add(storage: Storage, base: str, run: Run) -> dict[str, str | int]:
     now = find_collection(storage, base)
-    held = now.holds(f"run:{run.info.run_id}") if now else None
+    held = now.holds(app_id_of(run)) if now else None
+    if now and held is None:
+        check_run(now, run)
     known = _image_ids(now) if now else pa.array([], pa.string())
     rows = sum(part.rows for part in run.parts)
     there = sum(
@@ -218,10 +222,12 @@ def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     now = open_collection(storage, base)
-    names = vacuumed(now, keep_hours=config.keep_days * _HOURS, dry_run=dry_run)
+    names = unneeded(now, keep=timedelta(days=config.keep_days), at=datetime.now(UTC))
     if dry_run:
         about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
         return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(lambda name: storage.delete(join(masks_uri(base), name)), names))
     line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
     return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
 

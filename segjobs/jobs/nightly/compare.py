@@ -60,10 +60,14 @@ class Policy:
 
 @dataclass
 class Compared:
-    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too."""
+    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too.
+
+    ``newest``: the latest ``labelled_at`` of the table's rows.
+    """
 
     changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     counts: Counter[str] = field(default_factory=Counter[str])
+    newest: datetime | None = None
 
     def add(self, change: str, file: FileInfo, *, sha256: str | None = None, tries: int = 0) -> None:
         self.counts[change] += 1
@@ -112,6 +116,8 @@ def compare(
         done = end
         assert now is not None  # noqa: S101
         rows = {row["image_id"]: row for row in now.columns(file, _COLUMNS).to_pylist()}
+        moments = [found.newest, *(row["labelled_at"] for row in rows.values())]
+        found.newest = max((one for one in moments if one is not None), default=None)
         _compare_range(listed, rows, policy, digest_of, found, stale)
     if not files:
         for one in planned_items(plan.items):

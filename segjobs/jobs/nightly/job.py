@@ -189,14 +189,17 @@ def _compared(config: NightlyConfig, storage: Storage, card: ModelCard, ended: l
     with progress.phase("comparing", f"comparing with {now.pinned if now else 'an empty table'}") as comparing:
         found = compare(plan, now, policy, digest_of)
         comparing.outcome = _counted(found.counts)
-    return _night_of(config, card, found, now.version if now else 0)
+    moment = datetime.now(UTC)
+    if ended:  # nights follow each other by their names, should the clock have gone back
+        moment = max(moment, moment_of(ended[-1]) + timedelta(seconds=1))
+    return _night_of(config, card, found, now.version if now else 0, moment)
 
 
-def _night_of(config: NightlyConfig, card: ModelCard, found: Compared, version: int) -> Night:
-    night = Night(config.collection.uri, name_of(datetime.now(UTC)), found.table(), dict(found.counts), version, None)
+def _night_of(config: NightlyConfig, card: ModelCard, found: Compared, version: int, moment: datetime) -> Night:
+    counts = dict(found.counts)
+    night = Night(config.collection.uri, name_of(moment), found.table(), counts, version, None, found.newest)
     files = list(night.files())
-    run_id = _job_of(config, card, files).run_id if files else None
-    return Night(night.uri, night.name, night.changes, night.counts, version, run_id)
+    return replace(night, run_id=_job_of(config, card, files).run_id) if files else night
 
 
 def _begin(storage: Storage, night: Night) -> Night:
