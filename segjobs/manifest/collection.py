@@ -105,10 +105,13 @@ def create_collection(storage: Storage, uri: str) -> "Collection":
         return found
     place, options = delta_place(storage, masks_uri(uri), make=True)
     crash_at("table:before")
-    with _said(uri):
-        DeltaTable.create(
-            place, Schema.from_arrow(COLLECTION_SCHEMA), mode="ignore", name="segjobs masks", storage_options=options
-        )
+    schema = Schema.from_arrow(COLLECTION_SCHEMA)
+    try:
+        with _said(uri):
+            DeltaTable.create(place, schema, mode="ignore", name="segjobs masks", storage_options=options)
+    except StorageError:
+        if not has_table(storage, uri):  # else another one was first, or the reply was lost
+            raise
     crash_at("table:after")
     return open_collection(storage, uri)
 
