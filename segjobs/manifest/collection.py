@@ -7,12 +7,10 @@
                                    └→ commit(changes, app_id) ─→ the next version, once for each app_id
 
 A version is one file of the log that is put if absent, so that of two who write the same one, one is first, and the
-other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name,
-and the same rows are the same file, whoever writes them again.
+other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +29,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from segjobs import __version__
 from segjobs.config import digest
-from segjobs.errors import ConfigError, ConflictError, ManifestError, StorageError
+from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
@@ -39,6 +38,7 @@ from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, Category, 
 from segjobs.manifest.table_files import (
     TABLE_MEND,
     TableFile,
+    check_newest,
     digest_in,
     has_table,
     log_uri,
@@ -99,17 +99,19 @@ def open_collection(storage: Storage, uri: str) -> "Collection":
 
 def create_collection(storage: Storage, uri: str) -> "Collection":
     """The collection at ``uri``, an empty one where there is none."""
-    if split_version(uri)[1] is not None:
-        raise ConfigError(f"collection.uri: {uri} names a version; a change makes the next one: leave the @ away")
+    check_newest(uri)
     found = find_collection(storage, uri)
     if found is not None:
         return found
     place, options = delta_place(storage, masks_uri(uri), make=True)
     crash_at("table:before")
-    with _said(uri):
-        DeltaTable.create(
-            place, Schema.from_arrow(COLLECTION_SCHEMA), mode="ignore", name="segjobs masks", storage_options=options
-        )
+    schema = Schema.from_arrow(COLLECTION_SCHEMA)
+    try:
+        with _said(uri):
+            DeltaTable.create(place, schema, mode="ignore", name="segjobs masks", storage_options=options)
+    except StorageError:
+        if not has_table(storage, uri):  # else another one was first, or the reply was lost
+            raise
     crash_at("table:after")
     return open_collection(storage, uri)
 
@@ -152,7 +154,7 @@ class Collection:
         if sha256 is None or rows is None or there is None:
             raise ManifestError(f"{self.pinned}: {name} was not written by segjobs; {TABLE_MEND}")
         part = PartInfo(name, there, sha256, action["min.image_id"], action["max.image_id"])
-        return TableFile(part, rows, action["size_bytes"])
+        return TableFile(part, rows, action["size_bytes"], _alike(action, rows))
 
     @cached_property
     def footer(self) -> Footer | None:
@@ -271,7 +273,7 @@ class Collection:
             version = now.holds(app_id)
             if version is not None:
                 return Committed(version, new=False)
-            joint = _joint(now, footer)
+            joint = joint_footer(now, footer)
             if joint is None:  # an empty table, of which nothing can be marked
                 return Committed(now.version, new=False)
             steps = merge(now.files, now.read, changes(joint))
@@ -281,9 +283,28 @@ class Collection:
         raise StorageError(f"{self.uri}: {_ATTEMPTS} others were first with a version each; run the command again")
 
     def restore(self, version: int) -> None:
-        """Make the newest version one with the files of an earlier one. Raises StorageError."""
-        with _said(self.uri):
+        """Write the version that follows this one, with the files of an earlier one.
+
+        Raises StorageError where another one was written meanwhile, ManifestError where a vacuum has taken files.
+        """
+        missing = {file.part.name for file in open_collection(self.storage, f"{self.uri}@{version}").files}
+        missing -= self.storage.list_names(masks_uri(self.uri))
+        if missing:
+            raise ManifestError(
+                f"{self.uri}@{version}: {len(missing)} of its files are gone, such as {min(missing)}: a vacuum has "
+                "taken them, or they were lost; restore a later version"
+            )
+        try:
             self.table.restore(version)
+        except (DeltaError, OSError) as error:
+            # Where its reply was lost, the next version may be this very one.
+            newest = open_collection(self.storage, self.uri).history()[0]
+            ours = newest.get("operation") == "RESTORE" and newest["operationParameters"]["version"] == str(version)
+            if newest["version"] != self.version + 1 or not ours:
+                said = " ".join(str(error).split())
+                raise StorageError(
+                    f"{self.uri}: version {version} is not restored: {said}; run the command again"
+                ) from error
 
     def attempt(
         self,
@@ -329,7 +350,11 @@ class Collection:
         return Committed(version, new=True, added=len(added), rewritten=len(removed))
 
     def _publish(self, rows: pa.Table) -> Added:
-        name, size_bytes = write_file(self.storage, masks_uri(self.uri), rows)
+        table = masks_uri(self.uri)
+        name, size_bytes, new = write_file(self.storage, table, rows)
+        if not new and name not in {file.part.name for file in self.files}:
+            # An earlier version's, which a vacuum may be about to take: this version's needs a name of its own.
+            name, size_bytes, _ = write_file(self.storage, table, rows, mark=uuid4().hex)
         return Added(name, size_bytes, stats_of(rows))
 
     def _metadata(self, footer: Footer) -> dict[str, object]:
@@ -347,16 +372,17 @@ class Collection:
         }
 
 
-def vacuumed(collection: Collection, *, keep_hours: float, dry_run: bool) -> list[str]:
-    """Delete the files that only versions older than that have; their names. ``dry_run``: names them alone."""
-    with _said(collection.uri):
-        return collection.table.vacuum(math.ceil(keep_hours), dry_run=dry_run, enforce_retention_duration=False)
+def as_rows(
+    rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category], not_before: datetime | None = None
+) -> pa.Table:
+    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there.
 
-
-def as_rows(rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category]) -> pa.Table:
-    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there."""
+    ``not_before``: the newest of the rows whose place they are to take, should the clock have gone back since.
+    """
     human = run.model_label is None
     finished = datetime.fromisoformat(run.finished)
+    if not_before is not None:
+        finished = max(finished, not_before)
     processing = None if human else processing_of(run.identity)
     count = rows.num_rows
     ids = {category.name: category.id for category in to}
@@ -390,7 +416,19 @@ def _list_with_ids(lists: pa.ListArray, mapping: Mapping[int, int]) -> pa.ListAr
     return pa.ListArray.from_arrays(offsets, values, type=lists.type, mask=lists.is_null())
 
 
-def _joint(now: Collection, footer: Footer | None) -> Footer | None:
+def _alike(action: Mapping[str, Any], rows: int) -> dict[str, str | None]:
+    """Of a file's statistics: the columns in which all rows have one value, or none."""
+    found: dict[str, str | None] = {}
+    for name in ("status", "origin", "model", "gone_at"):
+        nulls, least, greatest = (action.get(f"{what}.{name}") for what in ("null_count", "min", "max"))
+        if nulls == rows:
+            found[name] = None
+        elif nulls == 0 and least is not None and least == greatest:
+            found[name] = least
+    return found
+
+
+def joint_footer(now: Collection, footer: Footer | None) -> Footer | None:
     """The footer of a table that rows of ``footer`` have joined: its classes, and those that only they have."""
     old = now.footer
     if old is None or footer is None:

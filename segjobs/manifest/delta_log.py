@@ -54,6 +54,12 @@ class Commit:
     same_rows: bool = False
 
 
+def paths_added(text: bytes) -> set[str]:
+    """The files that join the table by a commit, of the text that the log holds of it."""
+    actions = (json.loads(line) for line in text.splitlines() if line)
+    return {action["add"]["path"] for action in actions if "add" in action}
+
+
 def stats_of(rows: pa.Table) -> dict[str, object]:
     """Number of rows, bounds and nulls of a file, as Delta states them."""
     least: dict[str, object] = {}

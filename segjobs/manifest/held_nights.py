@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from segjobs.errors import ManifestError
 from segjobs.manifest.collection import Collection, processing_of
-from segjobs.manifest.nights import Night, app_id_of, open_night, read_end
+from segjobs.manifest.nights import Night, app_id_of_night, open_night, read_end
 from segjobs.manifest.parts import open_run, read_part
 from segjobs.manifest.schema import SOURCE_TYPE
 from segjobs.manifest.seal import sealed_json
@@ -40,7 +40,7 @@ def version_of(now: Collection | None, record: Mapping[str, Any]) -> int | None:
     """
     if record["published"] is not None:
         return int(record["published"])
-    return None if now is None else now.holds(app_id_of(record["night"]))
+    return None if now is None else now.holds(app_id_of_night(record["night"]))
 
 
 def is_discarded(storage: Storage, uri: str, name: str) -> bool:

@@ -58,6 +58,7 @@ class Night:
     """A night that is begun. ``uri``: the collection's. ``counts``: change → images, those that are the same too.
 
     ``version``: of the table that the listing was compared with. ``run_id``: None where nothing is labelled.
+    ``newest``: when the newest of that version's rows was labelled.
     """
 
     uri: str
@@ -66,6 +67,7 @@ class Night:
     counts: Mapping[str, int]
     version: int
     run_id: str | None
+    newest: datetime | None = None
 
     @property
     def folder(self) -> str:
@@ -88,7 +90,7 @@ class Night:
             yield FileInfo(*row)
 
 
-def app_id_of(name: str) -> str:
+def app_id_of_night(name: str) -> str:
     """Under what the table remembers a night's commit."""
     return f"night:{name}"
 
@@ -119,7 +121,13 @@ def night_of_run(uri: str) -> str:
 
 def begin(storage: Storage, night: Night) -> bool:
     """Publish what a night is to do; False where another one of its name is begun."""
-    about = {"night": night.name, "version": night.version, "run_id": night.run_id, "counts": dict(night.counts)}
+    about = {
+        "night": night.name,
+        "version": night.version,
+        "run_id": night.run_id,
+        "counts": dict(night.counts),
+        "newest": None if night.newest is None else night.newest.isoformat(),
+    }
     metadata = {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()}
     crash_at("night:before")
     new = storage.put_if_absent(join(night.folder, "changes.parquet"), sealed_table(night.changes, metadata=metadata))
@@ -138,7 +146,8 @@ def open_night(storage: Storage, uri: str, name: str) -> Night:
     metadata: dict[bytes, bytes] = table.schema.metadata or {}
     about: dict[str, Any] = json.loads(metadata[FOOTER_KEY])
     changes = table.replace_schema_metadata().cast(CHANGES_SCHEMA)
-    return Night(uri, name, changes, about["counts"], about["version"], about["run_id"])
+    newest = datetime.fromisoformat(about["newest"]) if about.get("newest") else None
+    return Night(uri, name, changes, about["counts"], about["version"], about["run_id"], newest)
 
 
 def nights_of(storage: Storage, uri: str) -> tuple[list[str], list[str]]:
@@ -178,11 +187,11 @@ def commit_night(storage: Storage, night: Night) -> Committed:
     def changes(joint: Footer) -> Changes:
         later = _published_after(storage, night)
         marks = _last_words(later, set(night.of(*LABELLED)["image_id"].to_pylist())) if later else _marks(night)
-        return Changes(lambda: _rows(storage, run, joint) if run else (), marks)
+        return Changes(lambda: _rows(storage, run, joint, night.newest) if run else (), marks)
 
     about = {"night": night.name, **({"run_id": night.run_id} if night.run_id else {}), "images": dict(night.counts)}
     collection = create_collection(storage, night.uri)
-    return collection.commit(changes, footer_of(run) if run else None, app_id=app_id_of(night.name), about=about)
+    return collection.commit(changes, footer_of(run) if run else None, app_id=app_id_of_night(night.name), about=about)
 
 
 def _published_after(storage: Storage, night: Night) -> list[Night]:
@@ -192,7 +201,7 @@ def _published_after(storage: Storage, night: Night) -> list[Night]:
     return [
         open_night(storage, night.uri, name)
         for name in later
-        if now is not None and now.holds(app_id_of(name)) is not None
+        if now is not None and now.holds(app_id_of_night(name)) is not None
     ]
 
 
@@ -210,21 +219,10 @@ def _last_words(nights: Sequence[Night], image_ids: Container[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, MARK_SCHEMA)
 
 
-def _rows(storage: Storage, run: Run, joint: Footer) -> Iterator[pa.Table]:
+def _rows(storage: Storage, run: Run, joint: Footer, not_before: datetime | None = None) -> Iterator[pa.Table]:
     for part in run.parts:
-        yield as_rows(read_part(storage, run, part), run.info, footer_of(run), to=joint.categories)
-
-
-def add_run(storage: Storage, uri: str, run: Run) -> Committed:
-    """Bring the collection's table up to date with a run that was made elsewhere, once."""
-
-    def changes(joint: Footer) -> Changes:
-        return Changes(lambda: _rows(storage, run, joint), MARK_SCHEMA.empty_table())
-
-    about = {"run_id": run.info.run_id, "run": run.uri}
-    return create_collection(storage, uri).commit(
-        changes, footer_of(run), app_id=f"run:{run.info.run_id}", operation="MERGE", about=about
-    )
+        rows = read_part(storage, run, part)
+        yield as_rows(rows, run.info, footer_of(run), to=joint.categories, not_before=not_before)
 
 
 def _marks(night: Night) -> pa.Table:

@@ -8,39 +8,38 @@ What changes something says with ``dry_run`` what it would do. No cluster is nee
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.config import CollectionConfig
-from segjobs.errors import ConfigError, ManifestError
+from segjobs.errors import ManifestError
 from segjobs.jobs.engine.terminal import Terminal
-from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
+from segjobs.manifest.adoption import add_run, app_id_of_run, check_run
+from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection
 from segjobs.manifest.held_nights import discard, held_nights, is_discarded
-from segjobs.manifest.nights import Night, add_run, app_id_of, commit_night, night_of_run, nights_of, open_night
+from segjobs.manifest.nights import Night, app_id_of_night, commit_night, night_of_run, nights_of, open_night
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
-from segjobs.manifest.table_files import split_version
-from segjobs.manifest.versions import compaction, contents_of, difference
+from segjobs.manifest.table_files import check_newest, masks_uri, split_version
+from segjobs.manifest.versions import compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
-from segjobs.storage import Storage
+from segjobs.storage import Storage, join
 
 _HISTORY = 30  # versions that are shown to a person
-_HOURS = 24.0
+_THREADS = 32  # that delete files
 _ATTEMPTS = 10
 
 
 def collection(config: CollectionConfig, *, dry_run: bool = False) -> CollectionResult | DryRun:
     """Do what ``config`` says. Raises a SegjobsError for what stops it."""
     storage = Storage(config.storage)
-    base, version = split_version(config.collection.uri)
-    if version is not None and config.do not in ("status", "history", "diff"):
-        raise ConfigError(
-            f"collection.uri: {config.collection.uri} names a version, and only the newest one is changed"
-        )
-    return _DOES[config.do](config, storage, base, dry_run)
+    if config.do not in ("status", "history", "diff"):
+        check_newest(config.collection.uri)
+    return _DOES[config.do](config, storage, split_version(config.collection.uri)[0], dry_run)
 
 
 def _told(config: CollectionConfig, uri: str, lines: list[str], figures: Mapping[str, object]) -> CollectionResult:
@@ -160,7 +159,9 @@ def _run_at(storage: Storage, uri: str) -> Run:
 
 def _would_add(storage: Storage, base: str, run: Run) -> dict[str, str | int]:
     now = find_collection(storage, base)
-    held = now.holds(f"run:{run.info.run_id}") if now else None
+    held = now.holds(app_id_of_run(run)) if now else None
+    if now and held is None:
+        check_run(now, run)
     known = _image_ids(now) if now else pa.array([], pa.string())
     rows = sum(part.rows for part in run.parts)
     there = sum(
@@ -185,7 +186,7 @@ def _image_ids(now: Collection) -> pa.Array:
 def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
     now = find_collection(storage, base)
-    version = now.holds(app_id_of(night.name)) if now else None
+    version = now.holds(app_id_of_night(night.name)) if now else None
     if version is None and is_discarded(storage, base, night.name):
         raise ManifestError(
             f"night {night.name} was discarded: its images are labelled by the nights after it. To have its masks all "
@@ -199,7 +200,7 @@ def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 def _discard(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
     now = find_collection(storage, base)
-    version = now.holds(app_id_of(night.name)) if now else None
+    version = now.holds(app_id_of_night(night.name)) if now else None
     if version is not None:
         raise ManifestError(
             f"night {night.name} is in version {version}; segjobs collection restore VERSION takes versions back"
@@ -221,13 +222,16 @@ def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
     old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
     found = difference(old, now)
     back = _listed(found.counts) if found.counts else "nothing"
+    if found.human:
+        back += f"; of these {found.human} are people's masks, which version {now.version} keeps"
     if dry_run:
         return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
     if found.counts:
         now.restore(old.version)
     version = open_collection(storage, base).version
     line = f"version {version} is as version {old.version}: taken back: {back}"
-    return _told(config, base, [line], {"version": version, "taken_back": dict(found.counts)})
+    figures = {"version": version, "taken_back": dict(found.counts), "of_people": found.human}
+    return _told(config, base, [line], figures)
 
 
 def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
@@ -245,10 +249,12 @@ def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     now = open_collection(storage, base)
-    names = vacuumed(now, keep_hours=config.keep_days * _HOURS, dry_run=dry_run)
+    names = unneeded(now, keep=timedelta(days=config.keep_days), at=datetime.now(UTC))
     if dry_run:
         about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
         return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(lambda name: storage.delete(join(masks_uri(base), name)), names))
     line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
     return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
 

@@ -28,7 +28,7 @@ from segjobs.manifest.parts import open_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
 from segjobs.manifest.schema import Category, Footer
-from segjobs.manifest.table_files import split_version
+from segjobs.manifest.table_files import check_newest
 from segjobs.results import DryRun, EditsResult, RunResult
 from segjobs.sources.read import NO_PHOTOGRAPH
 from segjobs.storage import FileInfo, Storage, join
@@ -52,8 +52,7 @@ def edits(config: EditsConfig, *, dry_run: bool = False, executor: Executor | No
     """
     progress, storage = Progress("edits"), Storage(config.storage)
     uri = config.collection.uri
-    if split_version(uri)[1] is not None:
-        raise ConfigError(f"collection.uri: {uri} names a version, and only the newest one is changed")
+    check_newest(uri)
     check_writable(uri, key="collection.uri")
     now = open_collection(storage, uri)
     footer = now.filled

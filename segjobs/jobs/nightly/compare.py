@@ -65,10 +65,14 @@ class Policy:
 
 @dataclass
 class Compared:
-    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too."""
+    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too.
+
+    ``newest``: the latest ``labelled_at`` of the table's rows.
+    """
 
     changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     counts: Counter[str] = field(default_factory=Counter[str])
+    newest: datetime | None = None
 
     def add(self, change: str, file: FileInfo, *, sha256: str | None = None, tries: int = 0) -> None:
         self.counts[change] += 1
@@ -126,6 +130,8 @@ def compare(
         rows = {} if now is None or file is None else _rows_of(now, file)
         _lay_over(rows, waiting.slice(met, last - met).to_pylist(), policy)
         done, met = end, last
+        moments = [found.newest, *(row["labelled_at"] for row in rows.values())]
+        found.newest = max((one for one in moments if one is not None), default=None)
         _compare_range(listed, rows, policy, digest_of, found, stale)
     _choose_stale(stale, policy, found)
     return found

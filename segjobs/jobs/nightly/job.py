@@ -36,7 +36,7 @@ from segjobs.manifest.nights import (
     LABELLED,
     WAITING,
     Night,
-    app_id_of,
+    app_id_of_night,
     begin,
     commit_night,
     end,
@@ -49,6 +49,7 @@ from segjobs.manifest.nights import (
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import ModelCard
+from segjobs.manifest.table_files import check_newest
 from segjobs.metrics.drift import (
     NIGHTS,
     NightFigures,
@@ -81,6 +82,7 @@ def nightly(
     """
     progress, storage = Progress("nightly"), Storage(config.storage)
     uri = config.collection.uri
+    check_newest(uri)
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(_label_config(config, uri), storage)
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])
@@ -107,7 +109,9 @@ def nightly(
     now = find_collection(storage, uri)
     earlier = [figures_in(record) for record in records if version_of(now, record) is not None]
     gate = [check_night(rule, look.figures, usual(earlier), last_of(earlier)) for rule in rules]
-    published = now is not None and now.holds(app_id_of(night.name)) is not None  # before this command was cut off
+    published = (
+        now is not None and now.holds(app_id_of_night(night.name)) is not None
+    )  # before this command was cut off
     is_held = config.on_gate == "hold" and not published and not all(one.met for one in gate)
     version = None if is_held else commit_night(storage, night).version
     page = join(night.folder, "index.html")
@@ -225,14 +229,17 @@ def _compared(
         waiting = rows_waiting(storage, uri, held, model=policy.model, processing=policy.processing)
         found = compare(plan, now, policy, digest_of, waiting)
         comparing.outcome = _counted(found.counts)
-    return _night_of(config, card, found, now.version if now else 0)
+    moment = datetime.now(UTC)
+    if ended:  # nights follow each other by their names, should the clock have gone back
+        moment = max(moment, moment_of(ended[-1]) + timedelta(seconds=1))
+    return _night_of(config, card, found, now.version if now else 0, moment)
 
 
-def _night_of(config: NightlyConfig, card: ModelCard, found: Compared, version: int) -> Night:
-    night = Night(config.collection.uri, name_of(datetime.now(UTC)), found.table(), dict(found.counts), version, None)
+def _night_of(config: NightlyConfig, card: ModelCard, found: Compared, version: int, moment: datetime) -> Night:
+    counts = dict(found.counts)
+    night = Night(config.collection.uri, name_of(moment), found.table(), counts, version, None, found.newest)
     files = list(night.files())
-    run_id = _job_of(config, card, files).run_id if files else None
-    return Night(night.uri, night.name, night.changes, night.counts, version, run_id)
+    return replace(night, run_id=_job_of(config, card, files).run_id) if files else night
 
 
 def _begin(storage: Storage, night: Night) -> Night:

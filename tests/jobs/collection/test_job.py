@@ -88,7 +88,7 @@ def test_words_are_checked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "'six' is no version" in refused("restore", "six")
     assert "did you mean 'status'?" in refused("stats")
     assert run_verb("collection", ["compact", f"collection.uri={tmp_path}@3"]) == ExitCode.USAGE
-    assert "only the newest one is changed" in capfd.readouterr().err
+    assert "names a version" in capfd.readouterr().err
     commit(Storage(), tmp_path / "street", {"a": ["sr"]}, app_id="one")
     for run_uri, says in (("nowhere", "no manifest here"), ("street", "is a collection; runs are added")):
         words = ["add", f"{tmp_path}/{run_uri}", f"collection.uri={tmp_path}/street"]
