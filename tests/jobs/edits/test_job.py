@@ -151,7 +151,7 @@ def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.C
     draw(street, "1.png", 77)
     before = rows(street)
     result = taken(street, labels)
-    assert result.counts == {"taken": 1, "changed": 1, "not_in_collection": 1} and result.failures == {"CHANGED": 1}
+    assert result.counts == {"taken": 1, "changed": 1, "not_in_collection": 1} and not result.failures
     assert "1 image(s) have other bytes" in capsys.readouterr().err
     assert rows(street)["1.png"] == before["1.png"]
 
@@ -176,7 +176,9 @@ def test_the_same_labels_do_not_come_again_over_later_ones(street: Path, capsys:
     tasks = json.loads(path.read_text())
     (street / "bob.json").write_text(json.dumps([one for one in tasks if one["data"]["image"].endswith("1.png")]))
     theirs = {**labels, "uri": str(street / "bob.json")}
-    assert taken(street, theirs, by="bob").counts == {"taken": 1}, "the later command's masks stay"
+    assert taken(street, theirs, by="bob").counts == {"taken": 1, "not_in_collection": 0}, (
+        "the later command's masks stay"
+    )
     after = rows(street)
     assert (after["1.png"]["annotated_by"], after["2.png"]["annotated_by"]) == ("bob", "ann")
     for name in ("1.png", "2.png"):
