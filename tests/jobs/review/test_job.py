@@ -316,6 +316,7 @@ review(ReviewConfig.model_validate({"collection": {"uri": sys.argv[1]}, "count":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["picked:before", "picked:after", "review:before", "review:after"])
 def test_a_review_that_died_is_ended_by_the_same_command(street: Path, point: str) -> None:
     environment = {**os.environ, "SEGJOBS_CRASH_AT": point}
