@@ -23,8 +23,7 @@ from segjobs.labels.splits import split_by_shares
 from segjobs.manifest.collection import as_rows, create_collection
 from segjobs.manifest.merge import MARK_SCHEMA, Changes
 from segjobs.manifest.parts import footer_of, open_run, read_part
-from segjobs.manifest.run_info import Run
-from segjobs.manifest.schema import COLLECTION_SCHEMA, Footer, Task
+from segjobs.manifest.schema import COLLECTION_SCHEMA, Task
 from segjobs.storage import Storage
 from segjobs.training.examples import ExampleReader, ExampleSource
 from tests.trainings import NAMES, draw, scenes
@@ -73,25 +72,16 @@ def test_the_share_is_held_back_from_every_source_by_hash(tmp_path: Path) -> Non
 
 def mixed(folder: Path) -> str:
     """A collection of thirty images, of which every third has a person's masks."""
-    uri = str(folder / "street")
-    scenes(folder / "model", count=30, scores=[0.4] * 30)
-    whole = scenes(folder / "human", count=30)
-    run = open_run(STORAGE, whole)
-    now = create_collection(STORAGE, uri)
-    for part in (open_run(STORAGE, str(folder / "model")), run):
-        human = part is run
-
-        def rows(joint: Footer, part: Run = part, human: bool = human) -> Changes:
-            tables = [read_part(STORAGE, part, one) for one in part.parts]
-            table = as_rows(pa.concat_tables(tables), part.info, footer_of(part), to=joint.categories)
-            origin = pa.array(["human" if human else "model"] * table.num_rows)
-            table = table.set_column(table.schema.get_field_index("origin"), COLLECTION_SCHEMA.field("origin"), origin)
-            return Changes(
-                lambda: [table.take(pa.array(range(0, 30, 3))) if human else table], MARK_SCHEMA.empty_table()
-            )
-
-        now.commit(rows, footer_of(part), app_id=str(human))
-    return uri
+    now = create_collection(STORAGE, str(folder / "street"))
+    for name, scores, places in (("model", [0.4] * 30, range(30)), ("human", None, range(0, 30, 3))):
+        run = open_run(STORAGE, scenes(folder / name, count=30, scores=scores))
+        table = pa.concat_tables([read_part(STORAGE, run, part) for part in run.parts]).take(pa.array(places))
+        rows = as_rows(table, run.info, footer_of(run), to=footer_of(run).categories)
+        origin = pa.array([name] * rows.num_rows)
+        rows = rows.set_column(rows.schema.get_field_index("origin"), COLLECTION_SCHEMA.field("origin"), origin)
+        changes = Changes(lambda rows=rows: [rows], MARK_SCHEMA.empty_table())
+        now.commit(lambda joint, changes=changes: changes, footer_of(run), app_id=name)
+    return now.uri
 
 
 def places_of(index: Index) -> list[int]:
