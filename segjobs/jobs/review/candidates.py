@@ -5,6 +5,7 @@ places → details → uri, digest and classes of each ─→ full_rows → the 
 """
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,24 +82,18 @@ def candidates_of(now: Collection, sent: Sent) -> Candidates:
     for number, file in enumerate(now.files):
         rows = now.columns(file, _SCAN)
         rows = rows.filter(pc.is_null(rows["gone_at"]))
-        names: list[str] = rows["image_id"].to_pylist()
-        digests = pc.struct_field(rows["source"], "sha256").to_pylist()
-        reasons = np.select(
-            [
-                np.array(rows["status"].to_pylist(), object) != "ok",
-                np.array(rows["origin"].to_pylist(), object) == "human",
-                np.array([one in sent.images for one in zip(names, digests, strict=True)], bool),
-            ],
-            ["failed", "human", "sent"],
-            "",
-        )
-        left_out.update(reason for reason in reasons.tolist() if reason)
-        kept = np.flatnonzero(reasons == "")
-        ids += [names[place] for place in kept.tolist()]
-        run_ids += rows["run_id"].take(pa.array(kept)).to_pylist()
-        files.append(np.full(len(kept), number))
+        failed = pc.not_equal(rows["status"], "ok")
+        human = pc.and_(pc.equal(rows["origin"], "human"), pc.invert(failed))
+        left_out.update(failed=pc.sum(failed).as_py() or 0, human=pc.sum(human).as_py() or 0)
+        rows = rows.filter(pc.invert(pc.or_(failed, human)))
+        was_sent = _was_sent(rows, sent)
+        left_out["sent"] += int(was_sent.sum())
+        rows = rows.filter(pa.array(~was_sent))
+        ids += rows["image_id"].to_pylist()
+        run_ids += map(sys.intern, rows["run_id"].to_pylist())  # a few, of very many rows
+        files.append(np.full(rows.num_rows, number))
         for name, found in measures.items():
-            found.append(rows[name].to_numpy().astype(np.float64)[kept])
+            found.append(rows[name].to_numpy().astype(np.float64))
     return Candidates(
         ids,
         np.concatenate(files) if files else np.zeros(0, int),
@@ -106,6 +101,18 @@ def candidates_of(now: Collection, sent: Sent) -> Candidates:
         {name: np.concatenate(found) if found else np.zeros(0) for name, found in measures.items()},
         left_out,
     )
+
+
+def _was_sent(rows: pa.Table, sent: Sent) -> np.ndarray:
+    """bool (N,): images that were sent with the bytes that they have now."""
+    found = pc.is_in(
+        rows["image_id"], value_set=pa.array(sorted({image_id for image_id, _ in sent.images}), pa.string())
+    )
+    was = found.to_numpy().astype(bool)
+    for place in np.flatnonzero(was).tolist():
+        source = rows["source"][place].as_py()
+        was[place] = (rows["image_id"][place].as_py(), source["sha256"] if source else None) in sent.images
+    return was
 
 
 def rank(config: ReviewConfig, storage: Storage, found: Candidates) -> Ranked:
