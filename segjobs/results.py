@@ -268,7 +268,8 @@ class ReviewResult:
 
     ``review``: its number, and ``folder``, where its ``files`` lie; None where there was nothing to send. ``left_out``:
     reason → images: ``human``, ``failed``, ``sent`` before, ``near_duplicates`` of others, those whose picture cannot
-    be shown by their error code, and ``not_written``, which the format cannot hold.
+    be shown by their error code, and ``not_written``, which the format cannot hold. ``exit_code``: TOO_MANY_FAILED
+    where those are more than ``max_failed_fraction``, else DONE.
     """
 
     uri: str

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from segjobs.config.collection import CollectionPlace
 from segjobs.config.contradictions import check_effect, contradiction
 from segjobs.config.export import CocoExportConfig, LabelStudioExportConfig
-from segjobs.config.sections import DecodeConfig, JobConfig, Section, StorageConfig
+from segjobs.config.sections import DecodeConfig, FailedFraction, JobConfig, Section, StorageConfig
 from segjobs.config.uris import Uri
 
 Measure = Literal["auto", "entropy", "entropy_worst", "margin", "margin_worst", "confidence"]
@@ -60,6 +60,7 @@ class ReviewConfig(JobConfig):
     label_studio: LabelStudioExportConfig = Field(default_factory=LabelStudioExportConfig)
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    max_failed_fraction: FailedFraction = 0.01
 
     @field_validator(*_STRATEGIES)
     @classmethod

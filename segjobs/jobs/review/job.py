@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from segjobs import __version__
 from segjobs.config import ExportConfig, ReviewConfig
-from segjobs.errors import ConfigError, StorageError
+from segjobs.errors import ConfigError, ExitCode, StorageError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.terminal import Terminal
@@ -33,13 +33,14 @@ from segjobs.storage import Storage, join
 
 _ATTEMPTS = 20
 _POOL = 10
-_PASSES = ("env", "collection", "storage")
+_PASSES = ("env", "collection", "storage", "max_failed_fraction")
 """Keys that say nothing of what is picked and written."""
 _LEFT_OUT = {
     "human": "a person's already",
     "failed": "without masks",
     "sent": "sent before",
     "near_duplicates": "near-duplicates",
+    "not_written": "not written",
 }
 
 
@@ -188,7 +189,12 @@ def _told(config: ReviewConfig, done: Review) -> ReviewResult:
     record = read_seal(Storage(config.storage), done.uri, done.number)
     files = tuple(join(done.folder, file["path"]) for file in record["files"])
     images = record["images"]
-    if images < config.count:
+    failed = done.left_out.get("not_written", 0)
+    if failed:
+        terminal.print(f"{failed} image(s) have masks that {config.format} cannot hold: see failures.jsonl")
+    if images + failed < config.count:
         terminal.print(f"{images} of {config.count} images: no more are left, or more near-duplicates than pool allows")
     terminal.print(f"review {done.number}: {images} images of version {done.version}: {', '.join(files)}")
-    return ReviewResult(done.uri, done.number, done.folder, images, dict(done.left_out), files)
+    too_many = failed > config.max_failed_fraction * done.rows.num_rows
+    code = ExitCode.TOO_MANY_FAILED if too_many else ExitCode.DONE
+    return ReviewResult(done.uri, done.number, done.folder, images, dict(done.left_out), files, code)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pydantic import ValidationError
 
 from segjobs.config import EditsConfig, ReviewConfig
-from segjobs.errors import ConfigError, ManifestError
+from segjobs.errors import ConfigError, ExitCode, ManifestError
 from segjobs.exporters.label_studio_rle import encode_mask
 from segjobs.jobs.edits.job import edits
 from segjobs.jobs.engine.executor import InProcess
@@ -28,6 +29,7 @@ from segjobs.manifest.collection import open_collection
 from segjobs.manifest.manifest import Manifest
 from segjobs.manifest.merge import MARK_SCHEMA, Changes
 from segjobs.manifest.reviews import open_review, reviews_of
+from segjobs.manifest.schema import COLLECTION_SCHEMA
 from segjobs.manifest.segments import Segment
 from segjobs.results import DryRun, EditsResult, ReviewResult
 from segjobs.storage import Storage
@@ -110,7 +112,8 @@ def test_by_the_columns_where_rows_have_them(street: Path) -> None:
     now = open_collection(Storage(), str(street / "street"))
     with pytest.raises(ConfigError, match=r"measure=margin: no image of .* has it; uncertainty=true"):
         picked(street, measure="margin")
-    with_columns(street, {f"{n}.png": (n / 10, 1 - n / 10) for n in (5, 6, 7)})
+    values = {f"{n}.png": {"margin": n / 10, "entropy": 1 - n / 10} for n in (5, 6, 7)}
+    changed_rows(street, {name: lambda row: row.update(values[row["image_id"]]) for name in values})
     assert open_collection(Storage(), str(street / "street")).version == now.version + 1
     assert ids(street, picked(street, measure="margin", count=2).review) == ["5.png", "6.png"]
     assert picked(street, count=2).review == 2
@@ -118,14 +121,16 @@ def test_by_the_columns_where_rows_have_them(street: Path) -> None:
     assert {row["image_id"] for row in rows} == {"7.png", "0.png"}, "entropy first, then confidence"
 
 
-def with_columns(folder: Path, measures: dict[str, tuple[float, float]]) -> None:
-    """Give some images margin and entropy, by a commit of their rows."""
+def changed_rows(folder: Path, changes: dict[str, Callable[[dict[str, Any]], object]]) -> None:
+    """Commit rows of the table anew, changed."""
     now = open_collection(Storage(), str(folder / "street"))
-    rows = [row for file in now.files for row in now.read(file).to_pylist() if row["image_id"] in measures]
+    rows = [row for file in now.files for row in now.read(file).to_pylist() if row["image_id"] in changes]
     for row in rows:
-        row["margin"], row["entropy"] = measures[row["image_id"]]
-    table = now.read(now.files[0]).from_pylist(rows, schema=now.read(now.files[0]).schema)
-    now.commit(lambda joint: Changes(lambda: [table], MARK_SCHEMA.empty_table()), now.footer, app_id="columns")
+        changes[row["image_id"]](row)
+    table = pa.Table.from_pylist(rows, COLLECTION_SCHEMA)
+    now.commit(
+        lambda joint: Changes(lambda: [table], MARK_SCHEMA.empty_table()), now.footer, app_id=f"version {now.version}"
+    )
 
 
 def test_new_ones_are_of_the_last_nights(street: Path) -> None:
@@ -191,18 +196,12 @@ def test_disagreement_finds_the_version_itself(street: Path, capsys: pytest.Capt
 
 
 def _relabelled(folder: Path, name: str, share: int) -> None:
-    """Commit the image's row anew, by another run, with its first rows all dark."""
-    uri = str(folder / "street")
-    now = open_collection(Storage(), uri)
-    (file,) = now.files
-    (row,) = (row for row in now.read(file).to_pylist() if row["image_id"] == name)
-    map_ = _label_map(folder, name).astype(int)
-    map_[: SIZE[0] // share] = (map_[: SIZE[0] // share] + 1) % 3
-    categories = now.filled.categories
-    row["segments"] = [Segment.from_mask(one, map_ == one.id).to_row() for one in categories if (map_ == one.id).any()]
-    row["run_id"] = f"another-{name}"
-    table = now.read(file).from_pylist([row], schema=now.read(file).schema)
-    now.commit(lambda joint: Changes(lambda: [table], MARK_SCHEMA.empty_table()), now.footer, app_id=f"again:{name}")
+    """Commit the image's row anew, by another run, with other classes in its first rows."""
+    pixels = _label_map(folder, name).astype(int)
+    pixels[: SIZE[0] // share] = (pixels[: SIZE[0] // share] + 1) % 3
+    classes = open_collection(Storage(), str(folder / "street")).filled.categories
+    segments = [Segment.from_mask(one, pixels == one.id).to_row() for one in classes if (pixels == one.id).any()]
+    changed_rows(folder, {name: lambda row: row.update(segments=segments, run_id=f"another-{name}")})
 
 
 def _label_map(folder: Path, name: str) -> np.ndarray:
@@ -221,6 +220,17 @@ def test_pictures_that_cannot_be_shown_are_left_out(street: Path) -> None:
     result = picked(street)
     assert ids(street, result.review) == ["2.png", "3.png", "5.png"]
     assert result.left_out == {"NOT_FOUND": 1, "CHANGED": 1, "near_duplicates": 1}
+
+
+def test_masks_that_make_no_sense_are_told_and_not_exit_code_0(street: Path) -> None:
+    def spoilt(row: dict[str, Any]) -> None:
+        row["segments"][0]["segmentation"]["counts"] = "no"
+
+    changed_rows(street, {"0.png": spoilt})
+    result = picked(street)
+    assert (result.exit_code, result.images, result.left_out) == (ExitCode.TOO_MANY_FAILED, 2, {"not_written": 1})
+    assert '"image_id": "0.png"' in (street / "street/reviews/00001/failures.jsonl").read_text()
+    assert picked(street, max_failed_fraction=0.5).exit_code == ExitCode.DONE
 
 
 def test_the_pool_bounds_what_is_read(street: Path) -> None:
