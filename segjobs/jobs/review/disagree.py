@@ -63,7 +63,10 @@ def _earlier(storage: Storage, now: Collection, found: Candidates) -> tuple[Coll
     """The newest version in which another run had made the masks of some candidates, and the places of these."""
     place_of = {image_id: place for place, image_id in enumerate(found.image_ids)}
     own = {file.part.name for file in now.files}
-    for version in range(now.version - 1, max(-1, now.version - 1 - _VERSIONS_BACK), -1):
+    readable = {entry["version"] for entry in now.history()}  # the log is cleaned of old ones
+    for version in range(now.version - 1, now.version - 1 - _VERSIONS_BACK, -1):
+        if version not in readable:
+            return None
         try:
             old = open_collection(storage, f"{now.uri}@{version}")
             places: list[int] = []
