@@ -183,7 +183,8 @@ def make_index(
         rows, amounts, left_out = [], np.zeros(classes, np.int64), {}
         for (number, source, _), found in zip(chunks, scanned, strict=True):
             for one in found:
-                if one.held == held and (source.key == sources[0].key or not held):
+                leading = number == 0 or (number == 1 and source.half and sources[0].half)
+                if one.held == held and (leading or not held):
                     rows.append(
                         np.stack([np.full_like(one.row, number), np.full_like(one.row, one.part), one.row], axis=1)
                     )
