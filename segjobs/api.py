@@ -31,6 +31,7 @@ from segjobs.config import (
     NightlyConfig,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     StorageConfig,
     TrainConfig,
     make_config,
@@ -43,6 +44,7 @@ from segjobs.results import (
     NightlyResult,
     PrepareResult,
     ReportResult,
+    ReviewResult,
     RunResult,
     TrainResult,
 )
@@ -138,6 +140,17 @@ def edits(*, collection: Given = None, labels: Given = None, config: Given = Non
     """
     made = make_config(EditsConfig, "edits()", config, {"collection": collection, "labels": labels, **keys})
     from segjobs.jobs.edits.job import edits as job
+
+    return _run(job, made)
+
+
+def review(*, collection: Given = None, config: Given = None, **keys: Any) -> ReviewResult:
+    """Pick images of a collection for people, and write their tasks: ``review(collection="out/street", count=200)``.
+
+    Raises a SegjobsError.
+    """
+    made = make_config(ReviewConfig, "review()", config, {"collection": collection, **keys})
+    from segjobs.jobs.review.job import review as job
 
     return _run(job, made)
 

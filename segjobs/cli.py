@@ -98,6 +98,12 @@ def _edits() -> Job:
     return edits
 
 
+def _review() -> Job:
+    from segjobs.jobs.review.job import review
+
+    return review
+
+
 def _collection() -> Job:
     from segjobs.jobs.collection.job import collection
 
@@ -131,6 +137,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
     "nightly": Verb("images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True),
     "edits": Verb("people's corrections → a collection of masks", configs.EditsConfig, _edits, dry_run=True),
+    "review": Verb("a collection of masks → tasks for people", configs.ReviewConfig, _review, dry_run=True, ray=False),
     "collection": Verb(
         "a collection of masks: look, add, compare, tidy",
         configs.CollectionConfig,

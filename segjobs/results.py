@@ -263,6 +263,30 @@ class EditsResult:
 
 
 @dataclass(frozen=True)
+class ReviewResult:
+    """Images that were picked for people.
+
+    ``review``: its number, and ``folder``, where its ``files`` lie; None where there was nothing to send. ``left_out``:
+    reason → images: ``human``, ``failed``, ``sent`` before, ``near_duplicates`` of others, those whose picture cannot
+    be shown by their error code, and ``not_written``, which the format cannot hold. ``exit_code``: TOO_MANY_FAILED
+    where those are more than ``max_failed_fraction``, else DONE.
+    """
+
+    uri: str
+    review: int | None
+    folder: str | None
+    images: int
+    left_out: Mapping[str, int]
+    files: tuple[str, ...]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        names = ("review", "folder", "images", "left_out", "files")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"collection": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class CollectionResult:
     """What was done with a collection, or found in it. ``uri``: with the version that was looked at.
 

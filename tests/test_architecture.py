@@ -50,7 +50,7 @@ TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "safeten
 TORCH_ROOMS = {"models", "training", "jobs/train/worker.py", "jobs/train/output.py", "jobs/bench/plain_script.py"}
 TOP_LEVEL = {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "conf", "flows", "pyproject.toml"}
 TOP_LEVEL |= {".rayignore", "segjobs", "tests", "uv.lock"}
-_STANDS_ON_VERBS = {"bench", "demo", "edits", "nightly"}
+_STANDS_ON_VERBS = {"bench", "demo", "edits", "nightly", "review"}
 _PUBLIC_ALL_THE_SAME = ("_asdict", "_exit")  # of a NamedTuple, and os._exit
 _BY_VERB = "data that its verb's test_job.py checks end to end"
 _BY_FORMATS = "checked for every format by the folder's tests of formats and of the table"
@@ -78,7 +78,7 @@ TESTED_ELSEWHERE = {
                 "keys",
                 "label",
             ),
-            *("nightly", "prepare", "report", "sections", "train", "uris"),
+            *("nightly", "prepare", "report", "review", "sections", "train", "uris"),
         )
     },
     **{f"exporters/{name}.py": _BY_FORMATS for name in ("base", "coco_results", "cvat", "label_studio")},
@@ -93,6 +93,7 @@ TESTED_ELSEWHERE = {
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
     "jobs/report/tasks.py": _BY_VERB,
+    **{f"jobs/review/{name}.py": _BY_VERB for name in ("candidates", "tasks")},
     "jobs/train/task.py": "a dataclass",
     "jobs/train/worker.py": _BY_VERB,
     "labels/base.py": _BY_FORMATS,

@@ -29,6 +29,7 @@ from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
 )
+from segjobs.config.review import ReviewConfig
 from segjobs.config.sections import (
     IMAGE_GLOBS,
     ClusterConfig,
@@ -91,6 +92,7 @@ __all__ = [
     "PrepareConfig",
     "RedoConfig",
     "ReportConfig",
+    "ReviewConfig",
     "S3Config",
     "ScheduleConfig",
     "ShardConfig",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segjobs.errors import ItemError
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import GivesUncertainty, RawOutput, Segmenter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_PIXELS = 6400
 _WORST = 0.05
+_SLACK = 1e-3
 TILE_STEP = 8
 
 
@@ -36,11 +38,17 @@ def measured(
 ) -> Uncertainty | None:
     """Of an image of ``size_hw`` pixels: its raw output, and the segments that were made of it.
 
-    None where there is none: no object, or a semantic model that is no ``base.GivesUncertainty``.
+    None where there is none: no object, or a semantic model that is no ``base.GivesUncertainty``. Raises ItemError
+    MODEL_ERROR where such a model gives what are no shares.
     """
     if segmenter.card.task != "semantic":
         return of_segments(segments)
-    return segmenter.uncertainty(output, size_hw) if isinstance(segmenter, GivesUncertainty) else None
+    if not isinstance(segmenter, GivesUncertainty):
+        return None
+    found = segmenter.uncertainty(output, size_hw)
+    if not isinstance(found, Uncertainty) or not all(-_SLACK <= one <= 1 + _SLACK for one in found):
+        raise ItemError("MODEL_ERROR", f"uncertainty gave {found!r}, expected an Uncertainty of numbers in [0, 1]")
+    return found
 
 
 def of_logits(logits: "torch.Tensor") -> Uncertainty:

@@ -31,13 +31,14 @@ class ExampleSource:
     """A manifest as the model sees it. ``key``: of the config, for messages. ``index``: category id → class.
 
     The class is the model's. A category without one (None) is not learnt: its pixels are unlabelled, its objects
-    are left out.
+    are left out. ``half``: another source has the manifest's images of other origin, and counts them.
     """
 
     key: str
     config: SourceConfig
     run: Run
     index: Mapping[int, int | None]
+    half: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Margin and entropy: by hand, and against scipy's and torch's; on a grid where there are many pixels; of objects."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.special
@@ -8,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segjobs.errors import ItemError
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
-from segjobs.models.uncertainty import TILE_STEP, of_logits, of_segments, pixels_of, summed_up
+from segjobs.models.uncertainty import TILE_STEP, measured, of_logits, of_segments, pixels_of, summed_up
 
 
 def test_by_hand() -> None:
@@ -61,6 +65,15 @@ def test_objects_are_measured_by_their_scores() -> None:
     assert of_segments([]) is None
     found = of_segments([segment(0.5), segment(1.0), segment(None)])
     assert found == pytest.approx(Uncertainty(2 / 3, 0, 1 / 3, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("given", [None, (0.1, 0.1, 0.1, 0.1), Uncertainty(0.1, float("nan"), 0.1, 0.1)])
+def test_what_an_own_model_gives_is_looked_at(given: Any) -> None:
+    model: Any = SimpleNamespace(card=SimpleNamespace(task="semantic"), uncertainty=lambda output, size_hw: given)
+    with pytest.raises(ItemError, match="expected an Uncertainty"):
+        measured(model, None, (1, 1), [])
+    model.uncertainty = lambda output, size_hw: Uncertainty(0.1, 0.2, 0.3, 0.4)
+    assert measured(model, None, (1, 1), []) == (0.1, 0.2, 0.3, 0.4)
 
 
 def test_the_worst_twentieth() -> None:

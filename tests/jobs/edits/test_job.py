@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segjobs.cli import run_verb
@@ -151,7 +152,7 @@ def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.C
     draw(street, "1.png", 77)
     before = rows(street)
     result = taken(street, labels)
-    assert result.counts == {"taken": 1, "changed": 1, "not_in_collection": 1} and result.failures == {"CHANGED": 1}
+    assert result.counts == {"taken": 1, "accepted": 1, "changed": 1, "not_in_collection": 1} and not result.failures
     assert "1 image(s) have other bytes" in capsys.readouterr().err
     assert rows(street)["1.png"] == before["1.png"]
 
@@ -176,7 +177,9 @@ def test_the_same_labels_do_not_come_again_over_later_ones(street: Path, capsys:
     tasks = json.loads(path.read_text())
     (street / "bob.json").write_text(json.dumps([one for one in tasks if one["data"]["image"].endswith("1.png")]))
     theirs = {**labels, "uri": str(street / "bob.json")}
-    assert taken(street, theirs, by="bob").counts == {"taken": 1}, "the later command's masks stay"
+    assert taken(street, theirs, by="bob").counts == {"taken": 1, "not_in_collection": 0}, (
+        "the later command's masks stay"
+    )
     after = rows(street)
     assert (after["1.png"]["annotated_by"], after["2.png"]["annotated_by"]) == ("bob", "ann")
     for name in ("1.png", "2.png"):
@@ -237,3 +240,72 @@ def test_what_cannot_be_taken_is_refused_before_the_start(street: Path, tmp_path
         taken(street, labels, collection={"uri": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="keeps its masks"):
         config_of(street, {**labels, "missing": "empty"})
+
+
+# --- other formats ---------------------------------------------------------------------------------
+
+_LEFT, _RIGHT = [[0, 0], [4, 0], [4, 8], [0, 8]], [[4, 0], [9, 0], [9, 8], [4, 8]]
+
+
+def png(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    (folder / "labels").mkdir()
+    Image.fromarray(ids.astype(np.uint8)).save(folder / "labels" / "1.png")
+    return {"format": "png", "uri": str(folder / "labels"), "categories": ["dark", "mid", "bright"]}
+
+
+def label_studio_polygons(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    results = [
+        {
+            "type": "polygonlabels",
+            "value": {"points": [[x * 100 / 9, y * 100 / 8] for x, y in points], "polygonlabels": [name]},
+        }
+        for name, points in (("dark", _LEFT), ("bright", _RIGHT))
+    ]
+    image = {"image": "/data/upload/1/0123abcd-1.png"}
+    (folder / "tasks.json").write_text(json.dumps([{"data": image, "annotations": [{"result": results}]}]))
+    return {"format": "label_studio", "uri": str(folder / "tasks.json")}
+
+
+def cvat_xml(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    who = "<assignee><username>eve</username></assignee><updated>2026-02-03 04:05:06+00:00</updated>"
+    masks = (
+        '<mask label="dark" rle="0,32" left="0" top="0" width="4" height="8"/>'
+        '<mask label="bright" rle="0,40" left="4" top="0" width="5" height="8"/>'
+    )
+    image = f'<image id="0" name="1.png" width="9" height="8">{masks}</image>'
+    (folder / "a.xml").write_text(f"<annotations><meta><job>{who}</job></meta>{image}</annotations>")
+    return {"format": "cvat", "uri": str(folder / "a.xml")}
+
+
+def coco_polygons(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    annotations = [
+        {"id": place, "image_id": 5, "category_id": place, "segmentation": [np.ravel(points).tolist()]}
+        for place, points in ((1, _LEFT), (2, _RIGHT))
+    ]
+    document = {
+        "images": [{"id": 5, "file_name": "1.png", "height": 8, "width": 9}],
+        "categories": [{"id": 1, "name": "dark"}, {"id": 2, "name": "bright"}],
+        "annotations": annotations,
+    }
+    (folder / "a.json").write_text(json.dumps(document))
+    return {"format": "coco", "uri": str(folder / "a.json")}
+
+
+def kaggle(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    (folder / "a.csv").write_text("ImageId,EncodedPixels,Class\n1.png,1 32,dark\n1.png,33 40,bright\n")
+    return {"format": "kaggle", "uri": str(folder / "a.csv")}
+
+
+@pytest.mark.parametrize("tool", [png, label_studio_polygons, cvat_xml, coco_polygons, kaggle])
+def test_every_tools_masks_become_a_persons(tmp_path: Path, tool: Callable[[Path, np.ndarray], dict[str, Any]]) -> None:
+    for number in range(3):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    before = rows(tmp_path)
+    ids = np.zeros(SIZE, int)
+    ids[:, 4:] = 2
+    assert taken(tmp_path, tool(tmp_path, ids)).counts == {"taken": 1, "not_in_collection": 0}
+    assert np.array_equal(label_map(tmp_path, "1.png"), ids)
+    after = rows(tmp_path)
+    assert (after["0.png"], after["2.png"]) == (before["0.png"], before["2.png"])
+    assert after["1.png"]["annotated_by"] == ("eve" if tool is cvat_xml else "ann")
