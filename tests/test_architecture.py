@@ -92,6 +92,7 @@ TESTED_ELSEWHERE = {
     **{f"jobs/evaluate/{name}.py": _BY_VERB for name in ("console", "score")},
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("parts", "plan", "summary")},
     "jobs/label/actor.py": "test_predictor.py and test_job.py, whose images kill their workers",
+    "jobs/nightly/labelling.py": "jobs/nightly/test_estimate.py",
     "jobs/report/tasks.py": _BY_VERB,
     "jobs/train/task.py": "a dataclass",
     "jobs/train/worker.py": _BY_VERB,

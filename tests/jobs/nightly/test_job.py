@@ -336,6 +336,8 @@ def test_nights_in_a_bucket_on_ray(tmp_path: Path, s3_server: StorageConfig) -> 
     for number in range(4):
         draw(tmp_path, f"{number}.png", number)
     keys: dict[str, Any] = {"collection": {"uri": street}, "storage": s3_server.model_dump()}
+    assert isinstance(nightly(config_of(tmp_path, **keys), dry_run=True, probed=2), DryRun)
+    assert not Storage(s3_server).list_names(street) and not list(Storage(s3_server).walk(f"{street}/probes"))
     first = segjobs.nightly(config=config_of(tmp_path, **keys).model_dump())
     (tmp_path / "photos/0.png").unlink()
     os.utime(tmp_path / "photos/1.png", (5, 5))
