@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
 from segjobs.errors import DISK_ERRNOS, ConfigError, ExitCode, SegjobsError, StorageError
 from segjobs.redact import redact
-from segjobs.results import Result, failure_text
+from segjobs.results import Result, ending_text, failure_text
 from segjobs.stdout import drop_output, for_a_program, kept_for_the_result
 from segjobs.text import visible
 
@@ -219,6 +220,7 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     if probed is not None and not dry_run:
         return _refused(ConfigError("command line: --probe measures what --dry-run tells; add --dry-run"))
     how = {"dry_run": True, **({"probed": probed} if probed is not None else {})} if dry_run else {}
+    told = (lambda text, code: None) if dry_run else partial(_tell, config, name)
     try:
         with _own_disk():
             with kept_for_the_result():
@@ -227,15 +229,36 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
                 result = job(config, **how)
             if dry_run or for_a_program():
                 sys.stdout.write(result.text())
-            return result.exit_code
+                sys.stdout.flush()
+        told(result.text(), result.exit_code)
+        return result.exit_code
     except SegjobsError as error:
         if for_a_program():
             sys.stdout.write(failure_text(error))
-        return _refused(error)
+            sys.stdout.flush()
+        code = _refused(error)
+        told(failure_text(error), error.exit_code)
+        return code
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
+        told(ending_text("stopped by a signal; the same command continues", ExitCode.STOPPED), ExitCode.STOPPED)
         return ExitCode.STOPPED
+    except Exception as error:
+        told(ending_text(f"a bug: {type(error).__name__}: {error}", ExitCode.BUG), ExitCode.BUG)
+        raise
+
+
+def _tell(config: BaseModel, verb: str, text: str, code: ExitCode) -> None:
+    """Tell whom the config names how the verb ended; a signal meanwhile ends the telling, and not the result."""
+    notify = getattr(config, "notify", None)
+    if isinstance(notify, configs.NotifyConfig) and (notify.command or notify.webhook):
+        from segjobs.notify import tell
+
+        try:
+            tell(notify, verb, text, code)
+        except _Stopped:
+            sys.stderr.write("notify: stopped by a signal; the job's result stands\n")
 
 
 @contextmanager
