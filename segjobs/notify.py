@@ -30,7 +30,7 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 def tell(config: NotifyConfig, verb: str, text: str, code: ExitCode) -> None:
     """Call what ``config`` names, with the verb added to each line of ``text`` (JSON); raises for nothing it calls."""
-    if config.on == "failure" and code == ExitCode.DONE:
+    if config.when == "failure" and code == ExitCode.DONE:
         return
     lines = [json.dumps({"verb": verb, **json.loads(line)}, ensure_ascii=False) for line in text.splitlines()]
     body = "".join(visible(line) + "\n" for line in lines)

@@ -126,7 +126,7 @@ def test_a_webhook_is_tried_again_where_that_may_help(
 def test_a_secret_url_comes_from_the_environment(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = NotifyConfig(webhook="env:NIGHT_HOOK", on="failure")
+    config = NotifyConfig(webhook="env:NIGHT_HOOK", when="failure")
     monkeypatch.setenv("NIGHT_HOOK", server.url)
     tell(config, "label", LINE, ExitCode.DONE)
     assert server.heard == [], "only failures are told"

@@ -103,7 +103,7 @@ class NotifyConfig(Section):
         default=None,
         description="a URL that gets the line by POST; env:NAME takes it from that environment variable, where it is a secret",
     )
-    on: Literal["always", "failure"] = Field(
+    when: Literal["always", "failure"] = Field(
         default="always", description="failure: only where the exit code is not 0, a held night's 4 too"
     )
     timeout_s: float = Field(
