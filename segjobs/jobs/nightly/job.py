@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segjobs.config import NightlyConfig
-from segjobs.errors import ConflictError, ExitCode
+from segjobs.errors import ConflictError, ExitCode, StorageError
 from segjobs.jobs.engine.adopt import adopt_run
 from segjobs.jobs.engine.executor import Executor
 from segjobs.jobs.engine.listing import plan_input
@@ -30,6 +30,7 @@ from segjobs.jobs.nightly.labelling import Machines, job_of, label_config_of, la
 from segjobs.jobs.nightly.look import Look, cards_of, cards_of_changed, look_at, nothing
 from segjobs.manifest.collection import find_collection, processing_of
 from segjobs.manifest.held_nights import held_nights, is_discarded, rows_waiting, version_of
+from segjobs.manifest.iceberg import open_catalogue, publish_nights
 from segjobs.manifest.nights import (
     LABELLED,
     WAITING,
@@ -60,6 +61,9 @@ from segjobs.page.night import NightContents, NightLine, index_page, night_page
 from segjobs.results import DryRun, NightlyResult, RunResult
 from segjobs.storage import FileInfo, Storage, join
 
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
 KINDS = (*LABELLED, "stale_kept", "touched", WAITING, "held", "gone", "same")
 """What an image can be to a night, in the order in which it is told."""
 
@@ -83,6 +87,7 @@ def nightly(
         card = resolve_model(label_config_of(config, uri), storage)
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])
     check_writable(uri, key="collection.uri")
+    catalogue = open_catalogue(config.publish.iceberg) if config.publish.iceberg.table and not dry_run else None
     ended, begun = nights_of(storage, uri)
     held = held_nights(storage, uri, find_collection(storage, uri), ended)
     if begun:
@@ -125,6 +130,8 @@ def nightly(
     }
     end(storage, night, record)
     _publish_index(storage, uri, [*records, record])
+    if catalogue is not None:
+        _publish_iceberg(config, storage, catalogue, [*records, record], progress)
     return _told(night, result, version, gate, page)
 
 
@@ -186,6 +193,32 @@ def _publish_index(storage: Storage, uri: str, records: Sequence[Mapping[str, An
     where = join(uri, "nights", "index.html")
     storage.delete(where)
     storage.put_if_absent(where, index_page(uri, lines).encode())
+
+
+def _publish_iceberg(
+    config: NightlyConfig,
+    storage: Storage,
+    catalogue: "Catalog",
+    records: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> None:
+    """Append what the collection has of nights and the table has not: of tonight, and what was held or cut off before.
+
+    Raises StorageError, when the night itself is done.
+    """
+    uri, name = config.collection.uri, str(config.publish.iceberg.table)
+    now = find_collection(storage, uri)
+    nights = {
+        record["night"]: record["run_id"]
+        for record in records
+        if record["run_id"] and version_of(now, record) is not None
+    }
+    try:
+        with progress.phase("iceberg", f"appending to {name}") as phase:
+            done = publish_nights(catalogue, name, storage, uri, nights)
+            phase.outcome = f"{len(done)} night(s)"
+    except StorageError as error:
+        raise StorageError(f"{error}; the night is done, and the next one appends what is missing there") from error
 
 
 # --- what there is to do ---------------------------------------------------------------------------
