@@ -47,6 +47,8 @@ NIGHTS_SCHEMA = pa.schema(
         pa.field("failed", pa.int64(), nullable=False),
     ]
 )
+_NOT_ITS_OWN = {"gc.enabled": "false"}
+"""The table's files are the collection's: no tool that expires snapshots or purges the table may delete them."""
 _ATTEMPTS = 20
 _WAIT_S = 0.2  # at most, before the second attempt; it grows with each
 
@@ -82,9 +84,9 @@ def publish_nights(catalogue: "Catalog", name: str, storage: Storage, uri: str, 
     with _said(f"publish.iceberg: {name}"):
         masks = _table(catalogue, name, MANIFEST_SCHEMA)
         ledger = _table(catalogue, f"{name}_nights", NIGHTS_SCHEMA)
-        known = _run_ids(ledger)
+        known = _known(ledger)
         for night, run_id in nights.items():
-            if run_id in known:
+            if (night, run_id) in known:
                 continue
             run = open_run(storage, run_of(uri, night, run_id))
             about = {RUN_ID: run_id, NIGHT: night}
@@ -119,21 +121,22 @@ def _row(night: str, run_id: str, run: Run) -> pa.Table:
 def _table(catalogue: "Catalog", name: str, schema: pa.Schema) -> "Table":
     if not catalogue.table_exists(name):
         catalogue.create_namespace_if_not_exists(name.rpartition(".")[0])
-    return catalogue.create_table_if_not_exists(name, schema)
+    return catalogue.create_table_if_not_exists(name, schema, properties=_NOT_ITS_OWN)
 
 
-def _run_ids(nights: "Table") -> set[str]:
-    return set(nights.scan(selected_fields=("run_id",)).to_arrow()["run_id"].to_pylist())
+def _known(ledger: "Table") -> set[tuple[str, str]]:
+    """Nights with their run_ids: an image that is tried again alone has the same run_id in each night."""
+    rows = ledger.scan(selected_fields=("night", "run_id")).to_arrow()
+    return set(zip(rows["night"].to_pylist(), rows["run_id"].to_pylist(), strict=True))
 
 
 def _append_once(table: "Table", about: dict[str, str], append: Callable[[Any], None]) -> None:
-    """Make a snapshot with these properties, unless there is one of this run. ``append``: given a transaction."""
+    """Make a snapshot with these properties, unless there is one of them. ``append``: given a transaction."""
     from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
     for number in range(_ATTEMPTS):
         table.refresh()
-        if any(one.summary and one.summary.additional_properties.get(RUN_ID) == about[RUN_ID]
-               for one in table.metadata.snapshots):  # fmt: skip
+        if any(one.summary and about.items() <= one.summary.additional_properties.items() for one in table.snapshots()):
             return
         # pyiceberg would append again to whatever the other has made of the table, this run's rows too.
         own = {**table.metadata.properties, "commit.retry.num-retries": "0"}

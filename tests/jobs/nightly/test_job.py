@@ -17,17 +17,20 @@ from PIL import Image
 
 import segjobs
 from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig, StorageConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError, StorageError
 from segjobs.jobs.collection.job import collection
 from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.nightly import job
 from segjobs.jobs.nightly.job import nightly
 from segjobs.manifest.collection import open_collection
+from segjobs.manifest.iceberg import open_catalogue
 from segjobs.manifest.nights import Night, read_end
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.results import DryRun, NightlyResult
 from segjobs.storage import Storage
 from tests.in_process import label_in_process
+from tests.manifest.test_iceberg import config_at as iceberg_at
+from tests.manifest.test_iceberg import rows_of
 from tests.toy_model import expected_ids
 
 
@@ -271,6 +274,34 @@ def test_masks_of_a_better_model_are_compared_with_those_before(tmp_path: Path) 
     assert result.gate == {"disagreement <= 10%": False, "disagreement[dark] <= 0.9": True}
     page = Path(result.page).read_text()
     assert page.count(" · before</figcaption>") == 4 and "Beside their earlier masks" in page
+
+
+def test_nights_are_appended_to_an_iceberg_table_when_they_are_in_the_collection(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", 1)
+    first = night(tmp_path)  # before there was a catalogue
+    place = iceberg_at(tmp_path)
+    keys: dict[str, Any] = {"publish": {"iceberg": place.model_dump()}}
+    draw(tmp_path, "2.png", 2)
+    held = night(tmp_path, gate=["confidence >= 0.99"], **keys)
+    catalogue = open_catalogue(place)
+
+    def appended() -> list[str]:
+        return sorted(rows_of(catalogue, f"{place.table}_nights")["night"].to_pylist())
+
+    assert appended() == [first.night], "what the collection has; not what is held"
+    words = [held.run]
+    collection(CollectionConfig.model_validate({"collection": {"uri": held.uri}, "do": "publish", "words": words}))
+    assert night(tmp_path, **keys).counts == {"same": 2}
+    assert appended() == [first.night, held.night]
+    draw(tmp_path, "3.png", 3)
+    broken = {"publish": {"iceberg": {"table": "a.b", "properties": {**place.properties, "warehouse": "nowhere://x"}}}}
+    with pytest.raises(StorageError, match=r"publish.iceberg: a.b: .* the night is done, and the next one appends"):
+        night(tmp_path, **broken)
+    assert night(tmp_path, **keys).counts == {"same": 3}, "the night that could not be appended was done"
+    assert len(appended()) == 3
+    assert {row["image_id"] for row in rows_of(catalogue, str(place.table)).to_pylist()} == {"1.png", "2.png", "3.png"}
+    planned = nightly(config_of(tmp_path, publish={"iceberg": {"table": "a.b", "catalog": "none"}}), dry_run=True)
+    assert isinstance(planned, DryRun), "nobody is asked"
 
 
 _KILLED = """
