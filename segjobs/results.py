@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from segjobs.errors import ExitCode, SegjobsError
+from segjobs.redact import redact
 from segjobs.text import visible
 
 
@@ -319,7 +320,12 @@ class DryRun:
 
 def failure_text(error: SegjobsError) -> str:
     """The line of a job that an error has stopped, in the place of a result's."""
-    return _line({"error": str(error), "exit_code": int(error.exit_code)})
+    return ending_text(str(error), error.exit_code)
+
+
+def ending_text(why: str, code: ExitCode) -> str:
+    """The line of a job that ended without a result."""
+    return _line({"error": redact(why), "exit_code": int(code)})
 
 
 def _line(record: Mapping[str, object]) -> str:

@@ -93,6 +93,10 @@ def test_every_command_is_one_that_its_verb_takes(command: Command) -> None:
         place = words.index("--config")
         path = str(REPOSITORY / "conf" / Path(words[place + 1]).name)  # `segjobs init VERB` prints it
         del words[place : place + 2]
+    if "--probe" in words:
+        place = words.index("--probe")
+        assert VERBS[command.verb].probe and "--dry-run" in words and words[place + 1].isdecimal()
+        del words[place : place + 2]
     options = {word for word in words if word.startswith("-")}
     assert options <= OPTIONS
     assert "--dry-run" not in options or VERBS[command.verb].dry_run

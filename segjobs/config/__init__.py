@@ -24,7 +24,7 @@ from segjobs.config.evaluate import (
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields, shared_fields
 from segjobs.config.label import LabelConfig, RedoConfig, TilesConfig
-from segjobs.config.nightly import NightlyConfig
+from segjobs.config.nightly import IcebergConfig, NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
@@ -37,6 +37,7 @@ from segjobs.config.sections import (
     DecodeConfig,
     InputConfig,
     ModelConfig,
+    NotifyConfig,
     OutputConfig,
     PhotographsConfig,
     PostprocessConfig,
@@ -78,12 +79,14 @@ __all__ = [
     "EditsConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "IcebergConfig",
     "InputConfig",
     "LabelConfig",
     "LabelsConfig",
     "LossConfig",
     "ModelConfig",
     "NightlyConfig",
+    "NotifyConfig",
     "OptimiserConfig",
     "OutputConfig",
     "PhotographsConfig",

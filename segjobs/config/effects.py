@@ -16,6 +16,7 @@ from segjobs.config.keys import iter_fields
 
 WITHOUT_EFFECT = {
     "env": "the values that it lets in stand in the keys themselves",
+    "notify": "who is told of the end",
     "output.uri": "where the result is, not what",
     "compute": "who computes, and how many at once; batches change a model's last digits at most",
     "shard": "how the work is cut",

@@ -21,6 +21,7 @@ from segjobs.config.sections import (
     Uncertainty,
 )
 from segjobs.errors import ItemCode
+from segjobs.redact import is_secret_name
 
 
 class RetryConfig(Section):
@@ -31,6 +32,38 @@ class RetryConfig(Section):
         description="failure codes that are tried again; [] tries none",
     )
     times: int = Field(default=3, ge=1, description="how often at most, a night each; a changed file begins anew")
+
+
+class IcebergConfig(Section):
+    """Nights appended to a table of an Iceberg catalogue, by reference."""
+
+    table: str | None = Field(
+        default=None,
+        pattern=r"^[^\s.]+(\.[^\s.]+)+$",
+        description="namespace.table that gets each night's parts; made where it is not there; null: none",
+    )
+    catalog: str = Field(
+        default="default",
+        description="name of the catalogue in ~/.pyiceberg.yaml or the environment, where its credentials are",
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict,
+        description="properties of the catalogue besides, such as {type: rest, uri: …}; no secrets",
+    )
+
+    @field_validator("properties")
+    @classmethod
+    def _check_properties(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if is_secret_name(name.replace("-", "_")):
+                raise ValueError(f"{name} is a secret; put it into ~/.pyiceberg.yaml or PYICEBERG_CATALOG__… instead")
+        return value
+
+
+class PublishConfig(Section):
+    """Where nights are published besides the collection."""
+
+    iceberg: IcebergConfig = Field(default_factory=IcebergConfig)
 
 
 class NightlyConfig(JobConfig):
@@ -62,6 +95,7 @@ class NightlyConfig(JobConfig):
         default="hold",
         description="a night that misses its gate: hold it until `segjobs collection publish RUN`, or publish it all the same",
     )
+    publish: PublishConfig = Field(default_factory=PublishConfig)
     price_per_hour: float | None = Field(
         default=None,
         ge=0,

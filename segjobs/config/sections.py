@@ -22,6 +22,7 @@ _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _NUMBER = re.compile(r"\d+")
 MAX_SIDE = 16_384
 """Pixels of a side that a network can be given: a square of them is 3 GB as numbers, without what it computes."""
+_WEBHOOK = re.compile(r"https?://[^/\s@]+(/\S*)?|env:[A-Za-z_]\w*")
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 
@@ -85,11 +86,37 @@ class Section(BaseModel):
     )
 
 
+def _check_webhook(text: str | None) -> str | None:
+    if text is not None and not _WEBHOOK.fullmatch(text):
+        raise ValueError("expected https://host/path, or env:NAME for a URL that is a secret")
+    return text
+
+
+class NotifyConfig(Section):
+    """Who is told how a job ended, whatever the end: by the JSON line of its result."""
+
+    command: list[str] = Field(
+        default_factory=list,
+        description="a command and its words, no shell: it gets the line on its standard input, SEGJOBS_EXIT_CODE and SEGJOBS_VERB in its environment",
+    )
+    webhook: Annotated[str | None, AfterValidator(_check_webhook)] = Field(
+        default=None,
+        description="a URL that gets the line by POST; env:NAME takes it from that environment variable, where it is a secret",
+    )
+    when: Literal["always", "failure"] = Field(
+        default="always", description="failure: only where the exit code is not 0, a held night's 4 too"
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="of the command, and of each of a webhook's three tries"
+    )
+
+
 class JobConfig(Section):
     env: list[str] = Field(
         default_factory=list,
         description="environment variables that ${oc.env:NAME} may read in this config; names of secrets never",
     )
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
 
 
 class S3Config(Section):

@@ -75,7 +75,7 @@ class Night:
 
     @property
     def run_uri(self) -> str | None:
-        return join(self.uri, "runs", f"{self.name}-{self.run_id}") if self.run_id else None
+        return run_of(self.uri, self.name, self.run_id) if self.run_id else None
 
     def of(self, *changes: str) -> pa.Table:
         """The images of these changes, by image_id."""
@@ -97,6 +97,11 @@ def app_id_of_night(name: str) -> str:
 
 def night_uri(uri: str, name: str) -> str:
     return join(uri, "nights", name)
+
+
+def run_of(uri: str, name: str, run_id: str) -> str:
+    """Where a night's run lies."""
+    return join(uri, "runs", f"{name}-{run_id}")
 
 
 def name_of(moment: datetime) -> str:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from segjobs.config import nearest
 from segjobs.errors import ITEM_CODES, ConfigError
@@ -107,7 +107,7 @@ def figures_of(
 
 def figures_in(record: Mapping[str, Any]) -> NightFigures:
     """The figures of a night's record; what the release that wrote it did not count is empty."""
-    return {**figures_of(Counts(), {}, [], ()), **record["figures"]}
+    return cast("NightFigures", {**figures_of(Counts(), {}, [], ()), **record["figures"]})
 
 
 def usual(nights: Sequence[NightFigures]) -> NightFigures | None:

@@ -96,7 +96,8 @@ def run_job(
     shards = list(shards_of(job))
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
-    attempt = executor.attempt(storage, job.uri, progress)
+    attempt = executor.attempt(storage, job.uri, progress, job.run_id)
+    meter = executor.meter(progress.verb)
     others = 0
     if done:
         with progress.phase("verifying", f"verifying {len(done)} shards that stand"):
@@ -106,6 +107,7 @@ def run_job(
                 if tallies:
                     tallies.add(done_shard.number, done_shard.tally)
     progress.start(total=job.plan.items.num_rows, done=summary.already_done)
+    meter.begun(job.plan.items.num_rows - summary.already_done)
     try:
         progress.begin()
         with attempt.stopping(job.grace_s) as stopping:
@@ -117,6 +119,7 @@ def run_job(
                 times.update(done_shard.spent)
                 if tallies:
                     tallies.add(done_shard.number, done_shard.tally)
+                meter.published(receipt, done_shard.spent, ours=done_shard.ours)
                 progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok, shard=done_shard.number)
                 if not done_shard.ours:
                     others += 1

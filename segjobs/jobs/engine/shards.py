@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from segjobs.config import digest
 from segjobs.jobs.engine.executor import Attempt, Executor, Stage, check_seen
+from segjobs.jobs.engine.logs import LOGGER, log_rows, logging_about
 from segjobs.manifest.parts import PartInfo, Receipt, part_bytes, part_uri, publish_part, receipt_of
 from segjobs.manifest.plan import Plan
 from segjobs.manifest.schema import Footer
@@ -155,6 +156,10 @@ class _Writer:
 
         Of a shard that was left undone: the receipt of the part that another run has published, if any.
         """
+        with logging_about(run=self.run_id, shard=rows["shard"][0].as_py(), stage="write"):
+            return self._write(rows)
+
+    def _write(self, rows: pa.Table) -> pa.Table:
         start = time.monotonic()
         check_seen(self.storage, self.uri)
         if "status" not in rows.column_names:
@@ -172,6 +177,9 @@ class _Writer:
         data, ours = publish_part(self.storage, self.uri, number, part_bytes(rows, self.footer, metadata=kept))
         receipt = self._receipt_of(number, data, image_ids)
         spent["write"] = 1000 * (time.monotonic() - start)
+        if ours:
+            log_rows(rows)
+        LOGGER.info("%s: %d images, %d ok", "published" if ours else "stood already", len(image_ids), receipt.ok)
         return _receipt_row(number, receipt, spent, data, ours=ours)
 
     def verify(self, items: pa.Table) -> pa.Table:

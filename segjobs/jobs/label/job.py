@@ -138,7 +138,7 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
         plan,
         identity,
         footer,
-        config.model_dump(mode="json"),
+        config.model_dump(mode="json", exclude={"notify"}),  # a webhook is nothing to keep
         grace_s=config.compute.grace_s,
         waiting=_WAITING,
     )

@@ -300,7 +300,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         one.plan,
         identity,
         Footer(labels.task, categories, digest(identity), boxes_only=labels.boxes_only),
-        config.model_dump(mode="json"),
+        config.model_dump(mode="json", exclude={"notify"}),  # a webhook is nothing to keep
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
         grace_s=config.compute.grace_s,

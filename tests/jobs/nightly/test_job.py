@@ -17,18 +17,21 @@ from PIL import Image
 
 import segjobs
 from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig, StorageConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError, StorageError
 from segjobs.jobs.collection.job import collection
 from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.label.job import make_job
-from segjobs.jobs.nightly import job
+from segjobs.jobs.nightly import job, labelling
 from segjobs.jobs.nightly.job import nightly
 from segjobs.manifest.collection import open_collection, processing_of
+from segjobs.manifest.iceberg import open_catalogue
 from segjobs.manifest.nights import Night, read_end
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.results import DryRun, NightlyResult
 from segjobs.storage import FileInfo, Storage
 from tests.in_process import label_in_process
+from tests.manifest.test_iceberg import config_at as iceberg_at
+from tests.manifest.test_iceberg import rows_of
 from tests.toy_model import expected_ids
 
 
@@ -274,6 +277,34 @@ def test_masks_of_a_better_model_are_compared_with_those_before(tmp_path: Path) 
     assert page.count(" · before</figcaption>") == 4 and "Beside their earlier masks" in page
 
 
+def test_nights_are_appended_to_an_iceberg_table_when_they_are_in_the_collection(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", 1)
+    first = night(tmp_path)  # before there was a catalogue
+    place = iceberg_at(tmp_path)
+    keys: dict[str, Any] = {"publish": {"iceberg": place.model_dump()}}
+    draw(tmp_path, "2.png", 2)
+    held = night(tmp_path, gate=["confidence >= 0.99"], **keys)
+    catalogue = open_catalogue(place)
+
+    def appended() -> list[str]:
+        return sorted(rows_of(catalogue, f"{place.table}_nights")["night"].to_pylist())
+
+    assert appended() == [first.night], "what the collection has; not what is held"
+    words = [held.run]
+    collection(CollectionConfig.model_validate({"collection": {"uri": held.uri}, "do": "publish", "words": words}))
+    assert night(tmp_path, **keys).counts == {"same": 2}
+    assert appended() == [first.night, held.night]
+    draw(tmp_path, "3.png", 3)
+    broken = {"publish": {"iceberg": {"table": "a.b", "properties": {**place.properties, "warehouse": "nowhere://x"}}}}
+    with pytest.raises(StorageError, match=r"publish.iceberg: a.b: .* the night is done, and the next one appends"):
+        night(tmp_path, **broken)
+    assert night(tmp_path, **keys).counts == {"same": 3}, "the night that could not be appended was done"
+    assert len(appended()) == 3
+    assert {row["image_id"] for row in rows_of(catalogue, str(place.table)).to_pylist()} == {"1.png", "2.png", "3.png"}
+    planned = nightly(config_of(tmp_path, publish={"iceberg": {"table": "a.b", "catalog": "none"}}), dry_run=True)
+    assert isinstance(planned, DryRun), "nobody is asked"
+
+
 _KILLED = """
 import sys
 from pathlib import Path
@@ -337,6 +368,8 @@ def test_nights_in_a_bucket_on_ray(tmp_path: Path, s3_server: StorageConfig) -> 
     for number in range(4):
         draw(tmp_path, f"{number}.png", number)
     keys: dict[str, Any] = {"collection": {"uri": street}, "storage": s3_server.model_dump()}
+    assert isinstance(nightly(config_of(tmp_path, **keys), dry_run=True, probed=2), DryRun)
+    assert not Storage(s3_server).list_names(street) and not list(Storage(s3_server).walk(f"{street}/probes"))
     first = segjobs.nightly(config=config_of(tmp_path, **keys).model_dump())
     (tmp_path / "photos/0.png").unlink()
     os.utime(tmp_path / "photos/1.png", (5, 5))
@@ -362,11 +395,11 @@ def test_the_result_is_a_line(tmp_path: Path) -> None:
 
 
 def test_margin_and_entropy_make_no_other_night(tmp_path: Path) -> None:
-    card = job.resolve_model(job._label_config(config_of(tmp_path), "o"), Storage())
+    card = job.resolve_model(labelling.label_config_of(config_of(tmp_path), "o"), Storage())
     files = [FileInfo("/x/a.png", "a.png", 1, 1, "")]
-    on, off = (job._job_of(config_of(tmp_path, uncertainty=value), card, files) for value in (True, False))
+    on, off = (labelling.job_of(config_of(tmp_path, uncertainty=value), card, files) for value in (True, False))
     assert on.run_id == off.run_id and processing_of(on.identity) == processing_of(off.identity)
     assert on.config["uncertainty"] is True and config_of(tmp_path).uncertainty
-    label = make_job(job._label_config(config_of(tmp_path), "o"), on.plan, card)
+    label = make_job(labelling.label_config_of(config_of(tmp_path), "o"), on.plan, card)
     assert label.run_id != on.run_id, "a run of label without them is not one with them"
     assert processing_of(label.identity) == processing_of(on.identity), "and its masks are the same"
