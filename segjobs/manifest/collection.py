@@ -31,8 +31,9 @@ from segjobs import __version__
 from segjobs.config import digest
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
-from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
+from segjobs.manifest.delta_log import Added, Commit, Removed, first_text, log_text, metadata_of, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
+from segjobs.manifest.parts import put_first
 from segjobs.manifest.run_info import PartInfo, Run, RunCounts, RunInfo, Timings
 from segjobs.manifest.schema import COLLECTION_SCHEMA, Category, Footer
 from segjobs.manifest.table_files import (
@@ -97,21 +98,22 @@ def open_collection(storage: Storage, uri: str) -> "Collection":
     return found
 
 
+def check_place(storage: Storage, uri: str) -> None:
+    """Raise ConfigError where no collection can be changed at ``uri``: for before there is something to commit."""
+    check_newest(uri)
+    delta_place(storage, masks_uri(uri))
+
+
 def create_collection(storage: Storage, uri: str) -> "Collection":
     """The collection at ``uri``, an empty one where there is none."""
-    check_newest(uri)
+    check_place(storage, uri)
     found = find_collection(storage, uri)
     if found is not None:
         return found
-    place, options = delta_place(storage, masks_uri(uri), make=True)
+    metadata = metadata_of(str(uuid4()), "segjobs masks", Schema.from_arrow(COLLECTION_SCHEMA).to_json(), _now_ms())
     crash_at("table:before")
-    schema = Schema.from_arrow(COLLECTION_SCHEMA)
-    try:
-        with _said(uri):
-            DeltaTable.create(place, schema, mode="ignore", name="segjobs masks", storage_options=options)
-    except StorageError:
-        if not has_table(storage, uri):  # else another one was first, or the reply was lost
-            raise
+    # Where another one was first its table is taken; deltalake would set the metadata once more, and empty.
+    put_first(storage, join(log_uri(uri), f"{0:020d}.json"), first_text(metadata, at_ms=_now_ms()))
     crash_at("table:after")
     return open_collection(storage, uri)
 
@@ -334,8 +336,7 @@ class Collection:
         metadata = None if footer == self.footer or footer is None else self._metadata(footer)
         app_version = (self.table.transaction_version(app_id) or 0) + 1 if app_id else 1
         commit = Commit(operation, about, added, removed, app_id, app_version, metadata, same_rows=app_id is None)
-        at_ms = int(datetime.now(UTC).timestamp() * 1000)
-        data, version = log_text(commit, read_version=self.version, at_ms=at_ms), self.version + 1
+        data, version = log_text(commit, read_version=self.version, at_ms=_now_ms()), self.version + 1
         where = join(log_uri(self.uri), f"{version:020d}.json")
         crash_at("commit:before")
         # Where a reply was lost, what stands there may be this very commit.
@@ -358,16 +359,13 @@ class Collection:
     def _metadata(self, footer: Footer) -> dict[str, object]:
         """The table's metadata with the classes that its rows have from now on."""
         now = self.table.metadata()
-        return {
-            "id": str(now.id),
-            "name": now.name,
-            "description": now.description,
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": self.table.schema().to_json(),
-            "partitionColumns": [],
-            "createdTime": now.created_time,
-            "configuration": {**now.configuration, _FOOTER: footer.to_bytes().decode()},
-        }
+        made = metadata_of(str(now.id), now.name, self.table.schema().to_json(), now.created_time)
+        configuration = {**now.configuration, _FOOTER: footer.to_bytes().decode()}
+        return {**made, "description": now.description, "configuration": configuration}
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def as_rows(

@@ -242,6 +242,19 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
         collection.commit(lambda joint: pytest.fail(), replace(footer_of_run(), task="instance"), app_id="two")
 
 
+@pytest.mark.parametrize("name", ["with space", "100% köln", "日本+1&2=3", "a@7/x", "[b]*{c}", "it's; e:f"])
+def test_names_of_places(shared_store: Store, name: str) -> None:
+    storage, place = shared_store
+    uri = join(place, name, "street")
+    commit(storage, uri, {"a": ["sr"], "ü %41@2/b c.png": ["sr"]}, app_id="one")
+    commit(storage, uri, {"c": ["sr"]}, app_id="two", day=2)
+    now = open_collection(storage, uri)
+    assert ids(storage, f"{uri}@1") == ["a", "ü %41@2/b c.png"]
+    assert [now.columns(file, ["image_id"]).num_rows for file in now.files] == [3]
+    now.restore(1)
+    assert ids(storage, uri) == ["a", "ü %41@2/b c.png"]
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     storage, uri = Storage(), str(tmp_path / "street")
     commit(storage, uri, {"a": ["sr"]}, app_id="one")

@@ -29,7 +29,7 @@ from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import label_images, make_job, resolve_model
 from segjobs.jobs.nightly.compare import Compared, Policy, compare
 from segjobs.jobs.nightly.look import Look, cards_of, look_at, nothing
-from segjobs.manifest.collection import find_collection, processing_of
+from segjobs.manifest.collection import check_place, find_collection, processing_of
 from segjobs.manifest.nights import (
     LABELLED,
     Night,
@@ -45,7 +45,6 @@ from segjobs.manifest.nights import (
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.schema import ModelCard
-from segjobs.manifest.table_files import check_newest
 from segjobs.metrics.drift import NIGHTS, RuleResult, check_night, parse_night_rules, usual
 from segjobs.page.night import NightContents, NightLine, index_page, night_page
 from segjobs.results import DryRun, NightlyResult, RunResult
@@ -69,7 +68,7 @@ def nightly(
     """
     progress, storage = Progress("nightly"), Storage(config.storage)
     uri = config.collection.uri
-    check_newest(uri)
+    check_place(storage, uri)
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(_label_config(config, uri), storage)
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,54 @@ def test_two_nights_at_once_end_with_one_table(tmp_path: Path, monkeypatch: pyte
     assert (ours.counts, other.counts) == ({"new": 4}, {"new": 4}) and (other.version, ours.version) == (1, 2)
     check_against_a_fresh_run(tmp_path, "fresh")
     assert night(tmp_path).counts == {"same": 4}
+
+
+class _Ahead(datetime):
+    """A clock that is ten years ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "_Ahead":
+        return cls.fromtimestamp(datetime.now(tz).timestamp() + 3.2e8, tz)
+
+
+def test_a_clock_that_goes_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "1.png", 1)
+    draw(tmp_path, "2.png", 2)
+    for module in ("segjobs.jobs.nightly.job", "segjobs.jobs.engine.run"):
+        monkeypatch.setattr(f"{module}.datetime", _Ahead)
+    first = night(tmp_path)
+    monkeypatch.undo()
+    draw(tmp_path, "1.png", 9)
+    second = night(tmp_path)
+    assert second.counts == {"changed": 1, "same": 1} and first.night < second.night
+    check_against_a_fresh_run(tmp_path, "fresh")
+    assert night(tmp_path).counts == {"same": 2}
+    assert status_of(tmp_path)["nights"] == 3
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    result = collection(CollectionConfig.model_validate({"collection": {"uri": str(folder / "street")}}))
+    assert not isinstance(result, DryRun)
+    return dict(result.figures)
+
+
+def test_what_a_held_night_saw_gone_and_touched_is_for_later_nights_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    (tmp_path / "photos/0.png").unlink()
+    draw(tmp_path, "9.png", 9)
+    held = night(tmp_path, gate=["confidence >= 0.99"])
+    assert held.counts == {"new": 1, "gone": 1, "same": 2} and held.version is None
+    draw(tmp_path, "0.png", 0)
+    draw(tmp_path, "9.png", 10)
+    monkeypatch.setattr("segjobs.jobs.engine.run.datetime", _Ahead)  # moments are whole seconds
+    assert night(tmp_path).counts == {"new": 1, "touched": 1, "same": 2}
+    key = {"collection": {"uri": str(tmp_path / "street")}}
+    collection(CollectionConfig.model_validate({**key, "do": "publish", "words": [held.run]}))
+    check_against_a_fresh_run(tmp_path, "fresh")
 
 
 def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
