@@ -55,6 +55,10 @@ _FOOTER = "segjobs.footer"
 _CHECKPOINT_EVERY = 10
 """Versions after which the log is summed up, so that to open the table stays as cheap."""
 _ATTEMPTS = 50
+_FOREIGN_MEND = (
+    "versions from before that can be read still (@ and a number), and are gone on with where that tool's files of "
+    "masks/_delta_log are moved away"
+)
 
 
 def processing_of(identity: Mapping[str, object]) -> str:
@@ -451,11 +455,14 @@ def _check(uri: str, table: DeltaTable) -> None:
     if protocol.min_reader_version > 1 or protocol.min_writer_version > 2:
         raise ManifestError(
             f"{uri}: its Delta protocol is {protocol.min_reader_version}/{protocol.min_writer_version}, another tool "
-            "has raised it; this release writes 1/2"
+            f"has raised it; this release writes 1/2; {_FOREIGN_MEND}"
         )
     names = pa.schema(table.schema().to_arrow()).names
     if names != COLLECTION_SCHEMA.names:
-        raise ManifestError(f"{uri}: its columns are {', '.join(names)}; expected {', '.join(COLLECTION_SCHEMA.names)}")
+        raise ManifestError(
+            f"{uri}: its columns are {', '.join(names)}, another tool has changed them; expected "
+            f"{', '.join(COLLECTION_SCHEMA.names)}; {_FOREIGN_MEND}"
+        )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from segjobs.manifest.nights import commit_night, night_of_run, nights_of, open_
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
 from segjobs.manifest.table_files import check_newest, masks_uri, split_version
-from segjobs.manifest.versions import compaction, contents_of, difference, unneeded
+from segjobs.manifest.versions import Difference, compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
 from segjobs.storage import Storage, join
 
@@ -193,18 +193,27 @@ def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
-    found = difference(old, now)
-    back = _listed(found.counts) if found.counts else "nothing"
+    found, strange = _taken_back(old, now)
+    back = strange or (_listed(found.counts) if found.counts else "nothing")
     if found.human:
         back += f"; of these {found.human} are people's masks, which version {now.version} keeps"
     if dry_run:
         return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
-    if found.counts:
+    if found.counts or strange:
         now.restore(old.version)
     version = open_collection(storage, base).version
     line = f"version {version} is as version {old.version}: taken back: {back}"
     figures = {"version": version, "taken_back": dict(found.counts), "of_people": found.human}
     return _told(config, base, [line], figures)
+
+
+def _taken_back(old: Collection, now: Collection) -> tuple[Difference, str]:
+    """What the newer version has; or why that is not known, where another tool has written to it."""
+    try:
+        len(now.files)
+    except ManifestError as error:
+        return Difference(), f"what another tool has written: {error}"
+    return difference(old, now), ""
 
 
 def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:

@@ -100,6 +100,26 @@ def test_a_reader_of_an_older_version_is_told_of_a_vacuum(tmp_path: Path, capfd:
     assert "a vacuum has taken" in capfd.readouterr().err
 
 
+def test_what_another_tool_wrote_is_taken_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from deltalake import DeltaTable
+
+    uri, key = tmp_path / "street", f"collection.uri={tmp_path}/street"
+    commit(Storage(), uri, {"a": ["sr"], "b": ["ss"]}, app_id="one")
+    DeltaTable(uri / "masks").delete("image_id = 'a'")
+    assert run_verb("collection", ["status", key]) == ExitCode.USAGE
+    assert "was not written by segjobs; restore an earlier version" in capfd.readouterr().err
+    assert run_verb("collection", ["restore", "1", key, "--dry-run"]) == ExitCode.DONE
+    assert "what another tool has written" in capfd.readouterr().out
+    assert run(capfd, "restore", "1", key)["version"] == 3
+    assert [row.image_id for row in Manifest(Storage(), str(uri))] == ["a", "b"]
+    DeltaTable(uri / "masks").alter.set_table_properties({"delta.enableChangeDataFeed": "true"})
+    assert run_verb("collection", ["status", key]) == ExitCode.USAGE
+    assert "its Delta protocol is 1/4, another tool has raised it" in capfd.readouterr().err
+    assert run(capfd, "status", f"{key}@3")["images"] == {"ok": 2}
+    (uri / "masks/_delta_log" / f"{4:020d}.json").unlink()
+    assert run(capfd, "status", key)["version"] == 3
+
+
 def test_words_are_checked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert placed(["--config", "c.yaml", "diff", "6", "7", "a=b"]) == [
         *("do=diff", 'words=["6", "7"]', "--config", "c.yaml", "a=b")
