@@ -302,36 +302,3 @@ def test_jobs_take_a_version_and_name_it(tmp_path: Path) -> None:
     assert new.predictions.model == "unet@1" and new.predictions.run_id == old.predictions.run_id[:-1] + "2"
     listed = [(file.path, file.size) for file in list_images(Storage(), InputConfig(uri=uri))]
     assert listed == [("b", -1), ("c", -1)], "rows of letters are of no files"
-
-
-# --- other libraries, with no code of ours -----------------------------------------------------
-
-
-def test_other_libraries_read_the_table(tmp_path: Path) -> None:
-    """The current masks of class road with confidence below 0.6."""
-    import duckdb
-    import polars
-    from deltalake import DeltaTable
-
-    storage, uri = Storage(), str(tmp_path / "street")
-    commit(storage, uri, {"a": ["sr"], "b": ["ss"], "c": BROKEN}, app_id="one", marks=marks_of(("z", GONE_AT)))
-    commit(storage, uri, {"d": ["rr"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT)))
-    masks = f"{uri}/masks"
-    found = (
-        polars.scan_delta(masks)
-        .filter(polars.col("gone_at").is_null())
-        .explode("segments")
-        .filter(polars.col("segments").struct.field("category") == "road")
-        .select("image_id")
-        .collect()
-    )
-    assert found["image_id"].to_list() == ["d"]
-    table = DeltaTable(masks)
-    frame = table.to_pandas(columns=["image_id", "status", "gone_at"])
-    assert sorted(frame[frame.gone_at.isna()].image_id) == ["b", "c", "d"]
-    current = table.to_pyarrow_dataset()
-    rows = duckdb.from_arrow(current).query(
-        "t", "SELECT image_id FROM t, unnest(segments) AS u(s) WHERE gone_at IS NULL AND s.category = 'road'"
-    )
-    assert rows.fetchall() == [("d",)]
-    assert DeltaTable(masks, version=1).to_pandas(columns=["image_id"]).image_id.to_list() == ["a", "b", "c"]
