@@ -22,7 +22,7 @@ from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.nightly import job
 from segjobs.jobs.nightly.job import nightly
 from segjobs.manifest.collection import open_collection
-from segjobs.manifest.nights import Night
+from segjobs.manifest.nights import Night, nights_of
 from segjobs.manifest.parts import read_rows
 from segjobs.results import DryRun, NightlyResult
 from segjobs.storage import Storage
@@ -224,6 +224,31 @@ def test_two_nights_at_once_end_with_one_table(tmp_path: Path, monkeypatch: pyte
     assert (ours.counts, other.counts) == ({"new": 4}, {"new": 4}) and (other.version, ours.version) == (1, 2)
     check_against_a_fresh_run(tmp_path, "fresh")
     assert night(tmp_path).counts == {"same": 4}
+
+
+_AT_ONCE = """
+import sys
+from segjobs.config import NightlyConfig
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.nightly.job import nightly
+nightly(NightlyConfig.model_validate_json(sys.argv[1]), executor=InProcess())
+"""
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_end_with_one_table(tmp_path: Path, shared_store: tuple[Storage, str]) -> None:
+    """Whichever begins, commits and ends first: they share a night, or have one each."""
+    storage, place = shared_store
+    for number in range(6):
+        draw(tmp_path, f"{number}.png", number)
+    keys = {"collection": {"uri": f"{place}/street"}, "storage": storage.config.model_dump()}
+    command = [sys.executable, "-c", _AT_ONCE, config_of(tmp_path, **keys).model_dump_json()]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    assert [row["image_id"] for row in read_rows(storage, f"{place}/street")] == [f"{n}.png" for n in range(6)]
+    names = [entry["night"] for entry in open_collection(storage, f"{place}/street").history() if "night" in entry]
+    assert len(names) == len(set(names)) and sorted(names) == nights_of(storage, f"{place}/street")[0]
+    assert night(tmp_path, **keys).counts == {"same": 6}
 
 
 class _Ahead(datetime):
