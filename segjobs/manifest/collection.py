@@ -11,8 +11,10 @@ other looks again. A file of the table is named by the SHA-256 of its bytes: wha
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,9 +33,8 @@ from segjobs import __version__
 from segjobs.config import digest
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
-from segjobs.manifest.delta_log import Added, Commit, Removed, first_text, log_text, metadata_of, stats_of
+from segjobs.manifest.delta_log import Added, Commit, Removed, commit_info, first_text, log_text, metadata_of, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
-from segjobs.manifest.parts import put_first
 from segjobs.manifest.run_info import PartInfo, Run, RunCounts, RunInfo, Timings
 from segjobs.manifest.schema import COLLECTION_SCHEMA, Category, Footer
 from segjobs.manifest.table_files import (
@@ -55,6 +56,8 @@ _FOOTER = "segjobs.footer"
 _CHECKPOINT_EVERY = 10
 """Versions after which the log is summed up, so that to open the table stays as cheap."""
 _ATTEMPTS = 50
+_COMMIT = re.compile(r"\d{20}\.json")
+_THREADS = 32  # that read the log
 _FOREIGN_MEND = (
     "versions from before that can be read still (@ and a number), and are gone on with where that tool's files of "
     "masks/_delta_log are moved away"
@@ -117,7 +120,7 @@ def create_collection(storage: Storage, uri: str) -> "Collection":
     metadata = metadata_of(str(uuid4()), "segjobs masks", Schema.from_arrow(COLLECTION_SCHEMA).to_json(), _now_ms())
     crash_at("table:before")
     # Where another one was first its table is taken; deltalake would set the metadata once more, and empty.
-    put_first(storage, join(log_uri(uri), f"{0:020d}.json"), first_text(metadata, at_ms=_now_ms()))
+    storage.put_first(join(log_uri(uri), f"{0:020d}.json"), first_text(metadata, at_ms=_now_ms()))
     crash_at("table:after")
     return open_collection(storage, uri)
 
@@ -217,13 +220,15 @@ class Collection:
             for image_id, error in zip(failed["image_id"].to_pylist(), failed["error"].to_pylist(), strict=True):
                 failures[error["code"]] += 1
                 examples.setdefault(error["code"], (image_id, error["message"]))
-        metadata, newest = self.table.metadata(), self.table.history(1)[0]
+        metadata, made = self.table.metadata(), self.history(since=self.version - 1)
         bad = failures.total()
         return RunInfo(
             run_id=f"{str(metadata.id)[:8]}@{self.version}",
             verb="collection",
             version=__version__,
-            finished=datetime.fromtimestamp(newest["timestamp"] / 1000, UTC).isoformat(timespec="seconds"),
+            finished=datetime.fromtimestamp(made[0]["timestamp"] / 1000 if made else 0, UTC).isoformat(
+                timespec="seconds"
+            ),
             counts=RunCounts(images, images - bad, bad, segments),
             failures=dict(sorted(failures.items())),
             examples=dict(sorted(examples.items())),
@@ -253,10 +258,17 @@ class Collection:
         # The log is cleaned of old versions, and what an app has committed outlasts that.
         return found if versions and min(versions) == 0 else found or self.version
 
-    def history(self) -> list[dict[str, Any]]:
-        """What made each version, the newest first, as the log says it; without versions that a vacuum took."""
-        with _said(self.uri):
-            return self.table.history()
+    def history(self, *, since: int = -1) -> list[dict[str, Any]]:
+        """What made each version after ``since`` up to this one, the newest first, as the log says it.
+
+        deltalake gives an older version the history of the newest one, numbered from its own.
+        """
+        root = log_uri(self.uri)
+        there = (int(name[:20]) for name in self.storage.list_names(root) if _COMMIT.fullmatch(name))
+        versions = sorted((one for one in there if since < one <= self.version), reverse=True)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            texts = threads.map(lambda one: self.storage.read(join(root, f"{one:020d}.json")), versions)
+            return [{**commit_info(text), "version": one} for one, text in zip(versions, texts, strict=True)]
 
     def commit(
         self,

@@ -55,6 +55,12 @@ class Commit:
     same_rows: bool = False
 
 
+def commit_info(text: bytes) -> dict[str, Any]:
+    """What a commit says of itself: ``timestamp`` (Unix time, ms), ``operation`` and more."""
+    found = next((json.loads(line) for line in text.splitlines() if line.startswith(b'{"commitInfo"')), {})
+    return {"timestamp": 0, "operation": "UNKNOWN", **found.get("commitInfo", {})}
+
+
 def paths_added(text: bytes) -> set[str]:
     """The files that join the table by a commit, of the text that the log holds of it."""
     actions = (json.loads(line) for line in text.splitlines() if line)

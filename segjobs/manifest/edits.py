@@ -11,6 +11,7 @@ image gone, the row there stays, and is counted.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -53,9 +54,10 @@ def commit_edits(storage: Storage, uri: str, run: Run, *, by: str, labels: str) 
 
     def changes(joint: Footer) -> Changes:
         # What the attempt meets: were a version written since, the attempt would lose to it and this be asked again.
-        now = {file.path: file for file in image_files(open_collection(storage, uri))}
+        newest = open_collection(storage, uri)
+        now, last = {file.path: file for file in image_files(newest)}, _last_labelled(newest)
         about["images"] = dict(_count(storage, run, now))
-        return Changes(lambda: _rows(storage, run, now, joint), MARK_SCHEMA.empty_table())
+        return Changes(lambda: _rows(storage, run, now, joint, last), MARK_SCHEMA.empty_table())
 
     app_id = f"edits:{run.info.run_id}"
     done = open_collection(storage, uri).commit(changes, footer_of(run), app_id=app_id, about=about)
@@ -69,12 +71,20 @@ def _count(storage: Storage, run: Run, now: dict[str, FileInfo]) -> Counter[str]
     return counts
 
 
-def _rows(storage: Storage, run: Run, now: dict[str, FileInfo], joint: Footer) -> Iterator[pa.Table]:
+def _last_labelled(collection: Collection) -> datetime | None:
+    """When the newest of its rows was labelled: what is committed now is newer, should the clock have gone back."""
+    moments = (pc.max(collection.columns(file, ["labelled_at"])["labelled_at"]).as_py() for file in collection.files)
+    return max((one for one in moments if one is not None), default=None)
+
+
+def _rows(
+    storage: Storage, run: Run, now: dict[str, FileInfo], joint: Footer, last: datetime | None
+) -> Iterator[pa.Table]:
     footer = footer_of(run)
     for part in run.parts:
         rows = read_part(storage, run, part)
         taken = pc.equal(pa.array(_outcomes(rows, now), pa.string()), "taken")
-        yield as_rows(rows.filter(taken), run.info, footer, to=joint.categories)
+        yield as_rows(rows.filter(taken), run.info, footer, to=joint.categories, not_before=last)
 
 
 def _outcomes(rows: pa.Table, now: dict[str, FileInfo]) -> list[str]:

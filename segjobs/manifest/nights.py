@@ -172,7 +172,7 @@ def commit_night(storage: Storage, night: Night) -> Committed:
     run = open_run(storage, night.run_uri) if night.run_uri else None
     collection = create_collection(storage, night.uri)
     # Of a night that was held a later one knows better what is there.
-    overtaken = any(entry.get("night", "") > night.name for entry in collection.history())
+    overtaken = any(entry.get("night", "") > night.name for entry in collection.history(since=night.version))
     marks = MARK_SCHEMA.empty_table() if overtaken else _marks(night)
 
     def changes(joint: Footer) -> Changes:

@@ -20,14 +20,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segjobs.errors import ManifestError, StorageError
+from segjobs.errors import ManifestError
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import PartInfo, Run, RunInfo
 from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
 from segjobs.manifest.seal import damaged, open_json, open_table, parse_table, sealed_json, sealed_table
 from segjobs.manifest.table_files import has_table, read_file
-from segjobs.storage import Storage, is_remote, join
+from segjobs.storage import Storage, join
 
 _PARQUET_OPTIONS = {
     "compression": "zstd",
@@ -140,17 +140,6 @@ def _texts(column: pa.ChunkedArray | pa.Array, where: str) -> list[str]:
         return column.to_pylist()
     except UnicodeDecodeError as error:
         raise damaged(where, str(error), mend=PART_MEND) from error
-
-
-def put_first(storage: Storage, uri: str, data: bytes) -> bool:
-    """``put_if_absent`` of the first file of an output. Raises StorageError where the store replaces files."""
-    new = storage.put_if_absent(uri, data)
-    if new and is_remote(uri) and storage.put_if_absent(uri, data):
-        raise StorageError(
-            f"{uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's files; "
-            "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
-        )
-    return new
 
 
 def plan_uri(uri: str) -> str:

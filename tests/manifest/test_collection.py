@@ -68,6 +68,7 @@ def test_what_is_committed_is_not_committed_again(tmp_path: Path) -> None:
     assert ids(storage, uri) == ["a"]
     assert commit(storage, uri, {"b": ["sr"]}, app_id="two", day=2).version == 4
     assert ids(storage, uri) == ["a", "b"]
+    now = open_collection(storage, uri)
     assert [entry.get("run_id") for entry in now.history()] == ["run2", None, "run2", "run1", None]
 
 

@@ -16,7 +16,7 @@ from segjobs import __version__
 from segjobs.errors import ConflictError, ManifestError
 from segjobs.jobs.engine.shards import Job, run_key
 from segjobs.jobs.engine.standing import differences, read_standing, unlike
-from segjobs.manifest.parts import Run, crash_at, find_run, list_parts, part_uri, plan_uri, put_first, run_id_of
+from segjobs.manifest.parts import Run, crash_at, find_run, list_parts, part_uri, plan_uri, run_id_of
 from segjobs.manifest.plan import PLAN_MEND, Plan, read_plan, write_plan
 from segjobs.manifest.schema import FOOTER_KEY
 from segjobs.manifest.seal import damaged
@@ -160,5 +160,5 @@ def publish_plan(storage: Storage, job: Job) -> None:
     about = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
     data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
     crash_at("plan:before")
-    put_first(storage, plan_uri(job.uri), data)
+    storage.put_first(plan_uri(job.uri), data)
     crash_at("plan:after")
