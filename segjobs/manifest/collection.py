@@ -267,7 +267,7 @@ class Collection:
         there = (int(name[:20]) for name in self.storage.list_names(root) if _COMMIT.fullmatch(name))
         versions = sorted((one for one in there if since < one <= self.version), reverse=True)
         with ThreadPoolExecutor(_THREADS) as threads:
-            texts = threads.map(lambda one: self.storage.read(join(root, f"{one:020d}.json")), versions)
+            texts = threads.map(self.storage.read, [join(root, f"{one:020d}.json") for one in versions])
             return [{**commit_info(text), "version": one} for one, text in zip(versions, texts, strict=True)]
 
     def commit(

@@ -57,8 +57,11 @@ class Commit:
 
 def commit_info(text: bytes) -> dict[str, Any]:
     """What a commit says of itself: ``timestamp`` (Unix time, ms), ``operation`` and more."""
-    found = next((json.loads(line) for line in text.splitlines() if line.startswith(b'{"commitInfo"')), {})
-    return {"timestamp": 0, "operation": "UNKNOWN", **found.get("commitInfo", {})}
+    said: dict[str, Any] = {"timestamp": 0, "operation": "UNKNOWN"}
+    for line in text.splitlines():
+        if line.startswith(b'{"commitInfo"'):
+            said |= json.loads(line)["commitInfo"]
+    return said
 
 
 def paths_added(text: bytes) -> set[str]:
