@@ -316,7 +316,7 @@ class Collection:
         except (DeltaError, OSError) as error:
             # Where its reply was lost, the next version may be this very one.
             newest = open_collection(self.storage, self.uri).history()[0]
-            ours = newest.get("operation") == "RESTORE" and newest["operationParameters"]["version"] == str(version)
+            ours = newest["operation"] == "RESTORE" and int(newest["operationParameters"]["version"]) == version
             if newest["version"] != self.version + 1 or not ours:
                 said = " ".join(str(error).split())
                 raise StorageError(

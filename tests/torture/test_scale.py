@@ -10,7 +10,7 @@ from tests.torture.scale import CHANGED, MASKS, NEW, Scale, measure
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
 def test_nights_of_a_large_table(tmp_path: Path) -> None:
-    rows = 200_000
+    rows = 400_000  # of fewer ones less come together
     report = measure(Scale(tmp_path, rows))
     for name in ("together", "spread"):
         counts = report[name]["counts"]

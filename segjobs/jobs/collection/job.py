@@ -29,6 +29,7 @@ from segjobs.storage import Storage, join
 
 _HISTORY = 30  # versions that are shown to a person
 _THREADS = 32  # that delete files
+_LONGEST_DAYS = 365_000.0
 _ATTEMPTS = 10
 
 
@@ -231,13 +232,13 @@ def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     now = open_collection(storage, base)
-    names = unneeded(now, keep=timedelta(days=config.keep_days), at=datetime.now(UTC))
+    names = unneeded(now, keep=timedelta(days=min(config.keep_days, _LONGEST_DAYS)), at=datetime.now(UTC))
     if dry_run:
         about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
         return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(lambda name: storage.delete(join(masks_uri(base), name)), names))
-    line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
+    line = f"{len(names)} files deleted that no version of the last {config.keep_days:g} days has"
     return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
 
 
