@@ -88,7 +88,6 @@ TESTED_ELSEWHERE = {
     "jobs/bench/plain_script.py": _BY_VERB,
     "jobs/bench/runs.py": _BY_VERB,
     "jobs/demo/job.py": "test_wheel.py",
-    "jobs/engine/listing.py": "jobs/label/test_job.py and jobs/prepare/test_job.py",
     "jobs/engine/ray_calls.py": "types of what every job calls",
     **{f"jobs/evaluate/{name}.py": _BY_VERB for name in ("console", "score")},
     **{f"jobs/export/{name}.py": _BY_VERB for name in ("parts", "plan", "summary")},

@@ -37,6 +37,7 @@ from segjobs.models.registry import build, resolve
 from segjobs.models.table import FROM_WEIGHTS, MODELS
 from segjobs.models.weights import digest_of
 from segjobs.storage import Storage
+from tests import first_week
 from tests.flow_process import run_here
 from tests.pages import (
     GUIDE,
@@ -317,6 +318,7 @@ SMALL = {
     "demo": ["train_images=12", "test_images=4", "steps=10"],
     "train": ["schedule.steps=2", "schedule.warmup_steps=1", "batch_size=2"],
     "label": ["compute.actors=1"],
+    "nightly": ["compute.actors=1", "shard.images=8"],
     "evaluate": ["bootstrap.resamples=50"],
     "report": ["images.worst=1", "images.best=0", "images.random=0"],
 }
@@ -364,3 +366,31 @@ def test_the_tour_from_its_first_line_to_its_last(tmp_path: Path, capsys: pytest
     )
     assert sum(images for _, images, _ in by_class) >= 4
     assert failed == []
+
+
+# What the first week's commands are given for a network that is there in every checkout.
+TOY = {
+    "model.name=deeplabv3_resnet50": "model.name=tests.toy_model:build",
+    "model.weights=models/new": "model.options={seed: 1}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_the_first_week_is_what_one_sees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command as it stands, but for its model and folder; the lines that are shown are those that it prints."""
+    week = text_of(GUIDE).split("### Your first week")[1].partition("\n## ")[0]
+    told = blocks(week, "text")
+    for number, body in enumerate(blocks(week, "sh"), 1):
+        first_week.before_night(tmp_path / "photos", number)
+        printed = ""
+        for line in body.replace("\\\n", " ").splitlines():
+            (command,) = commands(line)
+            words = [TOY.get(word, word) for word in VERBS[command.verb].placed(command.words)]
+            words = [re.sub(r"=(photos/|out/)", rf"={tmp_path}/\1", word) for word in words]
+            code, out, err = run_here(capsys, command.verb, *words, *SMALL.get(command.verb, ()))
+            assert code == (ExitCode.GATE_MISSED if number == 4 else ExitCode.DONE), err
+            printed += out + err
+        assert first_week.shown(printed, tmp_path) == told[number - 1].splitlines()
+    assert number == len(told) == 7

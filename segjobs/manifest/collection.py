@@ -11,8 +11,10 @@ other looks again. A file of the table is named by the SHA-256 of its bytes: wha
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ from segjobs import __version__
 from segjobs.config import digest
 from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
-from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
+from segjobs.manifest.delta_log import Added, Commit, Removed, commit_info, first_text, log_text, metadata_of, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
 from segjobs.manifest.run_info import PartInfo, Run, RunCounts, RunInfo, Timings
 from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, Category, Footer, with_later_columns
@@ -54,6 +56,12 @@ _FOOTER = "segjobs.footer"
 _CHECKPOINT_EVERY = 10
 """Versions after which the log is summed up, so that to open the table stays as cheap."""
 _ATTEMPTS = 50
+_COMMIT = re.compile(r"\d{20}\.json")
+_THREADS = 32  # that read the log
+_FOREIGN_MEND = (
+    "versions from before that can be read still (@ and a number), and are gone on with where that tool's files of "
+    "masks/_delta_log are moved away"
+)
 
 
 def processing_of(identity: Mapping[str, object]) -> str:
@@ -97,21 +105,22 @@ def open_collection(storage: Storage, uri: str) -> "Collection":
     return found
 
 
+def check_place(storage: Storage, uri: str) -> None:
+    """Raise ConfigError where no collection can be changed at ``uri``: for before there is something to commit."""
+    check_newest(uri)
+    delta_place(storage, masks_uri(uri))
+
+
 def create_collection(storage: Storage, uri: str) -> "Collection":
     """The collection at ``uri``, an empty one where there is none."""
-    check_newest(uri)
+    check_place(storage, uri)
     found = find_collection(storage, uri)
     if found is not None:
         return found
-    place, options = delta_place(storage, masks_uri(uri), make=True)
+    metadata = metadata_of(str(uuid4()), "segjobs masks", Schema.from_arrow(COLLECTION_SCHEMA).to_json(), _now_ms())
     crash_at("table:before")
-    schema = Schema.from_arrow(COLLECTION_SCHEMA)
-    try:
-        with _said(uri):
-            DeltaTable.create(place, schema, mode="ignore", name="segjobs masks", storage_options=options)
-    except StorageError:
-        if not has_table(storage, uri):  # else another one was first, or the reply was lost
-            raise
+    # Where another one was first its table is taken; deltalake would set the metadata once more, and empty.
+    storage.put_first(join(log_uri(uri), f"{0:020d}.json"), first_text(metadata, at_ms=_now_ms()))
     crash_at("table:after")
     return open_collection(storage, uri)
 
@@ -212,13 +221,15 @@ class Collection:
             for image_id, error in zip(failed["image_id"].to_pylist(), failed["error"].to_pylist(), strict=True):
                 failures[error["code"]] += 1
                 examples.setdefault(error["code"], (image_id, error["message"]))
-        metadata, newest = self.table.metadata(), self.table.history(1)[0]
+        metadata, made = self.table.metadata(), self.history(since=self.version - 1)
         bad = failures.total()
         return RunInfo(
             run_id=f"{str(metadata.id)[:8]}@{self.version}",
             verb="collection",
             version=__version__,
-            finished=datetime.fromtimestamp(newest["timestamp"] / 1000, UTC).isoformat(timespec="seconds"),
+            finished=datetime.fromtimestamp(made[0]["timestamp"] / 1000 if made else 0, UTC).isoformat(
+                timespec="seconds"
+            ),
             counts=RunCounts(images, images - bad, bad, segments),
             failures=dict(sorted(failures.items())),
             examples=dict(sorted(examples.items())),
@@ -248,10 +259,17 @@ class Collection:
         # The log is cleaned of old versions, and what an app has committed outlasts that.
         return found if versions and min(versions) == 0 else found or self.version
 
-    def history(self) -> list[dict[str, Any]]:
-        """What made each version, the newest first, as the log says it; without versions that a vacuum took."""
-        with _said(self.uri):
-            return self.table.history()
+    def history(self, *, since: int = -1) -> list[dict[str, Any]]:
+        """What made each version after ``since`` up to this one, the newest first, as the log says it.
+
+        deltalake gives an older version the history of the newest one, numbered from its own.
+        """
+        root = log_uri(self.uri)
+        there = (int(name[:20]) for name in self.storage.list_names(root) if _COMMIT.fullmatch(name))
+        versions = sorted((one for one in there if since < one <= self.version), reverse=True)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            texts = threads.map(self.storage.read, [join(root, f"{one:020d}.json") for one in versions])
+            return [{**commit_info(text), "version": one} for one, text in zip(versions, texts, strict=True)]
 
     def commit(
         self,
@@ -299,7 +317,7 @@ class Collection:
         except (DeltaError, OSError) as error:
             # Where its reply was lost, the next version may be this very one.
             newest = open_collection(self.storage, self.uri).history()[0]
-            ours = newest.get("operation") == "RESTORE" and newest["operationParameters"]["version"] == str(version)
+            ours = newest["operation"] == "RESTORE" and int(newest["operationParameters"]["version"]) == version
             if newest["version"] != self.version + 1 or not ours:
                 said = " ".join(str(error).split())
                 raise StorageError(
@@ -336,8 +354,7 @@ class Collection:
         metadata = None if same or footer is None else self._metadata(footer)
         app_version = (self.table.transaction_version(app_id) or 0) + 1 if app_id else 1
         commit = Commit(operation, about, added, removed, app_id, app_version, metadata, same_rows=app_id is None)
-        at_ms = int(datetime.now(UTC).timestamp() * 1000)
-        data, version = log_text(commit, read_version=self.version, at_ms=at_ms), self.version + 1
+        data, version = log_text(commit, read_version=self.version, at_ms=_now_ms()), self.version + 1
         where = join(log_uri(self.uri), f"{version:020d}.json")
         crash_at("commit:before")
         # Where a reply was lost, what stands there may be this very commit.
@@ -360,16 +377,13 @@ class Collection:
     def _metadata(self, footer: Footer) -> dict[str, object]:
         """The table's metadata with the classes and the columns that its rows have from now on."""
         now = self.table.metadata()
-        return {
-            "id": str(now.id),
-            "name": now.name,
-            "description": now.description,
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": Schema.from_arrow(COLLECTION_SCHEMA).to_json(),
-            "partitionColumns": [],
-            "createdTime": now.created_time,
-            "configuration": {**now.configuration, _FOOTER: footer.to_bytes().decode()},
-        }
+        made = metadata_of(str(now.id), now.name, Schema.from_arrow(COLLECTION_SCHEMA).to_json(), now.created_time)
+        configuration = {**now.configuration, _FOOTER: footer.to_bytes().decode()}
+        return {**made, "description": now.description, "configuration": configuration}
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def as_rows(
@@ -455,11 +469,14 @@ def _check(uri: str, table: DeltaTable) -> None:
     if protocol.min_reader_version > 1 or protocol.min_writer_version > 2:
         raise ManifestError(
             f"{uri}: its Delta protocol is {protocol.min_reader_version}/{protocol.min_writer_version}, another tool "
-            "has raised it; this release writes 1/2"
+            f"has raised it; this release writes 1/2; {_FOREIGN_MEND}"
         )
     names = _names(table)
     if [*names, *(name for name in LATER_COLUMNS.names if name not in names)] != COLLECTION_SCHEMA.names:
-        raise ManifestError(f"{uri}: its columns are {', '.join(names)}; expected {', '.join(COLLECTION_SCHEMA.names)}")
+        raise ManifestError(
+            f"{uri}: its columns are {', '.join(names)}, another tool has changed them; expected "
+            f"{', '.join(COLLECTION_SCHEMA.names)}; {_FOREIGN_MEND}"
+        )
 
 
 def _names(table: DeltaTable) -> list[str]:

@@ -120,14 +120,18 @@ def commit_edits(storage: Storage, uri: str, run: Run, correction: Correction) -
 def _taking(storage: Storage, now: Collection, run: Run, labels_id: str, unaltered: str) -> _Taking:
     earlier = [entry for entry in now.history() if entry.get("labels") == labels_id]
     first = min((str(entry["since"]) for entry in earlier), default=run.info.finished)
+    since = datetime.fromisoformat(first).astimezone(UTC)
     ids = {
         image_id
         for part in run.parts
         for image_id in read_part(storage, run, part, columns=["image_id"])["image_id"].to_pylist()
     }
+    standing = _standing(now, ids)
+    if not earlier:  # the later command, should the clock have gone back
+        since = max([since, *(one.labelled_at for one in standing.values())])
     return _Taking(
-        _standing(now, ids),
-        datetime.fromisoformat(first).astimezone(UTC),
+        standing,
+        since,
         frozenset(str(entry["run_id"]) for entry in earlier),
         unaltered,
     )

@@ -99,6 +99,7 @@ def test_what_is_committed_is_not_committed_again(tmp_path: Path) -> None:
     assert ids(storage, uri) == ["a"]
     assert commit(storage, uri, {"b": ["sr"]}, app_id="two", day=2).version == 4
     assert ids(storage, uri) == ["a", "b"]
+    now = open_collection(storage, uri)
     assert [entry.get("run_id") for entry in now.history()] == ["run2", None, "run2", "run1", None]
 
 
@@ -273,6 +274,19 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
         collection.commit(lambda joint: pytest.fail(), replace(footer_of_run(), task="instance"), app_id="two")
 
 
+@pytest.mark.parametrize("name", ["with space", "100% köln", "日本+1&2=3", "a@7/x", "[b]*{c}", "it's; e:f"])
+def test_names_of_places(shared_store: Store, name: str) -> None:
+    storage, place = shared_store
+    uri = join(place, name, "street")
+    commit(storage, uri, {"a": ["sr"], "ü %41@2/b c.png": ["sr"]}, app_id="one")
+    commit(storage, uri, {"c": ["sr"]}, app_id="two", day=2)
+    now = open_collection(storage, uri)
+    assert ids(storage, f"{uri}@1") == ["a", "ü %41@2/b c.png"]
+    assert [now.columns(file, ["image_id"]).num_rows for file in now.files] == [3]
+    now.restore(1)
+    assert ids(storage, uri) == ["a", "ü %41@2/b c.png"]
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     storage, uri = Storage(), str(tmp_path / "street")
     commit(storage, uri, {"a": ["sr"]}, app_id="one")
@@ -320,36 +334,3 @@ def test_jobs_take_a_version_and_name_it(tmp_path: Path) -> None:
     assert new.predictions.model == "unet@1" and new.predictions.run_id == old.predictions.run_id[:-1] + "2"
     listed = [(file.path, file.size) for file in list_images(Storage(), InputConfig(uri=uri))]
     assert listed == [("b", -1), ("c", -1)], "rows of letters are of no files"
-
-
-# --- other libraries, with no code of ours -----------------------------------------------------
-
-
-def test_other_libraries_read_the_table(tmp_path: Path) -> None:
-    """The current masks of class road with confidence below 0.6."""
-    import duckdb
-    import polars
-    from deltalake import DeltaTable
-
-    storage, uri = Storage(), str(tmp_path / "street")
-    commit(storage, uri, {"a": ["sr"], "b": ["ss"], "c": BROKEN}, app_id="one", marks=marks_of(("z", GONE_AT)))
-    commit(storage, uri, {"d": ["rr"]}, app_id="two", day=2, marks=marks_of(("a", GONE_AT)))
-    masks = f"{uri}/masks"
-    found = (
-        polars.scan_delta(masks)
-        .filter(polars.col("gone_at").is_null())
-        .explode("segments")
-        .filter(polars.col("segments").struct.field("category") == "road")
-        .select("image_id")
-        .collect()
-    )
-    assert found["image_id"].to_list() == ["d"]
-    table = DeltaTable(masks)
-    frame = table.to_pandas(columns=["image_id", "status", "gone_at"])
-    assert sorted(frame[frame.gone_at.isna()].image_id) == ["b", "c", "d"]
-    current = table.to_pyarrow_dataset()
-    rows = duckdb.from_arrow(current).query(
-        "t", "SELECT image_id FROM t, unnest(segments) AS u(s) WHERE gone_at IS NULL AND s.category = 'road'"
-    )
-    assert rows.fetchall() == [("d",)]
-    assert DeltaTable(masks, version=1).to_pandas(columns=["image_id"]).image_id.to_list() == ["a", "b", "c"]

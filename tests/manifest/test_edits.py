@@ -1,5 +1,6 @@
 """Corrections committed: once, and only of images that are as they were when the corrections were read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,12 @@ def test_rows_that_moved_on_meanwhile_stay(tmp_path: Path) -> None:
     assert [segments for _, segments in origins(uri).values()] == [1, 2, 2, 2]
     again = commit_edits(storage, str(uri), run, ANN)
     assert (again.committed.new, again.committed.version, again.counts) == (False, 3, done.counts)
+
+
+def test_the_later_command_stays_where_a_clock_went_back(tmp_path: Path) -> None:
+    uri, storage = tmp_path / "street", Storage()
+    commit(storage, uri, {"a": ["sr"]}, app_id="one", day=9, human=True)
+    run = open_run(storage, manifest(tmp_path / "edits", {"a": ["ss"]}, CLASSES))
+    before = replace(run.info, finished="2020-01-01T00:00:00+00:00", footer=replace(run.info.footer, model=None))
+    done = commit_edits(storage, str(uri), replace(run, info=before), ANN)
+    assert done.counts == {"taken": 1} and origins(uri) == {"a": ("human", 1)}

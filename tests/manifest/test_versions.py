@@ -95,3 +95,15 @@ def test_files_that_no_kept_version_has_are_unneeded(tmp_path: Path) -> None:
     assert first.part.name not in unneeded(open_collection(Storage(), uri), keep=0 * day, at=now + 90 * day)
     os.utime(tmp_path / "street/masks" / first.part.name, (5, 5))
     assert len(unneeded(open_collection(Storage(), uri), keep=0 * day, at=now + 90 * day)) == 12
+
+
+def test_an_older_version_has_its_own_history(tmp_path: Path) -> None:
+    uri = str(tmp_path / "street")
+    for number in range(4):
+        commit(Storage(), uri, {f"{number}": ["sr"]}, app_id=f"{number}", day=number + 1)
+    old, newest = open_collection(Storage(), f"{uri}@2"), open_collection(Storage(), uri)
+    assert [(entry["version"], entry.get("appId")) for entry in old.history()] == [(2, "1"), (1, "0"), (0, None)]
+    assert [entry["version"] for entry in newest.history(since=2)] == [4, 3]
+    assert newest.history()[2:] == old.history() and newest.history(since=4) == []
+    moment = datetime.fromtimestamp(old.history()[0]["timestamp"] / 1000, UTC)
+    assert old.run().info.finished == moment.isoformat(timespec="seconds")

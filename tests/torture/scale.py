@@ -174,11 +174,12 @@ def night(scale: Scale, name: str) -> dict[str, Any]:
     storage, (new, changed) = Storage(), scale.changes(name)
     start = time.monotonic()
     now = find_collection(storage, scale.street)
-    others = dict.fromkeys(np.concatenate([new, changed]).tolist(), 2000)
-    if name == "spread":  # what the night before has brought
-        others |= dict.fromkeys(np.concatenate(scale.changes("together")).tolist(), 2000)
-    old = set(scale.numbers().tolist())
-    listed = [file_of(number, others.get(number, 1000)) for number in sorted(old | others.keys())]
+    others = np.concatenate([new, changed])
+    if name == "spread":  # and what the night before has brought
+        others = np.concatenate([others, *scale.changes("together")])
+    numbers = np.union1d(scale.numbers(), others)
+    sizes = np.where(np.isin(numbers, others), 2000, 1000)
+    listed = (file_of(int(number), int(size)) for number, size in zip(numbers, sizes, strict=True))
     plan = make_plan(listed, ShardConfig())
     found = compare(plan, now, _POLICY, lambda file: None)
     tonight = Night(scale.street, night_name(name), found.table(), dict(found.counts), now.version if now else 0, name)

@@ -25,12 +25,13 @@ from segjobs.manifest.nights import Night, app_id_of_night, commit_night, night_
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
 from segjobs.manifest.table_files import check_newest, masks_uri, split_version
-from segjobs.manifest.versions import compaction, contents_of, difference, unneeded
+from segjobs.manifest.versions import Difference, compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
 from segjobs.storage import Storage, join
 
 _HISTORY = 30  # versions that are shown to a person
 _THREADS = 32  # that delete files
+_LONGEST_DAYS = 365_000.0
 _ATTEMPTS = 10
 
 
@@ -220,18 +221,27 @@ def _would(night: Night, about: Mapping[str, str]) -> DryRun:
 
 def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
-    found = difference(old, now)
-    back = _listed(found.counts) if found.counts else "nothing"
+    found, strange = _taken_back(old, now)
+    back = strange or (_listed(found.counts) if found.counts else "nothing")
     if found.human:
         back += f"; of these {found.human} are people's masks, which version {now.version} keeps"
     if dry_run:
         return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
-    if found.counts:
+    if found.counts or strange:
         now.restore(old.version)
     version = open_collection(storage, base).version
     line = f"version {version} is as version {old.version}: taken back: {back}"
     figures = {"version": version, "taken_back": dict(found.counts), "of_people": found.human}
     return _told(config, base, [line], figures)
+
+
+def _taken_back(old: Collection, now: Collection) -> tuple[Difference, str]:
+    """What the newer version has; or why that is not known, where another tool has written to it."""
+    try:
+        len(now.files)
+    except ManifestError as error:
+        return Difference(), f"what another tool has written: {error}"
+    return difference(old, now), ""
 
 
 def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
@@ -249,13 +259,13 @@ def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     now = open_collection(storage, base)
-    names = unneeded(now, keep=timedelta(days=config.keep_days), at=datetime.now(UTC))
+    names = unneeded(now, keep=timedelta(days=min(config.keep_days, _LONGEST_DAYS)), at=datetime.now(UTC))
     if dry_run:
         about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
         return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(lambda name: storage.delete(join(masks_uri(base), name)), names))
-    line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
+    line = f"{len(names)} files deleted that no version of the last {config.keep_days:g} days has"
     return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
 
 

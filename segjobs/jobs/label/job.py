@@ -14,7 +14,7 @@ from segjobs.jobs.engine.adopt import Adopted, adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Actors, Executor, Stage, Tasks
 from segjobs.jobs.engine.layout import DECODE_CPUS, Layout, layout
-from segjobs.jobs.engine.listing import plan_input
+from segjobs.jobs.engine.listing import pinned, plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import Summary, run_job, summary_of_finished
@@ -48,9 +48,12 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     # A name, a file or a setting that does not fit is said before a Ray is started for it.
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(config, storage)
+    given, config = config, pinned(config, storage)
     plan = plan_input(config, storage, progress)
     redo = open_redo(config.redo, storage, _identity(config, card))
     adopted = adopt_run(storage, make_job(config, plan, card, redo))
+    if adopted.moved:  # of another version than today's, which its plan does not name
+        adopted = replace(adopted, job=replace(adopted.job, config=given.model_dump(mode="json")))
     job = adopted.job
     if adopted.run is not None and not dry_run:
         return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)

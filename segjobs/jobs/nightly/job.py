@@ -28,7 +28,7 @@ from segjobs.jobs.nightly.earlier import earlier_of
 from segjobs.jobs.nightly.estimate import Rate, cost, dry_run_table, machines_for, probe, rate_of_nights
 from segjobs.jobs.nightly.labelling import Machines, job_of, label_config_of, label_run
 from segjobs.jobs.nightly.look import Look, cards_of, cards_of_changed, look_at, nothing
-from segjobs.manifest.collection import find_collection, processing_of
+from segjobs.manifest.collection import check_place, find_collection, processing_of
 from segjobs.manifest.held_nights import held_nights, is_discarded, rows_waiting, version_of
 from segjobs.manifest.iceberg import open_catalogue, publish_nights
 from segjobs.manifest.nights import (
@@ -47,7 +47,6 @@ from segjobs.manifest.nights import (
 )
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.schema import ModelCard
-from segjobs.manifest.table_files import check_newest
 from segjobs.metrics.drift import (
     NIGHTS,
     NightFigures,
@@ -84,7 +83,7 @@ def nightly(
     """
     progress, storage = Progress("nightly"), Storage(config.storage)
     uri = config.collection.uri
-    check_newest(uri)
+    check_place(storage, uri)
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(label_config_of(config, uri), storage)
     rules = parse_night_rules(config.gate, [category.name for category in card.categories])

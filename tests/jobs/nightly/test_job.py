@@ -25,7 +25,7 @@ from segjobs.jobs.nightly import job, labelling
 from segjobs.jobs.nightly.job import nightly
 from segjobs.manifest.collection import open_collection, processing_of
 from segjobs.manifest.iceberg import open_catalogue
-from segjobs.manifest.nights import Night, read_end
+from segjobs.manifest.nights import Night, nights_of, read_end
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.results import DryRun, NightlyResult
 from segjobs.storage import FileInfo, Storage
@@ -348,6 +348,79 @@ def test_two_nights_at_once_end_with_one_table(tmp_path: Path, monkeypatch: pyte
     assert (ours.counts, other.counts) == ({"new": 4}, {"new": 4}) and (other.version, ours.version) == (1, 2)
     check_against_a_fresh_run(tmp_path, "fresh")
     assert night(tmp_path).counts == {"same": 4}
+
+
+_AT_ONCE = """
+import sys
+from segjobs.config import NightlyConfig
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.nightly.job import nightly
+nightly(NightlyConfig.model_validate_json(sys.argv[1]), executor=InProcess())
+"""
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_end_with_one_table(tmp_path: Path, shared_store: tuple[Storage, str]) -> None:
+    """Whichever begins, commits and ends first: they share a night, or have one each."""
+    storage, place = shared_store
+    for number in range(6):
+        draw(tmp_path, f"{number}.png", number)
+    keys = {"collection": {"uri": f"{place}/street"}, "storage": storage.config.model_dump()}
+    command = [sys.executable, "-c", _AT_ONCE, config_of(tmp_path, **keys).model_dump_json()]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    assert [row["image_id"] for row in read_rows(storage, f"{place}/street")] == [f"{n}.png" for n in range(6)]
+    names = [entry["night"] for entry in open_collection(storage, f"{place}/street").history() if "night" in entry]
+    assert len(names) == len(set(names)) and sorted(names) == nights_of(storage, f"{place}/street")[0]
+    assert night(tmp_path, **keys).counts == {"same": 6}
+
+
+class _Ahead(datetime):
+    """A clock that is ten years ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "_Ahead":
+        return cls.fromtimestamp(datetime.now(tz).timestamp() + 3.2e8, tz)
+
+
+def test_a_clock_that_goes_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "1.png", 1)
+    draw(tmp_path, "2.png", 2)
+    for module in ("segjobs.jobs.nightly.job", "segjobs.jobs.engine.run"):
+        monkeypatch.setattr(f"{module}.datetime", _Ahead)
+    first = night(tmp_path)
+    monkeypatch.undo()
+    draw(tmp_path, "1.png", 9)
+    second = night(tmp_path)
+    assert second.counts == {"changed": 1, "same": 1} and first.night < second.night
+    check_against_a_fresh_run(tmp_path, "fresh")
+    assert night(tmp_path).counts == {"same": 2}
+    assert status_of(tmp_path)["nights"] == 3
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    result = collection(CollectionConfig.model_validate({"collection": {"uri": str(folder / "street")}}))
+    assert not isinstance(result, DryRun)
+    return dict(result.figures)
+
+
+def test_what_a_held_night_saw_gone_and_touched_is_for_later_nights_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    (tmp_path / "photos/0.png").unlink()
+    draw(tmp_path, "9.png", 9)
+    held = night(tmp_path, gate=["confidence >= 0.99"])
+    assert held.counts == {"new": 1, "gone": 1, "same": 2} and held.version is None
+    draw(tmp_path, "0.png", 0)
+    draw(tmp_path, "9.png", 10)
+    monkeypatch.setattr("segjobs.jobs.engine.run.datetime", _Ahead)  # moments are whole seconds
+    assert night(tmp_path).counts == {"new": 1, "touched": 1, "same": 2}
+    key = {"collection": {"uri": str(tmp_path / "street")}}
+    collection(CollectionConfig.model_validate({**key, "do": "publish", "words": [held.run]}))
+    check_against_a_fresh_run(tmp_path, "fresh")
 
 
 def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
