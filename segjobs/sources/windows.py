@@ -21,7 +21,7 @@ from segjobs.sources import tiff
 from segjobs.sources.decode import Frame, decode_image
 from segjobs.sources.image_file import IMAGE_FORMATS, TURNS, open_image
 
-_AT_ONCE_PX = 2**24  # that are decoded before they are cropped to the window
+_AT_ONCE_PX = 2**22  # that are decoded before they are cropped to the window; some 30 bytes each meanwhile
 _UNCOMPRESSED, _JPEG_OF_TIFF_6 = 1, 6  # the latter is a file of its own inside, without strips to cut it by
 _YCBCR = 6
 _SEPARATE = 2
