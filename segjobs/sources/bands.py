@@ -11,12 +11,13 @@ the bands are their channels as stored (grey, red, green, blue, alpha; cyan to b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from PIL import ImageFile
 
+from segjobs.config import InputConfig, PhotographsConfig
 from segjobs.errors import ItemError
+from segjobs.manifest.schema import PixelsJson
 from segjobs.sources import tiff
 from segjobs.sources.decode import decode_image, wide_colour
 from segjobs.sources.image_file import IMAGE_FORMATS, bits_of, load, open_image, turn_of
@@ -30,13 +31,6 @@ _PREDICTOR = 317
 _CHANNELS = ("L", "LA", "RGB", "RGBA", "CMYK")
 
 
-class AsksForBands(Protocol):
-    """A section ``input`` of a config, or what a run keeps of it."""
-
-    bands: Sequence[int] | None
-    range: Sequence[float] | Sequence[Sequence[float]] | None
-
-
 @dataclass(frozen=True)
 class Bands:
     """``numbers``: of red, green and blue, or of one that is all three, from 1 on; None: the first three, or the first.
@@ -48,15 +42,16 @@ class Bands:
     ranges: tuple[tuple[float, float], ...] | None = None
 
     @staticmethod
-    def of(asked: AsksForBands) -> "Bands | None":
-        """None where an image's own colours are asked for."""
-        if asked.bands is None and asked.range is None:
+    def of(pixels: PixelsJson | None) -> "Bands | None":
+        """As a manifest's footer has them; None of an image's own colours."""
+        if pixels is None:
             return None
-        ranges = None
-        if asked.range is not None:
-            pairs = np.asarray(asked.range, np.float64).reshape(-1, 2).tolist()
-            ranges = tuple((low, high) for low, high in pairs)
-        return Bands(None if asked.bands is None else tuple(asked.bands), ranges)
+        numbers, ranges = pixels["bands"], pixels["range"]
+        pairs = np.asarray([] if ranges is None else ranges, np.float64).reshape(-1, 2).tolist()
+        return Bands(
+            None if numbers is None else tuple(numbers),
+            None if ranges is None else tuple((low, high) for low, high in pairs),
+        )
 
     def places(self, stored: int) -> list[int]:
         """The places of red, green and blue among so many bands. Raises ItemError UNSUPPORTED_MODE."""
@@ -82,6 +77,11 @@ class Bands:
         low, high = (np.array(side, np.float32) for side in zip(*self.ranges, strict=True))
         scaled = (samples.astype(np.float32) - low) * (np.float32(255) / (high - low))
         return np.nan_to_num(np.rint(scaled), nan=0.0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
+
+
+def pixels_of(asked: InputConfig | PhotographsConfig) -> PixelsJson | None:
+    """What a config asks for; None of an image's own colours."""
+    return None if asked.bands is None and asked.range is None else {"bands": asked.bands, "range": asked.range}
 
 
 def decode_bands(data: bytes, bands: Bands, *, max_pixels: int) -> np.ndarray:

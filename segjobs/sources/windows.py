@@ -10,6 +10,7 @@ applied. Strips that run across the columns of a turned image are decoded anew f
 map's windows are its ids.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -100,8 +101,13 @@ def read_image(data: bytes, *, max_pixels: int, bands: Bands | None = None) -> n
 
 
 def frame_of(data: tiff.Slices, *, max_pixels: int, bands: Bands | None = None) -> Frame:
-    """An image's size and orientation; of a TIFF of any size, of which a pixel is read. Raises as ``open_windows``."""
-    if _pieces(data) is None and bands is None:
+    """An image's size and orientation, from its header; a TIFF may have any size: of a larger one a pixel is read.
+
+    Raises as ``open_windows``.
+    """
+    pieces = _pieces(data)
+    small = pieces is None or (isinstance(data, bytes) and math.prod(pieces.layout.size_hw) <= max_pixels)
+    if small and bands is None:
         return image_frame(data[:], max_pixels=max_pixels)
     windows = open_windows(data, max_pixels=max_pixels, bands=bands)
     windows.read(Window(0, 0, 1, 1))

@@ -83,7 +83,7 @@ class _Image:
         self._card = tiler.segmenter.card
         self._spent: defaultdict[str, float] = defaultdict(float)
         with self._busy("decode_ms"):
-            self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels)
+            self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels, bands=tiler.decoding.bands)
         self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
 
     def label(self) -> Tiled:

@@ -182,7 +182,7 @@ def test_huge_files_are_read_at_their_turn_and_small_images_in_them_labelled_who
 ) -> None:
     items = items_of(scenes)
     expected = rows_of(tiled(), items)
-    monkeypatch.setattr(decode, "_READ_WHOLE_BYTES", 10)
+    monkeypatch.setattr(decode, "LARGE_BYTES", 10)
     for row, other in zip(rows_of(tiled(), items), expected, strict=True):
         check_same(row, other)
 
@@ -210,7 +210,7 @@ def test_what_fails_is_a_row_beside_the_others(scenes: Path, monkeypatch: pytest
     cut = items_of(scenes)
     rows = rows_of(tiled(), cut)
     assert [row["error"] and row["error"]["code"] for row in rows] == [None, "TRUNCATED", None, None, None]
-    monkeypatch.setattr(decode, "_READ_WHOLE_BYTES", 10)
+    monkeypatch.setattr(decode, "LARGE_BYTES", 10)
     rows = rows_of(tiled(), items)
     assert [row["error"] and row["error"]["code"] for row in rows] == [None, "CHANGED", None, None, None]
     (scenes / "a.tif").unlink()
