@@ -56,7 +56,8 @@ def test_prepare_label_evaluate_and_draw(
     expected = huge_scene.truth_at(*map(np.arange, SIZE_HW), SIZE_HW)
     (row,) = Manifest(STORAGE, str(truth))
     assert np.array_equal(row.label_map(), expected)
-    assert Image.open(truth / "contact_sheet.png").size[0] > 500
+    with Image.open(truth / "contact_sheet.png") as sheet:
+        assert sheet.size[0] > 500
 
     model, tiles = {"name": "tests.toy_model:nearest"}, {"size": 256}
     settings = {"input": photographs, "model": model, "tiles": tiles, "output": {"uri": str(predictions)}, **LIMITS}
