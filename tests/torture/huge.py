@@ -67,9 +67,7 @@ def measured(folder: Path, side: int, model: str) -> dict[str, dict[str, int] | 
     labels = [f"labels.uri={folder / 'labels'}", f"labels.categories=[{','.join(huge_scene.CLASSES)}]"]
     found: dict[str, dict[str, int] | float] = {
         "prepare": peaks(["prepare", images, *labels, "labels.format=png", f"output.uri={truth}"]),
-        "label": peaks(
-            ["label", images, f"model.name={model}", tiles, "compute.actors=1", f"output.uri={predictions}"]
-        ),
+        "label": peaks(["label", *tiled, f"output.uri={predictions}"]),
         "evaluate": peaks(["evaluate", f"predictions.uri={predictions}", f"truth.uri={truth}", f"output.uri={scores}"]),
         "report": peaks(["report", f"evaluation.uri={scores}", f"output.uri={scores}"]),
     }
