@@ -5,7 +5,7 @@ Nothing of a repository is run as code: the network is a class of transformers, 
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
 from typing import Any
@@ -18,9 +18,12 @@ from transformers.utils import logging
 
 from segjobs.errors import ItemError, WeightsError
 from segjobs.models.hf_files import OWN_RESIZE, Repository
+from segjobs.models.registry import why_no_head
 from segjobs.models.resize import MAX_ASPECT, resize_image, target_size
+from segjobs.models.transfer import Transfer, load_matching
 from segjobs.models.weights import first_line
 from segjobs.models.weights_file import read_tensors
+from segjobs.narrow import is_object
 from segjobs.text import first_few, size_text
 
 _MISFITS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
@@ -71,6 +74,42 @@ def load_network(repository: Repository, name: str) -> Any:
                 "config.json and weights are of two networks: fetch both again"
             )
     return network
+
+
+def fresh_network(repository: Repository, name: str, labels: Sequence[str], seed: int) -> tuple[Any, Transfer]:
+    """transformers' network of class ``name`` for other classes, and what became of the repository's tensors.
+
+    The head stays random where ``labels`` are not the repository's. Raises WeightsError.
+    """
+    kind = getattr(transformers, name)
+    described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
+    tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
+
+    def network(names: Sequence[str]) -> Any:
+        return kind(kind.config_class.from_dict({**described, **labels_of(names)}))
+
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            made = network(labels).float()
+            with torch.device("meta"):
+                other = network([*labels, "one more"]).state_dict()
+        except _MISFITS as error:
+            raise WeightsError(
+                f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+    known = repository.config.get("id2label")
+    known = [str(label) for label in known.values()] if is_object(known) else []
+    reason = why_no_head(known, labels)
+    head = {key: reason for key, value in made.state_dict().items() if other[key].shape != value.shape}
+    return made, load_matching(made, tensors, left_out={key: why for key, why in head.items() if why})
+
+
+def labels_of(names: Sequence[str]) -> dict[str, object]:
+    """Classes as config.json has them."""
+    numbered = {str(number): name for number, name in enumerate(names)}
+    return {"id2label": numbered, "label2id": {name: int(number) for number, name in numbered.items()}}
 
 
 class SemanticLogits(nn.Module):
