@@ -110,8 +110,7 @@ def start(
     segmenter.card = card
     transfer = None
     if weights.path is not None:
-        from segjobs.models.registry import why_no_head
-        from segjobs.models.transfer import load_matching
+        from segjobs.models.transfer import load_matching, why_no_head
         from segjobs.models.weights_file import read_tensors
 
         left_out: dict[str, str] = {}

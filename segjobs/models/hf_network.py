@@ -18,9 +18,8 @@ from transformers.utils import logging
 
 from segjobs.errors import ItemError, WeightsError
 from segjobs.models.hf_files import OWN_RESIZE, Repository
-from segjobs.models.registry import why_no_head
 from segjobs.models.resize import MAX_ASPECT, resize_image, target_size
-from segjobs.models.transfer import Transfer, load_matching
+from segjobs.models.transfer import Transfer, load_matching, why_no_head
 from segjobs.models.weights import first_line
 from segjobs.models.weights_file import read_tensors
 from segjobs.narrow import is_object

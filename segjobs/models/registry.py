@@ -9,7 +9,6 @@ no network of the table does without torch, or without torchvision: their import
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig, TrainModelConfig, digest, nearest
@@ -118,7 +117,7 @@ def start(
     """
     import torch
 
-    from segjobs.models.transfer import load_matching
+    from segjobs.models.transfer import load_matching, why_no_head
     from segjobs.models.weights_file import read_tensors
 
     spec = get_spec(card.name)
@@ -139,19 +138,6 @@ def start(
                 transfer, note="the file names no classes: where it has as many, they are taken for these"
             )
     return _segmenter(module, card, device=device, precision=precision), transfer
-
-
-def why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
-    old, new = ([name.casefold() for name in names] for names in (known, wanted))
-    if old == new:
-        return None
-    if sorted(old) == sorted(new):
-        return "the same classes in another order"
-    other = next(
-        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
-    )
-    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def _from_weights(name: str) -> Any:

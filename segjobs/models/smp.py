@@ -82,8 +82,7 @@ def start(
     """
     import torch
 
-    from segjobs.models.registry import why_no_head
-    from segjobs.models.transfer import load_matching
+    from segjobs.models.transfer import load_matching, why_no_head
     from segjobs.models.weights_file import read_tensors
 
     _, repository, described = _opened(config.model_copy(update={"categories": None}), storage)

@@ -17,9 +17,10 @@ from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
 from segjobs.models.description import parse_description
 from segjobs.models.encoders import ENCODERS, normalisation
-from segjobs.models.registry import build, check_postprocess, check_tiles, resolve, start, why_no_head
+from segjobs.models.registry import build, check_postprocess, check_tiles, resolve, start
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
+from segjobs.models.transfer import why_no_head
 from segjobs.models.weights import Weights, published_entry
 from segjobs.storage import Storage
 from tests.tiny_hf import save_tiny
