@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,10 @@ class Nearest(Field5):
 def nearest() -> Nearest:
     """The factory that ``model.name`` names."""
     return Nearest()
+
+
+def nothing_to_learn(categories: Sequence[str]) -> Field5:
+    """A factory of any classes, whose module has no parameter."""
+    made = Field5(len(categories))
+    made.card = replace(made.card, categories=make_categories(categories))
+    return made

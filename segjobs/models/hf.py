@@ -24,6 +24,8 @@ from segjobs.storage import Storage
 from segjobs.text import shorten
 
 if TYPE_CHECKING:
+    import torch
+
     from segjobs.models.transfer import Transfer
 
 _MOST_CLASSES = 65_535  # a label map's ids are uint16, of which the last is no class
@@ -102,14 +104,17 @@ def start(
     return made, transfer
 
 
-def files_beside(config: ModelConfig, card: ModelCard, storage: Storage) -> dict[str, bytes]:
-    """What transformers' ``from_pretrained`` reads beside the tensors: the repository's own, for these classes."""
-    from segjobs.models.hf_network import labels_of
+def pretrained(
+    segmenter: Segmenter, config: ModelConfig, storage: Storage
+) -> "tuple[dict[str, torch.Tensor], dict[str, bytes]]":
+    """What transformers' ``from_pretrained`` reads: tensors by name, and the repository's files for these classes."""
+    from segjobs.models.hf_network import labels_of, saved_tensors
 
     repository = _opened(config.model_copy(update={"categories": None}), storage)[1]
     described = {key: value for key, value in repository.config.items() if key != "num_labels"}
-    labels = labels_of([category.name for category in card.categories])
-    return {CONFIG: as_json({**described, **labels}), PROCESSOR: as_json(repository.processor)}
+    labels = labels_of([category.name for category in segmenter.card.categories])
+    files = {CONFIG: as_json({**described, **labels}), PROCESSOR: as_json(repository.processor)}
+    return saved_tensors(segmenter.module), files
 
 
 def _opened(config: ModelConfig, storage: Storage, *, learns: bool = False) -> tuple[ModelCard, Repository]:

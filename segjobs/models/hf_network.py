@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -84,25 +86,43 @@ def fresh_network(repository: Repository, name: str, labels: Sequence[str], seed
     described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
     tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
 
-    def network(names: Sequence[str]) -> Any:
-        return kind(kind.config_class.from_dict({**described, **labels_of(names)}))
+    def config_of(names: Sequence[str]) -> Any:
+        return kind.config_class.from_dict({**described, **labels_of(names)})
 
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = network(labels).float()
+            made = kind(config_of(labels)).float()
             with torch.device("meta"):
-                other = network([*labels, "one more"]).state_dict()
+                other = kind(config_of([*labels, "one more"])).state_dict()
+            # It knows by which names earlier releases called a tensor.
+            found, report = kind.from_pretrained(
+                None,
+                config=config_of(labels),
+                state_dict=tensors,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         except _MISFITS as error:
             raise WeightsError(
                 f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
+    given = {key: value for key, value in found.state_dict().items() if key not in report["missing_keys"]}
+    given |= {key: torch.empty(shape) for key, shape, _ in report["mismatched_keys"]}
     known = repository.config.get("id2label")
-    known = [str(label) for label in known.values()] if is_object(known) else []
-    reason = why_no_head(known, labels)
-    head = {key: reason for key, value in made.state_dict().items() if other[key].shape != value.shape}
-    return made, load_matching(made, tensors, left_out={key: why for key, why in head.items() if why})
+    reason = why_no_head([str(label) for label in known.values()] if is_object(known) else [], labels)
+    head = [key for key, value in made.state_dict().items() if other[key].shape != value.shape]
+    return made, load_matching(made, given, left_out=dict.fromkeys(head, reason) if reason else None)
+
+
+def saved_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a ``SemanticLogits`` by the names under which transformers writes them."""
+    network: Any = module.get_submodule("network")
+    with _quiet(), TemporaryDirectory(prefix="segjobs-") as folder:
+        network.save_pretrained(folder, max_shard_size="1TB")
+        return read_tensors(Path(folder) / "model.safetensors")
 
 
 def labels_of(names: Sequence[str]) -> dict[str, object]:

@@ -76,10 +76,10 @@ def save(
     """``tensors.save_model`` with the files that the model's own library looks for."""
     from segjobs.models.tensors import save_model
 
-    beside: Mapping[str, bytes] = {}
-    if config.name in FROM_WEIGHTS:
-        beside = _of(config.name).files_beside(config, segmenter.card, storage)
-    return save_model(segmenter, uri, storage, extra=extra, beside=beside)
+    if config.name not in FROM_WEIGHTS:
+        return save_model(segmenter, uri, storage, extra=extra)
+    tensors, beside = _of(config.name).pretrained(segmenter, config, storage)
+    return save_model(segmenter, uri, storage, extra=extra, tensors=tensors, beside=beside)
 
 
 def shown_by(card: ModelCard) -> str:

@@ -21,6 +21,7 @@ from segjobs.models.weights import Weights
 from segjobs.storage import Storage
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from segjobs.models.transfer import Transfer
@@ -100,11 +101,15 @@ def start(
     return _segmenter(module, card, wanted, device=device, precision=precision), transfer
 
 
-def files_beside(config: ModelConfig, card: ModelCard, storage: Storage) -> dict[str, bytes]:
-    """What smp's ``from_pretrained`` reads beside the tensors: the directory's own, for these classes."""
+def pretrained(
+    segmenter: Segmenter, config: ModelConfig, storage: Storage
+) -> "tuple[dict[str, torch.Tensor], dict[str, bytes]]":
+    """What smp's ``from_pretrained`` reads: tensors by name, and config.json for these classes."""
     _, repository, described = _opened(config.model_copy(update={"categories": None}), storage)
-    channels = _channels(described, len(card.categories))
-    return {CONFIG: as_json({**repository.config, "classes": channels, "encoder_weights": None})}
+    channels = _channels(described, len(segmenter.card.categories))
+    wrapped = "network." if channels == 1 else ""
+    tensors = {key.removeprefix(wrapped): value for key, value in segmenter.module.state_dict().items()}
+    return tensors, {CONFIG: as_json({**repository.config, "classes": channels, "encoder_weights": None})}
 
 
 def _channels(described: Described, classes: int) -> int:

@@ -26,8 +26,6 @@ from segjobs.storage import Storage, join
 
 _TRAINING_HEADS = ("aux_classifier.", "classification_head.")
 _SHOWN = 4
-WRAPPED = "network."
-"""What stands before the names of a network's tensors where a module of ours is around it."""
 
 
 def load_into(module: nn.Module, path: Path, uri: str) -> None:
@@ -76,19 +74,20 @@ def save_model(
     storage: Storage,
     *,
     extra: Mapping[str, object] | None = None,
+    tensors: State | None = None,
     beside: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
 
     ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is
-    written last: with it the directory is complete. ``beside``: further files, by name; then tensors have the names
-    that they have in the library whose files these are. Raises ConflictError where ``uri`` holds another model.
+    written last: with it the directory is complete. ``tensors``: by the names that they are to have, by default those
+    of the module; ``beside``: further files, by name. Raises ConflictError where ``uri`` holds another model.
     """
     card = segmenter.card
-    tensors = {key: value.contiguous().cpu() for key, value in segmenter.module.state_dict().items()}
-    if beside:
-        tensors = {key.removeprefix(WRAPPED): value for key, value in tensors.items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    given = segmenter.module.state_dict() if tensors is None else tensors
+    data = safetensors.torch.save(
+        {key: value.contiguous().cpu() for key, value in given.items()}, metadata={"format": "pt"}
+    )
     sha256 = hashlib.sha256(data).hexdigest()
     description = {
         **(extra or {}),
