@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjobs.config import LabelConfig, PrepareConfig, ReportConfig
+from segjobs.config import LabelConfig, PrepareConfig, ReportConfig, SourceConfig
 from segjobs.errors import ExitCode
 from segjobs.jobs.label import decode as label_decode
 from segjobs.jobs.prepare import job as prepare_job
@@ -22,7 +22,9 @@ from segjobs.jobs.report.tasks import Drawing, draw_image
 from segjobs.labels import base
 from segjobs.manifest.manifest import Manifest
 from segjobs.manifest.parts import footer_of, open_run, read_part
+from segjobs.manifest.rle import paint
 from segjobs.storage import Storage
+from segjobs.training.examples import ExampleReader, ExampleSource, window_of
 from tests import huge_scene
 from tests.in_process import label_in_process, prepare_in_process
 from tests.made import scored
@@ -64,6 +66,19 @@ def test_prepare_label_evaluate_and_draw(
     assert label_in_process(LabelConfig.model_validate(settings)).exit_code == ExitCode.DONE
     report = scored(tmp_path, str(truth), str(predictions)).semantic
     assert report.headline["mean_iou"].value == 1.0 == report.headline["pixel_accuracy"].value
+
+    train = SourceConfig.model_validate({"uri": str(truth)})
+    source = ExampleSource("data.uri", train, open_run(STORAGE, str(truth)), {n: n for n in range(5)})
+    reader = ExampleReader([source], STORAGE, max_pixels=1_200_000, part_px=300)
+    for seed in (1, 2):  # crops that a training sees, by windows
+        example = reader.read((0, 0, 0), seed=seed)
+        place = window_of(SIZE_HW, 300, seed=seed)
+        assert place is not None
+        rows, columns = np.arange(place.top, place.top + 300), np.arange(place.left, place.left + 300)
+        ids = paint([(index, one.counts) for index, one in example.segments], (300, 300))
+        assert np.array_equal(ids, huge_scene.truth_at(rows, columns, SIZE_HW))
+        off = np.abs(example.image.astype(int) - huge_scene.COLORS[ids].astype(int))
+        assert off.max() <= 8  # the grain
 
     drawing = page_drawing(tmp_path, predictions)
     about = draw_image("scene.tif", row_of(truth), row_of(predictions), drawing=drawing)

@@ -19,7 +19,7 @@ from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label import decode
 from segjobs.jobs.label.decode import decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
-from segjobs.manifest.parts import open_run
+from segjobs.manifest.parts import footer_of, open_run, read_part
 from segjobs.manifest.rle import paint
 from segjobs.models import tiling
 from segjobs.models.registry import resolve
@@ -218,6 +218,60 @@ def test_what_fails_is_a_row_beside_the_others(scenes: Path, monkeypatch: pytest
     small = replace(tiled(), decoding=replace(tiled().decoding, max_pixels=35 * 33 - 1))
     rows = {row["image_id"]: row["error"] for row in rows_of(small, cut)}
     assert rows["e.png"]["code"] == "TOO_LARGE"
+
+
+def test_a_damaged_tile_fails_its_image_by_name(tmp_path: Path) -> None:
+    """Deflate, LZW and JPEG inside the file, and a strip that lies behind its end."""
+    for name, options in (("a", {}), ("b", {"compression": "lzw"}), ("c", {"compression": "jpeg"}), ("d", {})):
+        scene(tmp_path / f"{name}.tif", drawn(1, (100, 75)), **options)
+        data = bytearray((tmp_path / f"{name}.tif").read_bytes())
+        middle = len(data) // 2
+        if name != "d":
+            data[middle : middle + 2000] = b"\xff" * 2000
+            (tmp_path / f"{name}.tif").write_bytes(data)
+    for row in rows_of(tiled(), items_of(tmp_path)):
+        whole_row = row["image_id"] == "d.tif"
+        assert row["status"] == ("ok" if whole_row else "failed"), row["image_id"]
+        if not whole_row:
+            assert row["error"]["code"] in ("UNREADABLE", "TRUNCATED") and "TIFF" in row["error"]["message"]
+
+
+def test_bands_and_ranges_are_labelled_in_tiles_as_whole(tmp_path: Path) -> None:
+    """Of five bands, 16 bits; a file of fewer bands is a row, and they are part of the run."""
+    (tmp_path / "in").mkdir()
+    pixels = np.dstack([drawn(seed, (70, 90)) for seed in (1, 2)]).astype(np.uint16)[..., :5] * 12
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    scene(tmp_path / "in" / "a.tif", pixels, **options)
+    scene(tmp_path / "in" / "b.tif", drawn(3, (70, 90)))
+    asked = {"uri": str(tmp_path / "in"), "bands": [5, 3, 2], "range": [0, 3060]}
+    given = {"input": asked, "model": {"name": MODEL.name}, "max_failed_fraction": 1}
+    rows = []
+    for name, tiles in (("whole", {}), ("tiled", {"size": 32, "overlap": 0.5})):
+        output = {"uri": str(tmp_path / name)}
+        label_in_process(LabelConfig.model_validate({**given, "tiles": tiles, "output": output}))
+        run = open_run(STORAGE, output["uri"])
+        assert footer_of(run).pixels == {"bands": [5, 3, 2], "range": [0, 3060]}
+        rows.append([row for part in run.parts for row in read_part(STORAGE, run, part).to_pylist()])
+    for row, other in zip(*[[one for one in some if one["image_id"] == "a.tif"] for some in rows], strict=True):
+        check_same(row, other)
+    errors = [one["error"] for some in rows for one in some if one["image_id"] == "b.tif"]
+    assert (
+        errors
+        == [{"code": "UNSUPPORTED_MODE", "message": "3 bands, and input.bands asks for band 5 (counted from 1)"}] * 2
+    )
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    scene(plain / "a.tif", np.rint(pixels[..., [4, 2, 1]] / 12).astype(np.uint8))
+    (row,) = rows_of(whole(), items_of(plain))
+    assert [one["segmentation"] for one in row["segments"]] == [
+        one["segmentation"] for one in next(one for one in rows[0] if one["image_id"] == "a.tif")["segments"]
+    ]
+    with pytest.raises(ConflictError, match=r"input.bands"):
+        label_in_process(
+            LabelConfig.model_validate(
+                {**given, "input": {**asked, "bands": [1]}, "output": {"uri": str(tmp_path / "whole")}}
+            )
+        )
 
 
 def test_a_tile_of_nonsense_fails_its_image(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
