@@ -275,10 +275,10 @@ def test_a_model_of_ones_own_learns_and_starts_from_what_it_learnt(tmp_path: Pat
     trainer, _ = trainer_of(config_of(data, output, **settings))
     trainer.run()
     assert losses_of(output)[-1] < losses_of(output)[0]
-    model = build(ModelConfig(name=guides_model, weights=str(output), options={"seed": 3}), Storage(), device="cpu")
-    (mine,), (found,) = trainer.segmenter.predict([draw(0)[0]]), model.predict([draw(0)[0]])
+    built = build(ModelConfig(name=guides_model, weights=str(output), options={"seed": 3}), Storage(), device="cpu")
+    (mine,), (found,) = trainer.segmenter.predict([draw(0)[0]]), built.predict([draw(0)[0]])
     np.testing.assert_array_equal(found.ids, mine.ids)
-    assert [one.name for one in model.card.categories] == ["ground", "square"]
+    assert [one.name for one in built.card.categories] == ["ground", "square"]
     description = json.loads((output / "model.json").read_text())
     assert (description["name"], description["options"]) == (guides_model, {"seed": 3})
     assert description["validation"]["mean_iou"] > 0.5
