@@ -65,7 +65,7 @@ def make_config(
         layers = [
             OmegaConf.create(_plain(layer)) if isinstance(layer, Mapping) else layer for layer in (*first, *values)
         ]
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"{caller}: {' '.join(str(error).split())}") from None
     return _checked(kind, layers, _Origins(where, caller, list(given)), [])
 
@@ -126,7 +126,7 @@ def _checked(kind: type[Config], layers: Sequence[Any], origins: _Origins, probl
     """The layers' config. Raises ConfigError with ``problems`` and what else is wrong."""
     try:
         raw, unresolved = resolved(OmegaConf.merge({}, *(_with_sections(kind, layer) for layer in layers)))
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(*problems, f"{origins.file}: {' '.join(str(error).split())}") from None
     problems += [f"{origins.of(key)}: {key}: {text}" for key, text in unresolved.items()]
     problems += [
