@@ -106,6 +106,7 @@ TESTED_ELSEWHERE = {
     "manifest/schema.py": "test_parts.py",
     "models/base.py": "a Protocol",
     "sources/tiff.py": "test_image_file.py",
+    "sources/tiff_pieces.py": "test_windows.py and test_bands.py, for every layout",
     **{f"models/{name}.py": _BY_CONTRACT for name in ("deeplab", "encoders", "semantic", "unet")},
     "models/onnx_description.py": "test_onnx.py",
     "models/table.py": "test_registry.py",

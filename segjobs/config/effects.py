@@ -36,7 +36,11 @@ WITHOUT_EFFECT = {
     "overwrite": "whether what stands is replaced",
 }
 """Keys, and whole sections, that cannot change a result of any job, and why."""
-DESPITE = {"compute.precision": ("label", "train")}
+DESPITE = {
+    "compute.precision": ("label", "train"),
+    "input.bands": ("label", "prepare"),
+    "input.range": ("label", "prepare"),
+}
 """Keys of those sections that can, and in which jobs."""
 
 BY_CONTENT: dict[str, dict[str, str]] = {

@@ -56,6 +56,30 @@ def _check_weights(text: str, info: ValidationInfo) -> str:
     return absolute(check_allowed(text, info))
 
 
+def _check_bands(value: object) -> object:
+    numbers = value if isinstance(value, list) else [None]
+    if value is not None and not (len(numbers) in (1, 3) and all(type(n) is int and 1 <= n <= 65_535 for n in numbers)):
+        raise ValueError(
+            "expected the numbers of three bands (red, green, blue) such as [4, 3, 2], or of one; from 1 on"
+        )
+    return value
+
+
+def _check_range(value: object) -> object:
+    given = value if isinstance(value, list) else [None]
+    pairs = [given] if not any(isinstance(one, list) for one in given) else given
+    good = len(pairs) in (1, 3) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e30 for n in pair)
+        and pair[0] < pair[1]
+        for pair in pairs
+    )
+    if value is not None and not good:
+        raise ValueError("expected [low, high], such as [0, 10000], or three such pairs (of red, green and blue)")
+    return value
+
+
 def _check_endpoint(text: str | None) -> str | None:
     if text is not None and not _ENDPOINT.fullmatch(text):
         raise ValueError("expected http://host:port or https://host, without user, query or spaces")
@@ -179,6 +203,14 @@ class _InputConfig(Section, Generic[Place]):
     )
     limit: int | None = Field(default=None, ge=1, description="take the first N by image_id; null takes all")
     column: str = Field(default="uri", description="column of a CSV or Parquet list that holds the URIs")
+    bands: Annotated[list[int] | None, BeforeValidator(_check_bands)] = Field(
+        default=None,
+        description="bands that are red, green and blue, counted from 1 as GDAL does, such as [4, 3, 2] of Sentinel-2; of one, [8], all three; null takes an image's own colours",
+    )
+    range: Annotated[list[Any] | None, BeforeValidator(_check_range)] = Field(
+        default=None,
+        description="values that are black and white, such as [0, 10000], or such a pair for each of red, green and blue; those beyond are cut; null: 0 and 255, of 16 bits 0 and 65535",
+    )
 
 
 class InputConfig(_InputConfig[Uri]):
@@ -188,13 +220,13 @@ class InputConfig(_InputConfig[Uri]):
 class PhotographsConfig(_InputConfig[Uri | None]):
     """The images of labels, or none: their label file says which they are, and of what size."""
 
-    @field_validator("include", "exclude", "skip_unreadable", "column")
+    @field_validator("include", "exclude", "skip_unreadable", "column", "bands", "range")
     @classmethod
     def _check_listing(cls, value: object, info: ValidationInfo) -> object:
         assert info.field_name is not None, "a validator of a field"  # noqa: S101
         default = cls.model_fields[info.field_name].get_default(call_default_factory=True)
         if info.data.get("uri", "") is None and value != default:
-            raise contradiction("has no effect with input.uri=null, which lists nothing; drop it")
+            raise contradiction("has no effect with input.uri=null, which looks at no photograph; drop it")
         return value
 
 

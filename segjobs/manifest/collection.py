@@ -459,7 +459,9 @@ def joint_footer(now: Collection, footer: Footer | None) -> Footer | None:
             number = category.id if category.id not in taken else 1 + max(taken)
             classes.append(replace(category, id=number))
             taken.add(number)
-    newest = footer if footer.model is not None else replace(footer, model=old.model)
+    newest = (
+        footer if footer.model is not None else replace(footer, model=old.model, pixels=footer.pixels or old.pixels)
+    )
     return replace(newest, categories=tuple(classes))
 
 

@@ -67,7 +67,7 @@ def encode_label_map(ids: np.ndarray, *, void: int = VOID) -> list[Region]:
     first = np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1))
     counts = _encode_groups(starts, ends, first, flat.size)
     areas = np.add.reduceat(ends - starts, first).tolist()
-    boxes = _boxes(starts, ends, first, ids.shape[0])
+    boxes = boxes_of(starts, ends, first, ids.shape[0])
     return [Region(*parts) for parts in zip(values[first].tolist(), counts, areas, boxes, strict=True)]
 
 
@@ -106,7 +106,7 @@ def encode_runs(starts: np.ndarray, ends: np.ndarray, size_hw: tuple[int, int]) 
     """
     first = np.zeros(1, np.int64)
     (counts,) = _encode_groups(starts, ends, first, size_hw[0] * size_hw[1])
-    (box,) = _boxes(starts, ends, first, size_hw[0])
+    (box,) = boxes_of(starts, ends, first, size_hw[0])
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -162,6 +162,11 @@ def counts_from_runs(runs: np.ndarray | Sequence[int]) -> str:
         raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {LARGEST_RUN}")
     deltas = lengths.copy()
     deltas[3:] -= lengths[1:-2]
+    return delta_text(deltas)
+
+
+def delta_text(deltas: np.ndarray) -> str:
+    """Run lengths as a code has them, from the fourth on less the length two before, int64 (N,) → their characters."""
     return _characters(deltas)[0].tobytes().decode("ascii")
 
 
@@ -207,7 +212,7 @@ def encoded(counts: str, size_hw: tuple[int, int]) -> Encoded:
     starts, ends = starts[filled], ends[filled]
     if starts.size == 0:
         return Encoded(counts, 0, (0, 0, 0, 0))
-    (box,) = _boxes(starts, ends, np.zeros(1, np.int64), size_hw[0])
+    (box,) = boxes_of(starts, ends, np.zeros(1, np.int64), size_hw[0])
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -325,7 +330,7 @@ def _characters(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return characters, ends
 
 
-def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> list[Box]:
+def boxes_of(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> list[Box]:
     """Bounding boxes (x, y, w, h) of grouped foreground runs in columns of ``height`` pixels."""
     left, top = np.divmod(starts, height)
     right, bottom = np.divmod(ends - 1, height)

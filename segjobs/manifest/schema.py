@@ -144,6 +144,13 @@ class ModelFacts(TypedDict):
     licence: str | None
 
 
+class PixelsJson(TypedDict):
+    """Of which bands, and of which of their values, an image's pixels were made: ``input.bands``, ``input.range``."""
+
+    bands: list[int] | None
+    range: list[float] | list[list[float]] | None
+
+
 class FooterJson(TypedDict, total=False):
     """A footer as JSON holds it."""
 
@@ -154,13 +161,15 @@ class FooterJson(TypedDict, total=False):
     schema_version: int
     version: str
     boxes_only: bool
+    pixels: PixelsJson | None
 
 
 @dataclass(frozen=True)
 class Footer:
     """The JSON under the key ``segjobs`` of every part: all a reader needs to interpret the rows.
 
-    ``boxes_only``: objects that are boxes (``stated_bbox``), whose masks cover nothing.
+    ``boxes_only``: objects that are boxes (``stated_bbox``), whose masks cover nothing. ``pixels``: how the images are
+    read; None: in their own colours.
     """
 
     task: Task
@@ -170,6 +179,7 @@ class Footer:
     schema_version: int = SCHEMA_VERSION
     version: str = __version__
     boxes_only: bool = False
+    pixels: PixelsJson | None = None
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
@@ -194,7 +204,7 @@ class Footer:
 
 
 def _without_unknown(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    unsaid = (("isthing", None), ("boxes_only", False))
+    unsaid = (("isthing", None), ("boxes_only", False), ("pixels", None))
     return {key: value for key, value in pairs if (key, value) not in unsaid}
 
 

@@ -10,18 +10,23 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, digest, nearest
+from segjobs.config import ModelConfig, TrainModelConfig, digest, nearest
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import Category, ModelCard, Task, make_categories
 from segjobs.models.base import Segmenter
-from segjobs.models.hf_files import CONFIG, OWN_RESIZE, Repository, open_repository
+from segjobs.models.hf_files import CONFIG, OWN_RESIZE, PROCESSOR, Repository, as_json, open_repository
 from segjobs.models.options import check_options
-from segjobs.models.weights import first_line
+from segjobs.models.weights import Weights, first_line
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage
 from segjobs.text import shorten
+
+if TYPE_CHECKING:
+    import torch
+
+    from segjobs.models.transfer import Transfer
 
 _MOST_CLASSES = 65_535  # a label map's ids are uint16, of which the last is no class
 _LONGEST_NAME = 200
@@ -74,7 +79,45 @@ def build(config: ModelConfig, storage: Storage, *, device: str, precision: str)
     return SemanticSegmenter(SemanticLogits(network), card, resizing=resizing, device=device, precision=precision)
 
 
-def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repository]:
+def describe_start(
+    config: TrainModelConfig, categories: Sequence[Category], storage: Storage
+) -> tuple[ModelCard, Weights]:
+    """The card of the repository's network that is to learn ``categories``. Raises ConfigError or WeightsError."""
+    card, repository = _opened(config.model_copy(update={"categories": None}), storage, learns=True)
+    licence = config.licence or card.licence
+    return replace(card, categories=tuple(categories), licence=licence), Weights(config.weights, repository.sha256)
+
+
+def start(
+    config: TrainModelConfig, card: ModelCard, storage: Storage, *, device: str, precision: str
+) -> "tuple[Segmenter, Transfer]":
+    """The Segmenter of ``describe_start``, and what became of the repository's tensors. Raises as that."""
+    from segjobs.models.hf_network import Resizing, SemanticLogits, fresh_network
+    from segjobs.models.semantic import SemanticSegmenter
+
+    repository = _opened(config.model_copy(update={"categories": None}), storage, learns=True)[1]
+    architecture = ARCHITECTURES[str(repository.config["model_type"])]
+    names = [category.name for category in card.categories]
+    network, transfer = fresh_network(repository, architecture.network, names, config.seed)
+    resizing = Resizing(repository, architecture.processor, card.preprocessing["resize"])
+    made = SemanticSegmenter(SemanticLogits(network), card, resizing=resizing, device=device, precision=precision)
+    return made, transfer
+
+
+def pretrained(
+    segmenter: Segmenter, config: ModelConfig, storage: Storage
+) -> "tuple[dict[str, torch.Tensor], dict[str, bytes]]":
+    """What transformers' ``from_pretrained`` reads: tensors by name, and the repository's files for these classes."""
+    from segjobs.models.hf_network import labels_of, saved_tensors
+
+    repository = _opened(config.model_copy(update={"categories": None}), storage)[1]
+    described = {key: value for key, value in repository.config.items() if key != "num_labels"}
+    labels = labels_of([category.name for category in segmenter.card.categories])
+    files = {CONFIG: as_json({**described, **labels}), PROCESSOR: as_json(repository.processor)}
+    return saved_tensors(segmenter.module), files
+
+
+def _opened(config: ModelConfig, storage: Storage, *, learns: bool = False) -> tuple[ModelCard, Repository]:
     if importlib.util.find_spec("transformers") is None:
         raise ConfigError(f"model.name={config.name} needs transformers: pip install 'segjobs[hf]'")
     repository = open_repository(config, storage, tokenizer_of="oneformer")
@@ -84,6 +127,15 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
             f"model.weights={config.weights}: {CONFIG} says model_type {kind!r}; model.name={config.name} takes "
             f"{', '.join(ARCHITECTURES)}"
         )
+    if learns and ARCHITECTURES[str(kind)].threshold is not None:
+        learning = [name for name, one in ARCHITECTURES.items() if one.threshold is None]
+        raise ConfigError(
+            f"model.weights={config.weights}: a {kind} is a network of queries, whose training is not built here; "
+            f"train takes repositories of {', '.join(learning)}, smp's directories, the models of the table, and "
+            "package.module:factory"
+        )
+    if config.resize is None and repository.described is not None:
+        config = config.model_copy(update={"resize": repository.described.preprocessing.get("resize")})
     options, task = _options(config, ARCHITECTURES[str(kind)])
     categories = _categories(config, repository)
     if task == "panoptic":
@@ -149,7 +201,9 @@ def _categories(config: ModelConfig, repository: Repository) -> tuple[Category, 
     Of several of one name each but the first gets its number behind it: ``screen (130)``. Without ``id2label`` they are
     called as transformers calls them. Raises ConfigError or WeightsError.
     """
-    names = _label_names(repository)
+    names, about = _label_names(repository), repository.described
+    if config.categories is None and about is not None and [one.name for one in about.categories] == names:
+        return about.categories
     if config.categories is not None:
         if len(config.categories) != len(names):
             raise ConfigError(

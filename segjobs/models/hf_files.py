@@ -16,14 +16,16 @@ import yaml
 
 from segjobs.config import ModelConfig
 from segjobs.errors import WeightsError
-from segjobs.models.weights import digest_of, first_line, hub_file, hub_place, local_copy
+from segjobs.models.description import Description, parse_description
+from segjobs.models.weights import DESCRIPTION, digest_of, first_line, hub_file, hub_place, local_copy
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage, join
 
 CONFIG = "config.json"
 OWN_RESIZE = "processor"
 """``preprocessing["resize"]`` of a card whose size is for its image processor to compute."""
-_PROCESSORS = (("preprocessor_config.json", None), ("processor_config.json", "image_processor"))
+PROCESSOR = "preprocessor_config.json"
+_PROCESSORS = ((PROCESSOR, None), ("processor_config.json", "image_processor"))
 """Where an image processor is described, and under which key."""
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them; an index names the files that share the tensors."""
@@ -40,7 +42,7 @@ class Repository:
 
     ``sha256``: of the one weights file, or of the lines ``name digest`` of several. ``config``, ``processor``: the
     JSON of config.json and of the image processor. ``named``: other files by name, those that are there. ``licence``:
-    as the README's head has it.
+    as the README's head has it. ``described``: model.json, of a directory that a training of segjobs wrote.
     """
 
     uri: str
@@ -50,6 +52,7 @@ class Repository:
     processor: Mapping[str, object]
     named: Mapping[str, Path]
     licence: str | None
+    described: Description | None = None
 
 
 def open_repository(
@@ -81,7 +84,24 @@ def open_repository(
     if isinstance(classes, str) and PurePosixPath(classes).name == classes:
         wanted.append(classes)
     named = {name: path for name in wanted if (path := _there(fetch, name)) is not None}
-    return Repository(uri, weights, sha256, described, processor, named, _licence(fetch))
+    own = None if uri.startswith("hf://") else _there(fetch, DESCRIPTION)
+    about = None if own is None else _described(own.read_bytes(), join(uri, DESCRIPTION))
+    licence = about.licence if about else _licence(fetch)
+    return Repository(uri, weights, sha256, described, processor, named, licence, about)
+
+
+def _described(data: bytes, where: str) -> Description | None:
+    """A model.json that a training of segjobs wrote; None of another's file of that name. Raises WeightsError."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return parse_description(data, where) if is_object(content) and "training" in content else None
+
+
+def as_json(content: Mapping[str, object]) -> bytes:
+    """A file of a repository, as ``save_pretrained`` writes it."""
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _fetch(uri: str, storage: Storage) -> Fetch:

@@ -9,7 +9,6 @@ no network of the table does without torch, or without torchvision: their import
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig, TrainModelConfig, digest, nearest
@@ -86,22 +85,15 @@ def build(
     return _segmenter(module, card, device=device, precision=precision)
 
 
-def trainable(name: str) -> ModelSpec:
-    """The entry of a model that can learn. Raises ConfigError for others, a factory of the user's, and for no model."""
-    if ":" in name or name in FROM_WEIGHTS:
-        raise ConfigError(f"model.name {name!r}: only the models of the table can be trained")
-    return get_spec(name)
-
-
 def resolve_start(
     config: TrainModelConfig, categories: Sequence[Category], storage: Storage
 ) -> tuple[ModelCard, Weights]:
-    """The card of a model that is to learn ``categories``, and the weights that it starts from.
+    """The card of a model of the table that is to learn ``categories``, and the weights that it starts from.
 
     Architecture and preprocessing come from the weights, where a model directory describes them. Raises ConfigError
     or WeightsError.
     """
-    spec = trainable(config.name)
+    spec = get_spec(config.name)
     _check_options(config.name, spec, config.options)
     weights = _located(config, spec, storage)
     options = {**spec.options, **_saved_options(weights), **config.options}
@@ -125,7 +117,7 @@ def start(
     """
     import torch
 
-    from segjobs.models.transfer import load_matching
+    from segjobs.models.transfer import load_matching, why_no_head
     from segjobs.models.weights_file import read_tensors
 
     spec = get_spec(card.name)
@@ -136,7 +128,7 @@ def start(
     if weights.path is not None:
         known = _known_categories(card.name, spec, weights)
         left_out: dict[str, str] = {}
-        if known and (reason := _why_no_head([one.name for one in known], [one.name for one in card.categories])):
+        if known and (reason := why_no_head([one.name for one in known], [one.name for one in card.categories])):
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
             left_out = {key: reason for key, value in module.state_dict().items() if other[key].shape != value.shape}
@@ -146,19 +138,6 @@ def start(
                 transfer, note="the file names no classes: where it has as many, they are taken for these"
             )
     return _segmenter(module, card, device=device, precision=precision), transfer
-
-
-def _why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
-    old, new = ([name.casefold() for name in names] for names in (known, wanted))
-    if old == new:
-        return None
-    if sorted(old) == sorted(new):
-        return "the same classes in another order"
-    other = next(
-        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
-    )
-    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def _from_weights(name: str) -> Any:

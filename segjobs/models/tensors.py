@@ -19,6 +19,7 @@ from segjobs.errors import ConflictError, WeightsError
 from segjobs.manifest.seal import sealed_json
 from segjobs.models.base import Segmenter
 from segjobs.models.fit import State, nearest, under_own_names, unfit
+from segjobs.models.hf_files import OWN_RESIZE
 from segjobs.models.weights import DESCRIPTION, TENSORS
 from segjobs.models.weights_file import read_tensors
 from segjobs.storage import Storage, join
@@ -67,15 +68,26 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
     module.load_state_dict(given, strict=False)
 
 
-def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, object] | None = None) -> str:
+def save_model(
+    segmenter: Segmenter,
+    uri: str,
+    storage: Storage,
+    *,
+    extra: Mapping[str, object] | None = None,
+    tensors: State | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> str:
     """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
 
     ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is
-    written last: with it the directory is complete. Raises ConflictError where ``uri`` holds another model.
+    written last: with it the directory is complete. ``tensors``: by the names that they are to have, by default those
+    of the module; ``beside``: further files, by name. Raises ConflictError where ``uri`` holds another model.
     """
     card = segmenter.card
-    tensors = {key: value.contiguous().cpu() for key, value in segmenter.module.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    given = segmenter.module.state_dict() if tensors is None else tensors
+    data = safetensors.torch.save(
+        {key: value.contiguous().cpu() for key, value in given.items()}, metadata={"format": "pt"}
+    )
     sha256 = hashlib.sha256(data).hexdigest()
     description = {
         **(extra or {}),
@@ -83,11 +95,12 @@ def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mappi
         "task": card.task,
         "options": card.options,
         "categories": [asdict(category) for category in card.categories],
-        "preprocessing": card.preprocessing,
+        "preprocessing": {key: value for key, value in card.preprocessing.items() if value != OWN_RESIZE},
         "licence": card.licence,
         "sha256": sha256,
     }
-    for name, content in ((TENSORS, data), (DESCRIPTION, sealed_json(description, indent=2))):
+    files = {TENSORS: data, **(beside or {}), DESCRIPTION: sealed_json(description, indent=2)}
+    for name, content in files.items():
         target = join(uri, name)
         if not storage.put_if_absent(target, content) and storage.read(target) != content:
             raise ConflictError(f"{target}: another model is there already; give another place to save this one")

@@ -4,8 +4,9 @@ Of weights for other classes the head does not fit: its tensors keep their rando
 use, where everything has to fit.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -73,6 +74,19 @@ def load_matching(
     counters = {key: value for key, value in tensors.items() if _counter(key) and _fits(value, state.get(key))}
     module.load_state_dict({**counters, **{key: tensors[key] for key in loaded}}, strict=False)
     return found
+
+
+def why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
+    old, new = ([name.casefold() for name in names] for names in (known, wanted))
+    if old == new:
+        return None
+    if sorted(old) == sorted(new):
+        return "the same classes in another order"
+    other = next(
+        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
+    )
+    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def _counter(key: str) -> bool:

@@ -4,21 +4,29 @@ A new model's test is its line in ``MODELS``, or its line in ``tests/tiny_hf.py`
 brings its architecture along. Those that packages bring are held to the same (tests/test_plugins.py).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
+from PIL import Image
 
-from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, TilesConfig
 from segjobs.errors import ConfigError, ItemError
-from segjobs.manifest.rle import decode
+from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.jobs.label.decode import Decoding
+from segjobs.jobs.label.tiled import Tiler
+from segjobs.manifest.rle import decode, paint
 from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap
 from segjobs.models.check_prediction import checked
 from segjobs.models.contract import CHECKS, Subject, run_contract
 from segjobs.models.postprocess import to_segments
-from segjobs.models.registry import build, resolve
+from segjobs.models.registry import build, check_blend, check_tiles, resolve
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
 from segjobs.models.tiling import label_map_of
+from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 from tests.tiny_hf import KINDS, UNIVERSAL, save_tiny
 from tests.tiny_onnx import save_onnx
@@ -64,11 +72,18 @@ def as_arrays(prediction):
     return {**arrays, **{f"crop {i}": crop for i, crop in enumerate(prediction.crops)}}
 
 
-@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx"])
+@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx", "smp"])
 def config(request, tmp_path_factory):
     name, *kind = request.param.split()
     if name == "onnx":
         return ModelConfig(name=name, weights=str(save_onnx(tmp_path_factory.mktemp("exported"), resize="64x64")))
+    if name == "smp":
+        folder = tmp_path_factory.mktemp("saved")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = smp.FPN("resnet18", encoder_weights=None, classes=len(CLASSES))
+        made.save_pretrained(folder)
+        return ModelConfig(name=name, weights=str(folder), categories=CLASSES, resize="64x64")
     if not kind:
         return contract_config(name)
     options = {"task": kind[1], **({} if kind[1] == "semantic" else {"threshold": 0.1})} if kind[1:] else {}
@@ -114,6 +129,97 @@ def test_way_back_to_the_original_size(model, size_hw):
         assert (np.sum(masks, axis=0) == 1).all()
     if isinstance(prediction, PanopticMap):
         assert np.array_equal(np.sum(masks, axis=0), prediction.ids != VOID)
+
+
+@pytest.mark.parametrize("size_hw", [(30_000, 10), (10, 30_000)])
+def test_a_strip_is_predicted_or_refused_as_too_large(model, size_hw):
+    """Never resized to what no memory holds: at short:520 it would be 1.5 million pixels long."""
+    try:
+        (prediction,) = model.predict([draw(*size_hw)])
+    except ItemError as error:
+        assert error.code == "TOO_LARGE"
+        return
+    checked(prediction, model.card, size_hw)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Two images that tiles of 48 pixels cut, and one that a tile covers."""
+    folder = tmp_path_factory.mktemp("scene")
+    for name, size_hw in (("a", (100, 70)), ("b", (1, 200)), ("c", (48, 48))):
+        Image.fromarray(draw(*size_hw)).save(folder / f"{name}.png")
+    return sorted(list_images(STORAGE, InputConfig(uri=str(folder))), key=lambda item: item.path)
+
+
+def tiled(model, item, batch_size=8, **tiles):
+    """The image's segments and its confidence, tile by tile."""
+    settings = TilesConfig(**{"size": 48, "overlap": 0.5, "above_pixels": 0, **tiles})
+    check_tiles(model.card, settings, PostprocessConfig())
+    check_blend(model, settings)
+    decoding = Decoding(STORAGE, 10**6, 1, 600.0, 0)
+    with ThreadPoolExecutor(1) as device, Watchdog(600.0, print) as watchdog:
+        tiler = Tiler(model, decoding, settings, PostprocessConfig(), batch_size, device, False, watchdog)
+        found = tiler.label(item)
+    return found.segments, found.confidence
+
+
+def modes_of(model):
+    """Every tile mode that the model has."""
+    if model.card.task == "instance":
+        return [{"merge": merge} for merge in ("smaller", "union")]
+    blends = ("gaussian", "linear", "none") if isinstance(model, GivesLogits) else ("none",)
+    return [{"blend": blend} for blend in blends]
+
+
+def agreement(segments, others, size_hw):
+    """The share of pixels of one class in both."""
+    maps = [paint([(one.category_id, one.counts) for one in side], size_hw) for side in (segments, others)]
+    return (maps[0] == maps[1]).mean()
+
+
+def test_tiles_of_every_mode(model, scene):
+    """They cover the image; twice the same; a batch of 1 gives what one of N does; one tile is the whole image."""
+    if model.card.task == "panoptic":
+        with pytest.raises(ConfigError, match="a panoptic map is made of a whole image"):
+            tiled(model, scene[0])
+        return
+    (large, line, small), semantic = scene, model.card.task == "semantic"
+    first, *others = modes_of(model)
+    segments, confidence = tiled(model, large, **first)
+    assert (segments, confidence) == tiled(model, large, **first)
+    alone, _ = tiled(model, large, batch_size=1, **first)
+    if not semantic:
+        assert len(alone) == len(segments)
+    for item, size_hw, mode in ((large, (100, 70), first), *((line, (1, 200), mode) for mode in others)):
+        found = segments if item is large else tiled(model, item, **mode)[0]
+        assert all(segment.size_hw == size_hw for segment in found)
+        if semantic:
+            assert (np.sum([decode(one.counts, size_hw) for one in found], axis=0) == 1).all()
+    if semantic:
+        assert agreement(segments, alone, (100, 70)) > 0.99 and 0 <= confidence <= 1
+        whole = to_segments(model.predict([draw(48, 48)])[0], model.card.categories, PostprocessConfig())[0]
+        assert agreement(tiled(model, small, **first)[0], whole, (48, 48)) > 0.99
+
+
+def test_tiles_out_of_memory_are_halved(model, scene, monkeypatch):
+    """A device that holds one tile gives what one that holds eight does, and one that holds none a row."""
+    if model.card.task != "semantic":
+        return
+    mode, forward = modes_of(model)[-1], model.forward
+    expected, _ = tiled(model, scene[0], **mode)
+    most = 1
+
+    def short(batch):
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("no room")
+        return forward(batch)
+
+    monkeypatch.setattr(model, "forward", short)
+    assert agreement(tiled(model, scene[0], **mode)[0], expected, (100, 70)) > 0.99
+    most = 0
+    with pytest.raises(ItemError) as caught:
+        tiled(model, scene[0], **mode)
+    assert caught.value.code == "GPU_OOM"
 
 
 def test_prepared_tensors(model):

@@ -22,8 +22,9 @@ from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.manifest.parts import part_bytes
 from segjobs.manifest.rows import Author, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer
-from segjobs.sources.decode import decode_image
+from segjobs.sources.bands import Bands, pixels_of
 from segjobs.sources.read import read_item
+from segjobs.sources.windows import read_image
 from segjobs.storage import FileInfo, Storage, join
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ class BareModel:
         return spent
 
     def _decode(self, data: bytes) -> np.ndarray:
-        return decode_image(data, max_pixels=self._config.decode.max_pixels)
+        bands = Bands.of(pixels_of(self._config.input))
+        return read_image(data, max_pixels=self._config.decode.max_pixels, bands=bands)
 
     def _size_hw(self, number: int) -> tuple[int, int]:
         return self._images[number].shape[0], self._images[number].shape[1]

@@ -19,10 +19,10 @@ from segjobs.jobs.engine.executor import Work, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.manifest.rows import planned_items
+from segjobs.sources.bands import Bands
 from segjobs.sources.blame import Blame
-from segjobs.sources.decode import decode_image
-from segjobs.sources.read import read_item
-from segjobs.sources.windows import count_pixels
+from segjobs.sources.read import LARGE_BYTES, read_item
+from segjobs.sources.windows import count_pixels, read_image
 from segjobs.storage import FileInfo, Storage
 
 
@@ -31,6 +31,7 @@ class Decoding:
     """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image.
 
     ``most_whole_pixels``: larger images are left to whoever labels them in tiles; None decodes all of them whole.
+    ``bands``: of which an image's pixels are made; None takes its own colours.
     """
 
     storage: Storage
@@ -38,6 +39,7 @@ class Decoding:
     threads: int
     deadline_s: float
     most_whole_pixels: int | None = None
+    bands: Bands | None = None
 
 
 @dataclass
@@ -56,15 +58,11 @@ class Loaded:
     decode_ms: float = 0.0
 
 
-_READ_WHOLE_BYTES = 2**26
-"""Larger files are read at their turn, slice by slice, where huge images are labelled in tiles: many wait at a time."""
-
-
 def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -> Loaded:
     """Read and decode one image; what is wrong with it is its ``error``. ``blame``: its shard's."""
     loaded = Loaded(item)
     most = decoding.most_whole_pixels
-    if most is not None and item.size > _READ_WHOLE_BYTES:
+    if most is not None and item.size > LARGE_BYTES:  # read at its turn: many wait at a time
         loaded.huge = True
         return loaded
     start = time.perf_counter()
@@ -77,7 +75,7 @@ def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -
             if most is not None and count_pixels(data) > most:
                 loaded.huge = True
                 return loaded
-            loaded.image = decode_image(data, max_pixels=decoding.max_pixels)
+            loaded.image = read_image(data, max_pixels=decoding.max_pixels, bands=decoding.bands)
         loaded.decode_ms = 1000 * (time.perf_counter() - middle)
     except ItemError as error:
         loaded.error = error

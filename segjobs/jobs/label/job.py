@@ -31,10 +31,13 @@ from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
 from segjobs.models.licence import licence_line
 from segjobs.results import DryRun, RunResult
+from segjobs.sources.bands import Bands, pixels_of
 from segjobs.storage import Storage
 
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
 _SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
+_LATER = ("storage.max_item_bytes", "input.bands", "input.range", "uncertainty")
+"""Keys of an identity that joined it when runs had been made without them."""
 _WAITING = 1.0  # masks are dear: few shards shall be lost with a driver whose store is slow
 
 
@@ -112,9 +115,7 @@ def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(
-            config, "storage.max_item_bytes", "uncertainty", *(f"tiles.{name}" for name in TilesConfig.model_fields)
-        ),
+        **later(config, *_LATER, *(f"tiles.{name}" for name in TilesConfig.model_fields)),
     }
 
 
@@ -134,6 +135,7 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
         categories=card.categories,
         config_digest=digest(identity),
         model=facts,
+        pixels=pixels_of(config.input),
     )
     return Job(
         "label",
@@ -155,6 +157,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
             config.compute.decode_threads,
             config.compute.batch_deadline_s,
             config.tiles.most_whole_pixels,
+            Bands.of(pixels_of(config.input)),
         ),
         author=Author(job.run_id, card.label),
         model=config.model,

@@ -34,7 +34,7 @@ from segjobs.jobs.train.division import Division, divide
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
 from segjobs.jobs.train.index import Index, Shown, by_origin, class_index, class_list, make_index, open_source
-from segjobs.manifest.parts import Run
+from segjobs.manifest.parts import Run, footer_of, open_run
 from segjobs.manifest.schema import Category, ModelCard
 from segjobs.manifest.seal import damaged, open_json, sealed_json
 from segjobs.models.weights import Weights
@@ -88,10 +88,11 @@ class Start:
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
-    from segjobs.models.registry import resolve_start, trainable
+    from segjobs.models.learning import resolve_start, task_to_learn
     from segjobs.training.batch_norms import check_batch
 
-    task = trainable(config.model.name).task
+    given = open_run(storage, config.data.uri)
+    task = task_to_learn(config.model, footer_of(given).task)
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
     held_out = config.validation
     validation = SourceConfig(uri=held_out.uri, origin=held_out.origin) if held_out.uri else None
@@ -106,6 +107,11 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     }
     held = sources.pop("validation.uri", None)
     card, weights = resolve_start(config.model, categories, storage)
+    if card.task != task:
+        raise ConfigError(
+            f"model.name {config.model.name!r} gives {card.task} masks, and {config.data.uri} is a manifest of "
+            f"{footer_of(given).task} ones"
+        )
     check_batch(config, card)
     return Start(categories, list(sources.values()), held, card, weights)
 
@@ -212,6 +218,7 @@ def make_task(
     Raises ConfigError where there is nothing to learn or to score.
     """
     from segjobs.jobs.train.task import TrainTask
+    from segjobs.models.learning import shown_by
 
     mailbox, progress = tell
     step_size = config.batch_size * config.accumulate * division.workers
@@ -234,7 +241,7 @@ def make_task(
         sources=sources,
         storage=storage,
         task=start.card.task,
-        resize=start.card.preprocessing["resize"],
+        resize=shown_by(start.card),
         augment=config.augment,
         step_size=step_size,
         steps=config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size)),
@@ -274,7 +281,9 @@ def _places(held: Index) -> np.ndarray:
 
 def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
     """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
-    classes, shown = len(start.categories), Shown(start.card.task, start.card.preprocessing["resize"])
+    from segjobs.models.learning import shown_by
+
+    classes, shown = len(start.categories), Shown(start.card.task, shown_by(start.card))
     share = 0.0 if start.validation else config.validation.share
     with progress.phase("index", "looking through the manifests"), Waits(progress, [TASK]):
         scored = config.validation.origin

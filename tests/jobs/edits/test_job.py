@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -309,3 +310,24 @@ def test_every_tools_masks_become_a_persons(tmp_path: Path, tool: Callable[[Path
     after = rows(tmp_path)
     assert (after["0.png"], after["2.png"]) == (before["0.png"], before["2.png"])
     assert after["1.png"]["annotated_by"] == ("eve" if tool is cvat_xml else "ann")
+
+
+def test_a_collection_of_many_bands_is_read_by_its_own(tmp_path: Path) -> None:
+    """A night reads bands 5, 4 and 1 of scenes of five; corrections lie on the same images, without being told."""
+    (tmp_path / "photos").mkdir()
+    bands = np.random.default_rng(1).integers(0, 3000, (*SIZE, 5), np.uint16)
+    look = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(tmp_path / "photos" / "a.tif", bands, **look)
+    asked = {"uri": str(tmp_path / "photos"), "bands": [5, 4, 1], "range": [0, 3000]}
+    assert night(tmp_path, input=asked).exit_code == ExitCode.DONE
+    pixels = {"bands": [5, 4, 1], "range": [0, 3000]}
+    assert open_collection(Storage(), str(tmp_path / "street")).filled.pixels == pixels
+    red = np.rint(np.float32(bands[..., 4]) * (np.float32(255) / 3000)).astype(int)
+    assert np.array_equal(label_map(tmp_path, "a.tif"), red // 86)
+
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.full(SIZE, 2, np.uint8)).save(tmp_path / "labels" / "a.png")
+    labels = {"format": "png", "uri": str(tmp_path / "labels"), "categories": ["dark", "mid", "bright"]}
+    assert taken(tmp_path, labels).exit_code == ExitCode.DONE
+    assert (label_map(tmp_path, "a.tif") == 2).all()
+    assert open_collection(Storage(), str(tmp_path / "street")).filled.pixels == pixels
