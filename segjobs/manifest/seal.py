@@ -85,10 +85,13 @@ def open_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | N
 
 
 def parse_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """``open_table`` of bytes that were checked by another digest."""
+    """``open_table`` of bytes that were checked by another digest.
+
+    ``columns``: names, or a field inside one, as Parquet has its path: ``segments.list.element.area``.
+    """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        if absent := [name for name in columns or () if name not in file.schema_arrow.names]:
+        if absent := [name for name in columns or () if name.partition(".")[0] not in file.schema_arrow.names]:
             raise damaged(where, f"it has no column {absent[0]!r}", mend=mend)
         table = file.read(columns=list(columns) if columns else None)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -113,6 +116,11 @@ def open_json(data: bytes, where: str, *, mend: str) -> dict[str, Any]:
     if not is_object(record):
         raise damaged(where, "expected a JSON object", mend=mend)
     return record
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the file has a seal, right or wrong."""
+    return data.rfind(_MARK) >= 0
 
 
 def check_seal(data: bytes, where: str, *, mend: str) -> None:

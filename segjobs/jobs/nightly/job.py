@@ -253,7 +253,7 @@ def _labelled(
     label_config = _label_config(config, night.run_uri)
     adopted = adopt_run(storage, job)
     if adopted.run is not None:
-        summary = summary_of_finished(job, adopted.run)
+        summary = summary_of_finished(storage, job, adopted.run, progress)
     else:
         summary = _label(label_config, storage, adopted, card, progress, executor)
     return print_summary(summary, config.max_failed_fraction)
