@@ -8,11 +8,13 @@ rows that are made in no time. Each figure is a line of JSON: seconds, CPU secon
     resume    the same run again: its parts are taken by their receipts; then run.json is read
     full      the same, every part read (verify=full)
     cluster   label COUNT images on a cluster of three nodes on this machine
+    objects   list and plan COUNT objects of a bucket that a process beside this one makes up, a thousand a page
     evaluate  score COUNT pairs of label maps and make their report
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import sys
@@ -21,14 +23,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from segjobs.config import InputConfig, ShardConfig
+from segjobs.config import InputConfig, S3Config, ShardConfig, StorageConfig
 from segjobs.errors import StorageError
 from segjobs.jobs.engine.executor import Actors, Executor, InProcess, Stage, Worker
 from segjobs.jobs.engine.progress import Progress
@@ -76,6 +81,51 @@ def _draw(root: Path, count: int) -> None:
         if number % 1000 == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
         path.hardlink_to(base)
+
+
+def objects(folder: Path, count: int) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    told, tell = spawn.Pipe()
+    server = spawn.Process(target=_serve, args=(tell, count), daemon=True)
+    server.start()
+    storage = Storage(StorageConfig(s3=S3Config(endpoint_url=f"http://127.0.0.1:{told.recv()}", anonymous=True)))
+    with measured("list and plan objects", objects=count) as about:
+        plan = make_plan(list_images(storage, InputConfig(uri="s3://bucket/in/")), ShardConfig(images=SHARD))
+        about["shards"] = plan.num_shards
+    server.kill()
+    assert plan.items.num_rows == count
+
+
+def _serve(tell: Connection, count: int) -> None:
+    """A bucket of so many objects: pages of ListObjectsV2, whose token is the next object's number."""
+
+    class Pages(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            start = int(query.get("continuation-token", ["0"])[0])
+            stop = min(start + 1000, count)
+            entries = "".join(
+                f"<Contents><Key>in/{n // 1000:05d}/{n:07d}.jpg</Key>"
+                "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+                f'<ETag>"{n:032x}"</ETag><Size>100000</Size><StorageClass>STANDARD</StorageClass></Contents>'
+                for n in range(start, stop)
+            )
+            more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{stop}</NextContinuationToken>"
+            end = more if stop < count else "<IsTruncated>false</IsTruncated>"
+            body = f"<ListBucketResult><Name>bucket</Name>{entries}{end}</ListBucketResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        tell.send(server.server_port)
+        server.serve_forever()
 
 
 # --- a run -------------------------------------------------------------------------------------
@@ -219,6 +269,7 @@ def _pictures(count: int) -> Iterator[dict[str, Any]]:
 
 WHAT: dict[str, Callable[[Path, int], None]] = {
     "files": files,
+    "objects": objects,
     "run": run,
     "resume": resume,
     "full": full,
