@@ -20,7 +20,7 @@ from segjobs.errors import ManifestError, StorageError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import Done, Job, Shard, done_of, row_of, shard_key
 from segjobs.manifest.parts import list_part_files
-from segjobs.manifest.seal import open_json, sealed_json
+from segjobs.manifest.seal import damaged, open_json, sealed_json
 from segjobs.storage import FileInfo, Storage, join
 
 FOLDER = "receipts"
@@ -66,19 +66,16 @@ def recall(storage: Storage, job: Job, shards: Sequence[Shard], progress: Progre
     A file of receipts that is damaged is told, and counts for nothing.
     """
     listed = list_part_files(storage, job.uri)
-    known: dict[int, list[dict[str, Any]]] = {}
+    known: dict[int, list[Done]] = {}
     for name in sorted(storage.list_names(join(job.uri, FOLDER))):
-        for record in _read(storage, join(job.uri, FOLDER, name), job.run_id, progress):
-            known.setdefault(record["shard"], []).append(record)
+        for done in _read(storage, join(job.uri, FOLDER, name), job.run_id, progress):
+            if as_published(done, listed.get(done.number)):
+                known.setdefault(done.number, []).append(done)
     found: dict[int, Done] = {}
     for number, items in shards:
-        if number not in known or number not in listed:
-            continue
-        key = shard_key(items["image_id"].to_pylist())
-        for record in known[number]:
-            done = done_of(record)
-            if record["key"] == key and as_published(done, listed[number]):
-                found[number] = done
+        if number in known:
+            key = shard_key(items["image_id"].to_pylist())
+            found |= {done.number: done for done in known[number] if done.key == key}
     return found
 
 
@@ -92,12 +89,15 @@ def as_published(done: Done, listed: FileInfo | None) -> bool:
     return there.mtime_us == listed.mtime_us != 0
 
 
-def _read(storage: Storage, uri: str, run_id: str, progress: Progress) -> list[dict[str, Any]]:
+def _read(storage: Storage, uri: str, run_id: str, progress: Progress) -> list[Done]:
     try:
         raw = open_json(storage.read(uri), uri, mend=_MEND)
+        return [done_of(record) for record in raw["parts"]] if raw["run_id"] == run_id else []
     except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        progress.note(str(damaged(uri, f"no receipts: {error!r}", mend=_MEND)))
         return []
     except ManifestError as error:
         progress.note(str(error))
         return []
-    return raw["parts"] if raw.get("run_id") == run_id else []

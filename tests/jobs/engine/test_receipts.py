@@ -169,7 +169,12 @@ def test_receipts_that_do_not_fit_count_for_nothing(tmp_path: Path, capsys: pyte
     file.write_bytes(file.read_bytes().replace(b'"shard": 1', b'"shard": 2'))
     (out / FOLDER / "receipts-0.json").unlink()
     assert recall_by(job_of(out, listing(IMAGES)), out) == {}
-    assert f"{file.name} is damaged: " in capsys.readouterr().err
+    (out / FOLDER / "receipts-1.json").write_text(
+        f'{{"run_id": "{job_of(out, listing(IMAGES)).run_id}", "parts": [7]}}'
+    )
+    assert recall_by(job_of(out, listing(IMAGES)), out) == {}
+    err = capsys.readouterr().err
+    assert f"{file.name} is damaged: " in err and "receipts-1.json is damaged: no receipts: " in err
     _, read = again(out)
     assert read == ["00000", "00001", "00002", "00003"]
 
