@@ -9,14 +9,13 @@ s3fs's, and endpoint, region, credentials and time-outs are those of its client,
 for more than these (a proxy, an access point, FIPS) has no quick way, and goes by s3fs alone.
 """
 
-import asyncio
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import obstore
@@ -27,6 +26,9 @@ from obstore.store import S3Store
 from s3fs import S3FileSystem
 
 from segjobs.config import StorageConfig
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 LARGEST_PUT = 2**23
 """Bytes that are sent within ``storage.read_timeout_s``, which obstore counts from a request's beginning."""
@@ -66,10 +68,10 @@ def connection_of(filesystem: S3FileSystem) -> Connection | None:
 
     Raises botocore's errors, and OSError of a CA bundle that cannot be read.
     """
-    client = sync(filesystem.loop, filesystem.set_session)
+    client: Any = sync(filesystem.loop, filesystem.set_session)
     config, endpoint = client.meta.config, client.meta.endpoint_url
     settings = config.s3 or {}
-    session = filesystem.session
+    session: Any = filesystem.session
     if (
         any(name in os.environ for name in _OBSTORES_OWN)
         or session.get_config_variable("use_fips_endpoint")
@@ -100,12 +102,12 @@ def connection_of(filesystem: S3FileSystem) -> Connection | None:
 class _Credentials:
     """botocore's, as obstore asks for them: found, and renewed, as s3fs does."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, found: Any) -> None:
+    def __init__(self, loop: Any, found: Any) -> None:
         self._loop = loop
         self._found = found
 
     def __call__(self) -> dict[str, Any]:
-        frozen = sync(self._loop, self._found.get_frozen_credentials)
+        frozen: Any = sync(self._loop, self._found.get_frozen_credentials)
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -121,6 +123,14 @@ class QuickBucket:
         scheme, _, host = way.endpoint.partition("://")
         virtual = way.virtual and "." not in bucket  # whose certificate would not fit
         endpoint = f"{scheme}://{bucket}.{host}" if virtual else way.endpoint
+        options: "ClientConfig" = {
+            "allow_http": scheme == "http",
+            "connect_timeout": timedelta(seconds=config.connect_timeout_s),
+            "read_timeout": timedelta(seconds=config.read_timeout_s),
+            "timeout": timedelta(seconds=config.deadline_s),
+        }
+        if way.ca:
+            options["root_certificate"] = way.ca
         self._most = config.max_item_bytes
         self._store = S3Store(
             bucket,
@@ -134,13 +144,7 @@ class QuickBucket:
             request_payer=False,
             s3_express=False,
             credential_provider=way.credentials,  # pyright: ignore[reportArgumentType]
-            client_options={
-                "allow_http": scheme == "http",
-                "connect_timeout": timedelta(seconds=config.connect_timeout_s),
-                "read_timeout": timedelta(seconds=config.read_timeout_s),
-                "timeout": timedelta(seconds=config.deadline_s),
-                **({"root_certificate": way.ca} if way.ca else {}),
-            },
+            client_options=options,
             retry_config={"max_retries": 0},
         )
 

@@ -92,7 +92,7 @@ def recorder() -> Iterator[Recorder]:
 
         do_HEAD = do_PUT = do_GET
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     with serving(Handler) as made.url:
         yield made

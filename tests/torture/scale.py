@@ -121,7 +121,7 @@ def _serve(tell: Connection, count: int) -> None:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         tell.send(server.server_port)
@@ -179,7 +179,7 @@ class _Rss(Progress):
         super().__init__("label")
         self._every, self._done, self.mb = count / 10, 0, list[int]()
 
-    def advance(self, *, ok: int, failed: int, shard: int) -> None:
+    def advance(self, *, ok: int, failed: int, shard: int | None = None) -> None:
         super().advance(ok=ok, failed=failed, shard=shard)
         before = self._done
         self._done += ok + failed

@@ -76,10 +76,11 @@ def figures_in(report: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
     for key, value in report.items():
         if not is_object(value):
             continue
-        if "median" in value:
-            yield above + key, Spread(value["median"], value["min"], value["max"], len(value["runs"]))
+        inner: Mapping[str, Any] = value
+        if "median" in inner:
+            yield above + key, Spread(inner["median"], inner["min"], inner["max"], len(inner["runs"]))
         else:
-            yield from figures_in(value, f"{above}{key}.")
+            yield from figures_in(inner, f"{above}{key}.")
 
 
 def _read(storage: Storage, uri: str) -> dict[str, Any]:
