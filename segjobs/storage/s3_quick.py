@@ -123,7 +123,7 @@ class QuickBucket:
         scheme, _, host = way.endpoint.partition("://")
         virtual = way.virtual and "." not in bucket  # whose certificate would not fit
         endpoint = f"{scheme}://{bucket}.{host}" if virtual else way.endpoint
-        options: "ClientConfig" = {
+        options: ClientConfig = {
             "allow_http": scheme == "http",
             "connect_timeout": timedelta(seconds=config.connect_timeout_s),
             "read_timeout": timedelta(seconds=config.read_timeout_s),
