@@ -1,4 +1,4 @@
-"""uv run python -m tests.torture.scale files --count 1000000 --folder /tmp/scale
+"""uv run python -m tests.torture.driver files --count 1000000 --folder /tmp/driver
 
 What one driver carries, by simulation: real listing, plans, parts, receipts, scores and reports; in the model's place
 rows that are made in no time. Each figure is a line of JSON: seconds, CPU seconds and peak MiB of a process of its own.

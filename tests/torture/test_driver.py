@@ -1,11 +1,11 @@
-"""A few images through each figure: the recorded ones are ``python -m tests.torture.scale``."""
+"""A few images through each figure: the recorded ones are ``python -m tests.torture.driver``."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.torture.scale import WHAT
+from tests.torture.driver import WHAT
 
 
 @pytest.mark.torture
