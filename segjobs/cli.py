@@ -12,9 +12,9 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import NoReturn
@@ -41,7 +41,8 @@ class Verb:
 
     ``dry_run``: it takes that keyword, and only tells then what it would do; ``probe``: and ``probed`` beside it, how
     many items it shall measure for that. ``placed``: the words of a command line → those that are keys, where it takes
-    others too. ``ray``: its job imports Ray, which takes seconds.
+    others too. ``ray``: its job imports Ray, which takes seconds. ``also``: jobs of its own beside it, by the word
+    behind the verb.
     """
 
     summary: str
@@ -51,6 +52,7 @@ class Verb:
     probe: bool = False
     placed: Callable[[Sequence[str]], Sequence[str]] = list
     ray: bool = True
+    also: Mapping[str, "Verb"] = field(default_factory=dict[str, "Verb"])
 
 
 def _prepare() -> Job:
@@ -131,6 +133,12 @@ def _bench() -> Job:
     return bench
 
 
+def _bench_compare() -> Job:
+    from segjobs.jobs.bench.compare import compare
+
+    return compare
+
+
 VERBS: dict[str, Verb] = {
     "prepare": Verb("labels of somebody's format → a manifest of truth", configs.PrepareConfig, _prepare, dry_run=True),
     "train": Verb("a manifest of truth → a model directory", configs.TrainConfig, _train),
@@ -154,7 +162,20 @@ VERBS: dict[str, Verb] = {
         "a model, your own above all → a line for each thing it must hold", configs.CheckConfig, _check, ray=False
     ),
     "demo": Verb("all of it in minutes, offline, on scenes that it draws", configs.DemoConfig, _demo),
-    "bench": Verb("measure the pipeline against the bare model", configs.BenchConfig, _bench),
+    "bench": Verb(
+        "measure the pipeline against the bare model; bench compare A.json B.json: two benches",
+        configs.BenchConfig,
+        _bench,
+        also={
+            "compare": Verb(
+                "two benches' figures against each other",
+                configs.BenchCompareConfig,
+                _bench_compare,
+                placed=configs.compared,
+                ray=False,
+            )
+        },
+    ),
 }
 
 
@@ -198,15 +219,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
+def verb_of(name: str, words: Sequence[str]) -> tuple[Verb, Sequence[str]]:
+    """The verb that a command line means, or the job of its own that the first word is; and the other words."""
+    verb = VERBS[name]
+    return (verb.also[words[0]], words[1:]) if words and words[0] in verb.also else (verb, words)
+
+
 def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """One verb with the config that ``argv`` or the process's arguments describe; returns the exit status.
 
     ``program``: what the help calls the command; None takes the script's name.
     """
-    verb = VERBS[name]
+    verb, given = verb_of(name, sys.argv[1:] if argv is None else argv)
     parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_arguments(parser, verb)
-    words = verb.placed(sys.argv[1:] if argv is None else argv)
+    words = verb.placed(given)
     if problems := dashed(verb.config, words):
         return _refused(ConfigError(*problems))
     arguments = parser.parse_intermixed_args(words)

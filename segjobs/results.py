@@ -213,6 +213,17 @@ class BenchResult:
 
 
 @dataclass(frozen=True)
+class CompareResult:
+    """Two benches' figures by name: ``a``, ``b``, their ``ratio`` (b ÷ a) and the ``verdict`` on b."""
+
+    figures: Mapping[str, Mapping[str, object]]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line({"figures": dict(self.figures), "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class NightlyResult:
     """A night of a collection.
 

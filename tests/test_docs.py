@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import segjobs
 from segjobs import __version__
 from segjobs import config as configs
-from segjobs.cli import VERBS
+from segjobs.cli import VERBS, verb_of
 from segjobs.config import ModelConfig, PostprocessConfig, iter_fields, load_config
 from segjobs.config.examples import example_names
 from segjobs.errors import ITEM_CODES, ConfigError, ExitCode, ItemError
@@ -88,7 +88,8 @@ def test_every_command_is_one_that_its_verb_takes(command: Command) -> None:
         assert command.words[0] in example_names()
         return
     assert command.verb in VERBS, command.text
-    words = list(VERBS[command.verb].placed(command.words))
+    verb, words = verb_of(command.verb, command.words)
+    words = list(verb.placed(words))
     path = None
     if "--config" in words:
         place = words.index("--config")
@@ -100,9 +101,9 @@ def test_every_command_is_one_that_its_verb_takes(command: Command) -> None:
         del words[place : place + 2]
     options = {word for word in words if word.startswith("-")}
     assert options <= OPTIONS
-    assert "--dry-run" not in options or VERBS[command.verb].dry_run
+    assert "--dry-run" not in options or verb.dry_run
     if "--help" not in options:
-        check(load_config(VERBS[command.verb].config, path, [word for word in words if word not in options]))
+        check(load_config(verb.config, path, [word for word in words if word not in options]))
 
 
 def check(config: Any) -> None:

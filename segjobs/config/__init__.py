@@ -7,7 +7,7 @@ files cannot drift apart.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from segjobs.config.bench import BenchConfig
+from segjobs.config.bench import BenchCompareConfig, BenchConfig, compared
 from segjobs.config.check import CheckConfig
 from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
@@ -66,6 +66,7 @@ __all__ = [
     "EXTRA_SCHEMES",
     "IMAGE_GLOBS",
     "AugmentConfig",
+    "BenchCompareConfig",
     "BenchConfig",
     "BootstrapConfig",
     "BoundaryConfig",
@@ -108,6 +109,7 @@ __all__ = [
     "TrainModelConfig",
     "check_resize",
     "check_uri",
+    "compared",
     "dashed",
     "describe_keys",
     "digest",

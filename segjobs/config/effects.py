@@ -26,6 +26,7 @@ WITHOUT_EFFECT = {
     "storage.deadline_s": "patience",
     "storage.connect_timeout_s": "patience",
     "storage.read_timeout_s": "patience",
+    "verify": "a check",
     "max_failed_fraction": "the exit status",
     "fail_on_empty": "whether there is a result",
     "contact_sheet": "a picture beside the masks",

@@ -19,6 +19,7 @@ from segjobs.config.sections import (
     ShardConfig,
     StorageConfig,
     Uncertainty,
+    Verify,
 )
 from segjobs.config.uris import Uri
 from segjobs.errors import ItemCode
@@ -100,6 +101,7 @@ class LabelConfig(JobConfig):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    verify: Verify = "receipts"
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false makes an empty manifest of it"

@@ -19,6 +19,7 @@ from segjobs.config.sections import (
     ShardConfig,
     StorageConfig,
     Uncertainty,
+    Verify,
 )
 from segjobs.errors import ItemCode
 from segjobs.redact import is_secret_name
@@ -105,6 +106,7 @@ class NightlyConfig(JobConfig):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    verify: Verify = "receipts"
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false marks every image as gone"

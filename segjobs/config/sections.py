@@ -100,6 +100,14 @@ def one_of(names: Sequence[str], group: Group) -> AfterValidator:
 FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed images than this share: exit code 3")]
 
 
+Verify = Annotated[
+    Literal["receipts", "full"],
+    Field(
+        description="parts that an earlier attempt published: receipts reads those again that have another size, time or etag than their receipt; full reads all, of a finished run too"
+    ),
+]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",

@@ -6,7 +6,7 @@ block of items ─→ block with pixels ─→ Loaded   by tasks on any CPU, whe
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,8 @@ from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.manifest.rows import planned_items
 from segjobs.sources.bands import Bands
 from segjobs.sources.blame import Blame
-from segjobs.sources.read import LARGE_BYTES, read_item
+from segjobs.sources.read import LARGE_BYTES, Reads, read_item
+from segjobs.sources.read_ahead import ReadAhead
 from segjobs.sources.windows import count_pixels, read_image
 from segjobs.storage import FileInfo, Storage
 
@@ -58,16 +59,27 @@ class Loaded:
     decode_ms: float = 0.0
 
 
-def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -> Loaded:
-    """Read and decode one image; what is wrong with it is its ``error``. ``blame``: its shard's."""
+def reading(planned: Sequence[FileInfo], decoding: Decoding, watchdog: Watchdog) -> Reads:
+    """The bytes of a shard's files, those of a remote store read ahead; a store that fails is told from its files."""
+    blame = Blame(decoding.storage, planned, holding=watchdog.holding)
+    return ReadAhead(blame, (item for item in planned if not _in_slices(item, decoding)))
+
+
+def _in_slices(item: FileInfo, decoding: Decoding) -> bool:
+    """Whether it is read at its turn, where huge images are labelled in tiles: many wait at a time."""
+    return decoding.most_whole_pixels is not None and item.size > LARGE_BYTES
+
+
+def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, reads: Reads) -> Loaded:
+    """Read and decode one image; what is wrong with it is its ``error``. ``reads``: its shard's."""
     loaded = Loaded(item)
     most = decoding.most_whole_pixels
-    if most is not None and item.size > LARGE_BYTES:  # read at its turn: many wait at a time
+    if _in_slices(item, decoding):
         loaded.huge = True
         return loaded
     start = time.perf_counter()
     try:
-        data = read_item(blame, item)
+        data = read_item(reads, item)
         loaded.sha256 = hashlib.sha256(data).hexdigest()
         middle = time.perf_counter()
         loaded.read_ms = 1000 * (middle - start)
@@ -107,8 +119,8 @@ def _decoder(decoding: Decoding, report: OnStuck) -> Work:
     def decode(items: pa.Table) -> pa.Table:
         planned = planned_items(items)
         with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
-            blame = Blame(decoding.storage, planned, holding=watchdog.holding)
-            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog, blame), planned))
+            reads = reading(planned, decoding, watchdog)
+            return _packed(items, threads.map(lambda item: load(item, decoding, watchdog, reads), planned))
 
     return decode
 

@@ -59,7 +59,7 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
         adopted = replace(adopted, job=replace(adopted.job, config=given.model_dump(mode="json")))
     job = adopted.job
     if adopted.run is not None and not dry_run:
-        return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)
+        return print_summary(summary_of_finished(storage, job, adopted.run, progress), config.max_failed_fraction)
     check_writable(config.output.uri)
     lay = layout(config.compute, expected(config.compute, progress))
     if dry_run:
@@ -146,6 +146,7 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
         config.model_dump(mode="json", exclude={"notify"}),  # a webhook is nothing to keep
         grace_s=config.compute.grace_s,
         waiting=_WAITING,
+        verify=config.verify,
     )
 
 

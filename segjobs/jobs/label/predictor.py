@@ -25,7 +25,7 @@ from segjobs.errors import ItemError, SegjobsError
 from segjobs.jobs.engine.executor import OnRow
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
-from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
+from segjobs.jobs.label.decode import Decoding, Loaded, load, reading, unpack
 from segjobs.jobs.label.model_blame import ModelBlame
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
@@ -163,11 +163,11 @@ class Predictor:
         packed = "pixels" in items.column_names
         decoding = self._settings.decoding
         ahead = 2 * self._settings.batch_size + decoding.threads
-        blame = Blame(decoding.storage, planned, holding=self._watchdog.holding)
+        reads = reading(planned, decoding, self._watchdog)
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, blame)
+            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, reads)
             one = _Prepared(loaded)
             with self._watchdog.holding([item.path]):
                 self._prepare(one)

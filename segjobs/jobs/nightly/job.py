@@ -322,7 +322,7 @@ def _labelled(
     adopted = adopt_run(storage, job)
     machines = None
     if adopted.run is not None:
-        summary = summary_of_finished(job, adopted.run)
+        summary = summary_of_finished(storage, job, adopted.run, progress)
     else:
         summary, machines = label_run(label_config, storage, adopted, card, progress, executor)
     return print_summary(summary, config.max_failed_fraction), machines

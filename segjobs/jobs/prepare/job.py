@@ -315,6 +315,7 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
         grace_s=config.compute.grace_s,
+        verify=config.verify,
     )
 
 
@@ -332,7 +333,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> Run
     adopted = run.adopted
     job = adopted.job
     if adopted.run is not None:
-        summary = summary_of_finished(job, adopted.run)
+        summary = summary_of_finished(storage, job, adopted.run, work.progress)
     else:
         if adopted.moved:
             work.progress.note(f"prepare: {moved_line(job.uri, adopted.moved)}")

@@ -135,8 +135,14 @@ def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, st
         assert 0 < side["startup_s"]["median"] < side["first_file_s"]["median"]
         assert side["cpu_ms_per_image"]["median"] > 0
         assert side["whole_run_images_per_s"]["median"] < side["images_per_s"]["median"]
+        assert side["whole_run_s"]["median"] > side["first_file_s"]["median"]
 
     stages = report["stages_ms"]
+    assert stages.keys() == report["stages_cpu_ms"].keys() and report["get_cpu_ms"] is None
+    assert list(report["start_s"])[:2] == ["imports", "weights"] and report["start_s"]["ray"]["median"] > 0
+    whole = report["ratios"]["whole run, pipeline / plain script"]["median"]
+    sides = (side["whole_run_s"]["median"] for side in (plain, pipeline))
+    assert whole == pytest.approx(next(sides) / next(sides), rel=0.01, abs=0.001)
     assert list(stages) == ["read", "decode", "prepare", "forward", "restore", "encode", "write"]
     assert stages[report["bottleneck"]]["median"] == max(stage["median"] for stage in stages.values())
     assert [run["images"] for run in report["memory_mb"]] == [40, 60]
