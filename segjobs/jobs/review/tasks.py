@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segjobs.config import ExportConfig
 from segjobs.errors import ConfigError
@@ -42,7 +43,7 @@ def write_tasks(storage: Storage, review: Review, export: ExportConfig) -> tuple
     """Publish the review's files; what they are, and a row of ``EXPORT_SCHEMA`` for each image."""
     setting = setting_of(export, review.footer, review.version, review.written_by)
     rows = _export_rows(review.rows.to_pylist(), setting)
-    uris = "".join(f"{uri}\n" for uri in rows.filter(pa.compute.equal(rows["status"], "ok"))["uri"].to_pylist())
+    uris = "".join(f"{uri}\n" for uri in rows.filter(pc.equal(rows["status"], "ok"))["uri"].to_pylist())
     documents = [*get_exporter(export.format).documents(setting), Document(IMAGES, uris)]
     with Documents(storage, review.folder, documents) as opened:
         opened.add(rows)
