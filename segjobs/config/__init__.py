@@ -30,11 +30,14 @@ from segjobs.config.report import (
     ReportConfig,
 )
 from segjobs.config.sections import (
+    ENSEMBLE,
     IMAGE_GLOBS,
     ClusterConfig,
     ComputeConfig,
     DecodeConfig,
     InputConfig,
+    LabellingModelConfig,
+    MemberConfig,
     ModelConfig,
     OutputConfig,
     PhotographsConfig,
@@ -55,12 +58,14 @@ from segjobs.config.train import (
     TrainModelConfig,
 )
 from segjobs.config.uris import EXTRA_SCHEMES, check_uri
+from segjobs.config.views import View
 from segjobs.text import digest, nearest
 
 if TYPE_CHECKING:
     from segjobs.config.load import load_config, make_config, to_yaml
 
 __all__ = [
+    "ENSEMBLE",
     "EXTRA_SCHEMES",
     "IMAGE_GLOBS",
     "AugmentConfig",
@@ -79,8 +84,10 @@ __all__ = [
     "ExportConfig",
     "InputConfig",
     "LabelConfig",
+    "LabellingModelConfig",
     "LabelsConfig",
     "LossConfig",
+    "MemberConfig",
     "ModelConfig",
     "NightlyConfig",
     "OptimiserConfig",
@@ -101,6 +108,7 @@ __all__ = [
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",
+    "View",
     "check_resize",
     "check_uri",
     "dashed",

@@ -51,6 +51,7 @@ ARCHITECTURES = {
     "upernet": Architecture("UperNetForSemanticSegmentation", "SegformerImageProcessor"),
 }
 """By the ``model_type`` of config.json."""
+_ONE_SIZE = ("eomt",)
 TASKS: tuple[Task, ...] = ("semantic", "instance", "panoptic")
 
 
@@ -84,6 +85,8 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
             f"model.weights={config.weights}: {CONFIG} says model_type {kind!r}; model.name={config.name} takes "
             f"{', '.join(ARCHITECTURES)}"
         )
+    if kind in _ONE_SIZE and any(view.scale != 1 for view in config.views):
+        raise ConfigError(f"model.tta: a network of {kind} sees images of one size alone: keep to hflip and vflip")
     options, task = _options(config, ARCHITECTURES[str(kind)])
     categories = _categories(config, repository)
     if task == "panoptic":

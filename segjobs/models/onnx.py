@@ -34,6 +34,8 @@ def build(config: ModelConfig, storage: Storage, *, device: str, precision: str)
     if precision != "fp32":
         raise ConfigError(f"compute.precision={precision}: an exported network has its own; drop it")
     network = OnnxLogits(weights, exported, card.preprocessing["resize"], device=device)
+    if network.fixed_size and any(view.scale != 1 for view in config.views):
+        raise ConfigError(f"model.tta: {weights.uri} takes images of one size alone: keep to hflip and vflip")
     return SemanticSegmenter(network, card, divisor=exported.divisor, device=device)
 
 

@@ -52,6 +52,8 @@ class OnnxLogits(nn.Module):
                 f"{self._uri}: its inputs are {given}; expected one of images, floats of four dimensions"
             )
         height, width = inputs[0].shape[1:3] if exported.layout == "NHWC" else inputs[0].shape[2:4]
+        self.fixed_size = type(height) is int or type(width) is int
+        """Whether it takes images of one size alone."""
         if type(height) is type(width) is int and resize != f"{height}x{width}":
             raise WeightsError(
                 f"{self._uri}: takes images of {height}x{width} (height x width) alone, and they would be resized by "
