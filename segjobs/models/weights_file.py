@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 
 from segjobs.errors import WeightsError
-from segjobs.models.weights import first_line
+from segjobs.models.weights import RUNS_CODE, first_line
 from segjobs.text import first_few
 
 _WRAPPERS = (
@@ -84,7 +84,7 @@ def _content(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     if start.startswith(b"PK"):
-        _check_unpacked(path)
+        _check_zip(path)
     others = _stand_ins(path) if start.startswith(b"PK") else []
     with torch.serialization.safe_globals([*_HARMLESS, *others]):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -124,11 +124,16 @@ def _filled(*args: object) -> dict[object, object]:
     return {}
 
 
-def _check_unpacked(path: Path) -> None:
-    """Raise ValueError, before anything is inflated, where a zip holds far more than its file."""
+def _check_zip(path: Path) -> None:
+    """Raise WeightsError of an exported network, ValueError, before anything is inflated, of a zip that holds far more
+    than its file."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
+        names = {entry.filename.partition("/")[2] for entry in archive.infolist()}
         unpacked = sum(entry.file_size for entry in archive.infolist())
+    for kind, mark in (("torchscript", "constants.pkl"), ("pt2", "archive_format")):
+        if mark in names:
+            raise WeightsError(f"{path}: {RUNS_CODE[kind]}")
     if unpacked > max(_UNPACKED_BYTES, _UNPACKED_FACTOR * size):
         raise ValueError(f"{size} bytes that unpack to {unpacked}, where torch stores tensors as they are")
 
