@@ -17,6 +17,7 @@ from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import Category, ModelCard, Task, make_categories
 from segjobs.models.base import Segmenter
 from segjobs.models.hf_files import CONFIG, OWN_RESIZE, Repository, open_repository
+from segjobs.models.label_sets import things_of
 from segjobs.models.options import check_options
 from segjobs.models.weights import first_line
 from segjobs.narrow import is_list, is_object
@@ -91,6 +92,9 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
     categories = _categories(config, repository)
     if task == "panoptic":
         categories = _with_stuff(categories, options["stuff"])
+        known = things_of(_label_names(repository))
+        if "stuff" not in config.options and known and all(one.isthing is None for one in categories):
+            categories = tuple(replace(one, isthing=thing) for one, thing in zip(categories, known, strict=True))
     preprocessing = _preprocessing(config, repository)
     return ModelCard(
         name=config.name,
