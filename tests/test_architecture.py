@@ -61,6 +61,7 @@ TESTED_ELSEWHERE = {
     "__init__.py": "test_api.py",
     "__main__.py": "test_cli.py",
     "models/__init__.py": "test_lean_torch.py",
+    "models/passes.py": "models/test_averaging.py and models/test_fusion.py",
     **{
         f"config/{name}.py": _BY_CONFIG
         for name in (

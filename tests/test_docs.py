@@ -115,10 +115,10 @@ def check(config: Any) -> None:
     if isinstance(config, configs.EvaluateConfig):
         parse_rules(config.gate, re.findall(r"\[(\w+)\]", " ".join(config.gate)), config.bootstrap.confidence)
     model = getattr(config, "model", None)
-    if (
-        model is not None and ":" not in model.name and model.name not in FROM_WEIGHTS
-    ):  # whose weights are all that they are
-        resolve(model.model_copy(update={"weights": "none", "sha256": None}), Storage())
+    for one in getattr(model, "members", ()) or [model]:
+        # Of those others, weights are all that they are.
+        if one is not None and ":" not in one.name and one.name not in FROM_WEIGHTS:
+            resolve(one.model_copy(update={"weights": "none", "sha256": None}), Storage())
 
 
 def test_commands_are_found_wherever_they_stand() -> None:

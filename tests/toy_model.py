@@ -176,9 +176,12 @@ def blobs() -> Blobs:
     return Blobs()
 
 
-def field5(classes: int = 4) -> Field5:
+def field5(classes: int = 4, categories: Sequence[str] | None = None) -> Field5:
     """The factory that ``model.name`` names."""
-    return Field5(classes)
+    made = Field5(len(categories or range(classes)))
+    if categories is not None:
+        made.card = replace(made.card, categories=make_categories(categories))
+    return made
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:

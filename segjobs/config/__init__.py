@@ -31,11 +31,14 @@ from segjobs.config.report import (
 )
 from segjobs.config.review import ReviewConfig
 from segjobs.config.sections import (
+    ENSEMBLE,
     IMAGE_GLOBS,
     ClusterConfig,
     ComputeConfig,
     DecodeConfig,
     InputConfig,
+    LabellingModelConfig,
+    MemberConfig,
     ModelConfig,
     NotifyConfig,
     OutputConfig,
@@ -57,12 +60,14 @@ from segjobs.config.train import (
     TrainModelConfig,
 )
 from segjobs.config.uris import EXTRA_SCHEMES, check_uri
+from segjobs.config.views import View
 from segjobs.text import digest, nearest
 
 if TYPE_CHECKING:
     from segjobs.config.load import load_config, make_config, to_yaml
 
 __all__ = [
+    "ENSEMBLE",
     "EXTRA_SCHEMES",
     "IMAGE_GLOBS",
     "AugmentConfig",
@@ -83,8 +88,10 @@ __all__ = [
     "IcebergConfig",
     "InputConfig",
     "LabelConfig",
+    "LabellingModelConfig",
     "LabelsConfig",
     "LossConfig",
+    "MemberConfig",
     "ModelConfig",
     "NightlyConfig",
     "NotifyConfig",
@@ -107,6 +114,7 @@ __all__ = [
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",
+    "View",
     "check_resize",
     "check_uri",
     "compared",

@@ -11,7 +11,7 @@ from segjobs.config.sections import (
     DecodeConfig,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     OutputConfig,
     PostprocessConfig,
     ShardConfig,
@@ -23,7 +23,7 @@ from segjobs.config.uris import Uri
 class BenchConfig(JobConfig):
     """Measure the bare model, the label pipeline and each of its stages in one run."""
 
-    model: ModelConfig
+    model: LabellingModelConfig
     input: InputConfig | None = Field(
         default=None, description="images to measure with; null draws synthetic JPEGs of mixed sizes"
     )

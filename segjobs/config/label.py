@@ -12,7 +12,7 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     OutputConfig,
     PostprocessConfig,
     Section,
@@ -92,7 +92,7 @@ class LabelConfig(JobConfig):
 
     input: InputConfig
     output: OutputConfig
-    model: ModelConfig
+    model: LabellingModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)

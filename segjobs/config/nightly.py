@@ -13,7 +13,7 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     PostprocessConfig,
     Section,
     ShardConfig,
@@ -72,7 +72,7 @@ class NightlyConfig(JobConfig):
 
     collection: CollectionPlace
     input: InputConfig
-    model: ModelConfig
+    model: LabellingModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from segjobs.config.contradictions import contradiction
 from segjobs.config.uris import OutputUri, Uri, absolute, check_allowed
+from segjobs.config.views import View, check_views, parse_view
 from segjobs.plugins import Group, installed
 from segjobs.text import nearest
 
@@ -20,6 +21,8 @@ IMAGE_GLOBS = [
 Place = TypeVar("Place")
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _NUMBER = re.compile(r"\d+")
+ENSEMBLE = "ensemble"
+"""``model.name`` of several models at once."""
 MAX_SIDE = 16_384
 """Pixels of a side that a network can be given: a square of them is 3 GB as numbers, without what it computes."""
 _WEBHOOK = re.compile(r"https?://[^/\s@]+(/\S*)?|env:[A-Za-z_]\w*")
@@ -274,6 +277,59 @@ class ModelConfig(Section):
         description="size that the network sees: native, short:520, long:1024 or 256x256 (h x w); null takes the model's own",
     )
     seed: int = Field(default=0, ge=0, description="seed of the random weights of 'none'")
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views of an image that the model is shown besides the image itself."""
+        return ()
+
+
+class MemberConfig(ModelConfig):
+    """A model that labels, alone or in an ensemble."""
+
+    tta: Annotated[list[str], AfterValidator(check_views)] = Field(
+        default_factory=list,
+        description="test-time augmentation: views that the model is shown besides the image, such as [hflip, scale:0.75, scale:1.25, hflip+scale:1.25]; probabilities are averaged, instances matched and fused",
+    )
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return tuple(parse_view(text) for text in self.tta)
+
+
+class LabellingModelConfig(MemberConfig):
+    """One model, or with ``name: ensemble`` several."""
+
+    models: list[MemberConfig] = Field(
+        default_factory=list,
+        validate_default=True,
+        description="with model.name=ensemble: its models, each with the keys of model; classes are matched by name, probabilities averaged. `models: [...]` at the top of a file, or models='[...]', is short for both",
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _check_members(cls, value: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
+        name = info.data.get("name")
+        if (name == ENSEMBLE) != bool(value):
+            raise contradiction(
+                f"an ensemble needs its models: [{{name: …, weights: …}}, …]; {name!r} is one model"
+                if value
+                else f"model.name={ENSEMBLE} needs them: models='[{{name: unet, weights: out/unet1}}, …]'"
+            )
+        if not value:
+            return value
+        if len(value) < 2 or any(one.name == ENSEMBLE for one in value):
+            raise contradiction("an ensemble has two models or more, each of them one model")
+        for key in ("weights", "sha256", "options", "categories", "resize", "seed"):
+            default = cls.model_fields[key].get_default(call_default_factory=True)
+            if info.data.get(key, default) != default:
+                raise contradiction("has no effect on an ensemble; give it to each of its models", key=key)
+        return value
+
+    @property
+    def members(self) -> tuple[MemberConfig, ...]:
+        """The models of an ensemble, of which those without ``tta`` have the ensemble's; else nothing."""
+        return tuple(one if one.tta else one.model_copy(update={"tta": self.tta}) for one in self.models)
 
 
 class PostprocessConfig(Section):

@@ -1,5 +1,6 @@
 """Batches around a Segmenter: prepared tensors in, raw outputs (or predictions) out, in the order they came."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from segjobs.errors import ItemError
-from segjobs.models.base import Prediction, RawOutput, Segmenter
+from segjobs.models.base import Prediction, Prepared, RawOutput, Segmenter, tensors_of
 from segjobs.models.check_prediction import of_the_model
 
 _OF_THREAD = threading.local()
@@ -31,7 +32,7 @@ class Computed:
             self.done.synchronize()
 
 
-def launch(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> Computed:
+def launch(segmenter: Segmenter, batch: Sequence[Prepared]) -> Computed:
     """``forward_in_halves``, which on a GPU only queues the batch: the next one can be queued behind it."""
     outputs = forward_in_halves(segmenter, batch)
     if _device_of(segmenter).type != "cuda":
@@ -56,7 +57,7 @@ def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
         yield
 
 
-def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> list[RawOutput | ItemError]:
+def forward_in_halves(segmenter: Segmenter, batch: Sequence[Prepared]) -> list[RawOutput | ItemError]:
     """``segmenter.forward``, halving the batch each time the device runs out of memory, or the model raises an error.
 
     Returns one raw output per tensor, in order; for one that fails even alone, ItemError GPU_OOM or MODEL_ERROR.
@@ -69,7 +70,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> li
             return outputs
     except torch.OutOfMemoryError as error:
         message = ". ".join(str(error).splitlines()[0].split(". ")[:2])  # and on with advice about torch's allocator
-        height, width = batch[0].shape[-2:]
+        height, width = max((tensor.shape[-2:] for tensor in tensors_of(batch[0])), key=math.prod)
         alone = ItemError("GPU_OOM", f"{width}x{height} pixels do not fit on the device alone: {message}")
     except ItemError as error:
         alone = ItemError(error.code, error.message)
@@ -81,7 +82,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence[torch.Tensor]) -> li
     return forward_in_halves(segmenter, batch[:half]) + forward_in_halves(segmenter, batch[half:])
 
 
-def same_size_runs(tensors: Sequence[torch.Tensor], batch_size: int, *, same_size: bool) -> Iterator[slice]:
+def same_size_runs(tensors: Sequence[Prepared], batch_size: int, *, same_size: bool) -> Iterator[slice]:
     """Cut a sequence into consecutive batches of at most ``batch_size``, each of one shape if ``same_size``."""
     start = 0
     for end in range(1, len(tensors) + 1):

@@ -12,7 +12,7 @@ import torch
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap, Prediction, Prepared, Views
 
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
 _FAULTS += (TypeError, ValueError)
@@ -38,8 +38,16 @@ def of_the_model() -> Iterator[None]:
         raise ItemError("MODEL_ERROR", f"{type(error).__name__}: {words}"[:_MESSAGE_CHARS]) from error
 
 
-def checked_tensor(value: object) -> torch.Tensor:
-    """What preprocess gave, a tensor (C, h, w). Raises ItemError MODEL_ERROR."""
+def checked_prepared(value: object) -> Prepared:
+    """What preprocess gave, a tensor (C, h, w), or several. Raises ItemError MODEL_ERROR."""
+    if isinstance(value, Views):
+        for tensor in value.tensors:
+            _checked_tensor(tensor)
+        return value
+    return _checked_tensor(value)
+
+
+def _checked_tensor(value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.ndim != 3:
         given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
         raise _wrong(f"preprocess gave {given}, expected a tensor (3, h, w)")

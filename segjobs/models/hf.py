@@ -17,6 +17,7 @@ from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import Category, ModelCard, Task, make_categories
 from segjobs.models.base import Segmenter
 from segjobs.models.hf_files import CONFIG, OWN_RESIZE, PROCESSOR, Repository, as_json, open_repository
+from segjobs.models.label_sets import things_of
 from segjobs.models.options import check_options
 from segjobs.models.weights import Weights, first_line
 from segjobs.narrow import is_list, is_object
@@ -56,6 +57,7 @@ ARCHITECTURES = {
     "upernet": Architecture("UperNetForSemanticSegmentation", "SegformerImageProcessor"),
 }
 """By the ``model_type`` of config.json."""
+_ONE_SIZE = ("eomt",)
 TASKS: tuple[Task, ...] = ("semantic", "instance", "panoptic")
 
 
@@ -136,10 +138,15 @@ def _opened(config: ModelConfig, storage: Storage, *, learns: bool = False) -> t
         )
     if config.resize is None and repository.described is not None:
         config = config.model_copy(update={"resize": repository.described.preprocessing.get("resize")})
+    if kind in _ONE_SIZE and any(view.scale != 1 for view in config.views):
+        raise ConfigError(f"model.tta: a network of {kind} sees images of one size alone: keep to hflip and vflip")
     options, task = _options(config, ARCHITECTURES[str(kind)])
     categories = _categories(config, repository)
     if task == "panoptic":
         categories = _with_stuff(categories, options["stuff"])
+        known = things_of(_label_names(repository))
+        if "stuff" not in config.options and known and all(one.isthing is None for one in categories):
+            categories = tuple(replace(one, isthing=thing) for one, thing in zip(categories, known, strict=True))
     preprocessing = _preprocessing(config, repository)
     return ModelCard(
         name=config.name,

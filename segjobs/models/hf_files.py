@@ -5,7 +5,6 @@
 Only names that a network needs are looked for; code that a repository brings is neither fetched nor run.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,16 @@ import yaml
 from segjobs.config import ModelConfig
 from segjobs.errors import WeightsError
 from segjobs.models.description import Description, parse_description
-from segjobs.models.weights import DESCRIPTION, digest_of, first_line, hub_file, hub_place, local_copy
+from segjobs.models.weights import (
+    DESCRIPTION,
+    check_digest,
+    digest_of,
+    digest_of_files,
+    first_line,
+    hub_file,
+    hub_place,
+    local_copy,
+)
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage, join
 
@@ -73,11 +81,7 @@ def open_repository(
     fetch = _fetch(uri, storage)
     described = _json(fetch, CONFIG, uri)
     weights, sha256 = _weights(fetch, uri)
-    if config.sha256 not in (None, sha256):
-        raise WeightsError(
-            f"{uri}: the SHA-256 of the weights is {sha256}, but model.sha256 says {config.sha256}: damaged or "
-            "replaced; fetch or save them again"
-        )
+    check_digest(uri, sha256, config.sha256)
     wanted: list[str] = list(_TOKENIZERS) if described.get("model_type") == tokenizer_of else []
     processor = _processor(fetch, uri) if by == "transformers" else {}
     classes = processor.get("class_info_file")
@@ -173,8 +177,7 @@ def _weights(fetch: Fetch, uri: str) -> tuple[tuple[Path, ...], str]:
         paths = tuple(fetch(part) for part in names)
     except FileNotFoundError as error:
         raise WeightsError(f"{uri}: {name} names a file that is not there: {first_line(error)}") from error
-    lines = "".join(f"{part} {digest_of(path)}\n" for part, path in zip(names, paths, strict=True))
-    return paths, hashlib.sha256(lines.encode()).hexdigest()
+    return paths, digest_of_files(dict(zip(names, paths, strict=True)))
 
 
 def _licence(fetch: Fetch) -> str | None:

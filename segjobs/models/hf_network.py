@@ -19,8 +19,9 @@ from torch import nn
 from transformers.utils import logging
 
 from segjobs.errors import ItemError, WeightsError
+from segjobs.models.base import with_attributes
 from segjobs.models.hf_files import OWN_RESIZE, Repository
-from segjobs.models.resize import MAX_ASPECT, resize_image, target_size
+from segjobs.models.resize import MAX_ASPECT, resize_image, scaled_size, target_size
 from segjobs.models.transfer import Transfer, load_matching, why_no_head
 from segjobs.models.weights import first_line
 from segjobs.models.weights_file import read_tensors
@@ -152,6 +153,7 @@ class Resizing:
 
     def __init__(self, repository: Repository, usual: str, rule: str) -> None:
         self._rule = rule
+        self._factor = 1.0
         self._processor: Any = None if rule != OWN_RESIZE else _image_processor(repository, usual)
         self.patch_side = 0
         """Side of the patches that EoMT cuts an image's longer side into; 0 where it cuts none."""
@@ -166,19 +168,31 @@ class Resizing:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) → uint8 (3, h, w). Raises ItemError TOO_LARGE where that would be of no, or of huge, size."""
         resized_hw = self.size_hw((image.shape[-2], image.shape[-1]))
-        if self._processor is None:
+        if self._processor is None or self._factor != 1:
             return resize_image(image, resized_hw)
         return self._resized(image[None])[0] if self._processor.do_resize else image
+
+    def scaled(self, factor: float) -> "Resizing":
+        """The same for images whose sides become ``factor`` times as long: bilinear, as any ``model.resize`` is."""
+        return with_attributes(self, _factor=factor)
 
     def padding(self, resized_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows below and columns at the right of the resized image that the network is shown as well (EoMT)."""
         return max(self._padded_hw[0] - resized_hw[0], 0), max(self._padded_hw[1] - resized_hw[1], 0)
 
     def size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """An image's height and width → those that it is resized to. Raises ItemError TOO_LARGE.
+        """An image's height and width → those that it is resized to. Raises ItemError TOO_LARGE."""
+        multiple = 1 if self._processor is None else self._multiple()
+        resized_hw = self._size_hw(size_hw)
+        return resized_hw if self._factor == 1 else scaled_size(resized_hw, self._factor, multiple=multiple)
 
-        The processor is asked with an image that has a size and no pixels.
-        """
+    def _multiple(self) -> int:
+        """Of which the processor makes the sides (DPT, MaskFormer), where it says so."""
+        values = (getattr(self._processor, key, None) for key in ("ensure_multiple_of", "size_divisor"))
+        return next((value for value in values if isinstance(value, int) and value > 0), 1)
+
+    def _size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """At factor 1. The processor is asked with an image that has a size and no pixels."""
         if self._processor is None:
             return target_size(self._rule, size_hw)
         if not self._processor.do_resize:

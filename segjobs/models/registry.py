@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, PostprocessConfig, TilesConfig, TrainModelConfig, digest, nearest
+from segjobs.config import (
+    LabellingModelConfig,
+    MemberConfig,
+    ModelConfig,
+    PostprocessConfig,
+    TilesConfig,
+    TrainModelConfig,
+    digest,
+    nearest,
+)
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import (
     VOC_NAMES,
@@ -25,6 +34,7 @@ from segjobs.manifest.schema import (
 from segjobs.models.base import GivesLogits, Segmenter
 from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
+from segjobs.models.ensemble import ensemble_card, together, with_views
 from segjobs.models.factories import call_factory
 from segjobs.models.options import MOST_UNITS, check_options
 from segjobs.models.table import FROM_WEIGHTS, ModelSpec, get_spec
@@ -47,6 +57,15 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
     Fetches the weights to this node's cache, for their digest. (A factory of the user's has to build its model.)
     Raises ConfigError or WeightsError.
     """
+    if members := members_of(config):
+        return ensemble_card([resolve(one, storage) for one in members])
+    if ":" in config.name and config.views:
+        segmenter = call_factory(config, storage)
+        return together([(segmenter, config.views)], with_views(segmenter.card, config.views)).card
+    return with_views(_resolve_one(config, storage), config.views)
+
+
+def _resolve_one(config: ModelConfig, storage: Storage) -> ModelCard:
     if ":" in config.name:
         return call_factory(config, storage).card
     if config.name in FROM_WEIGHTS:
@@ -66,6 +85,17 @@ def build(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    members = members_of(config)
+    if not members and not config.views:
+        return _build_one(config, storage, device=device, precision=precision)
+    built = [(_build_one(one, storage, device=device, precision=precision), one.views) for one in members or (config,)]
+    cards = [with_views(segmenter.card, views) for segmenter, views in built]
+    return together(built, ensemble_card(cards) if members else cards[0])
+
+
+def _build_one(config: ModelConfig, storage: Storage, *, device: str, precision: str) -> Segmenter:
+    import torch
+
     if ":" in config.name:
         segmenter = call_factory(config, storage, device=device, precision=precision)
         segmenter.module.eval().to(device)
@@ -83,6 +113,11 @@ def build(
 
         load_into(module, weights.path, weights.uri)
     return _segmenter(module, card, device=device, precision=precision)
+
+
+def members_of(config: ModelConfig) -> Sequence[MemberConfig]:
+    """The models of an ensemble; none of one model."""
+    return config.members if isinstance(config, LabellingModelConfig) else ()
 
 
 def resolve_start(

@@ -47,6 +47,12 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     return (new_long, new_short) if height > width else (new_short, new_long)
 
 
+def scaled_size(size_hw: tuple[int, int], factor: float, *, multiple: int = 1) -> tuple[int, int]:
+    """Both sides ``factor`` times as long, to the nearest multiple, of which there is one at least."""
+    height, width = (multiple * max(1, round(side * factor / multiple)) for side in size_hw)
+    return height, width
+
+
 def is_long_strip(rule: str, size_hw: tuple[int, int]) -> bool:
     """Whether ``short:N`` refuses an image of this size."""
     return rule.startswith("short:") and max(size_hw) > MAX_ASPECT * min(size_hw)

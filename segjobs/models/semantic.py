@@ -20,9 +20,9 @@ from segjobs.errors import ItemError
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, Prediction, Target
+from segjobs.models.base import VOID, LabelMap, Prediction, Scales, Target, with_attributes
 from segjobs.models.losses import resolve_class_weights, semantic_loss
-from segjobs.models.resize import resize_image, target_size, to_tensor
+from segjobs.models.resize import resize_image, scaled_size, target_size, to_tensor
 from segjobs.models.uncertainty import of_logits
 from segjobs.models.upsample import upsample_on_cpu, upsample_on_device, upsampled
 
@@ -95,6 +95,7 @@ class SemanticSegmenter:
         self._dtype = AUTOCAST[precision]
         self._rule: str = card.preprocessing["resize"]
         self._resizing = resizing
+        self._factor = 1.0
         self._range = 1 / card.preprocessing.get("scale", 1 / 255)
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
         self._std = torch.tensor(card.preprocessing["std"], device=device)[:, None, None]
@@ -105,7 +106,7 @@ class SemanticSegmenter:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w): resized; padded at right and bottom with the mean colour."""
         if self._resizing is not None:
             return self._resizing(to_tensor(image))
-        size_hw = target_size(self._rule, (image.shape[0], image.shape[1]))
+        size_hw = self._inner_hw((image.shape[0], image.shape[1]))
         return self._pad(resize_image(to_tensor(image), size_hw), size_hw)
 
     @torch.inference_mode()
@@ -135,13 +136,27 @@ class SemanticSegmenter:
         """See ``base.GivesUncertainty``."""
         return of_logits(self._at_inner_size(output, size_hw)[0])
 
+    @torch.inference_mode()
+    def planes(self, output: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        """See ``base.GivesPlanes``."""
+        return self._at_inner_size(output, size_hw)[0]
+
+    def scaled(self, factor: float) -> "SemanticSegmenter":
+        """See ``base.Scales``; it shares the network."""
+        resizing = self._resizing.scaled(factor) if isinstance(self._resizing, Scales) else self._resizing
+        return with_attributes(self, _factor=factor, _resizing=resizing)
+
+    def _inner_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """The size that the network sees of an image of ``size_hw``, without what is padded."""
+        return scaled_size(target_size(self._rule, size_hw), self._factor)
+
     def _at_inner_size(
         self, output: torch.Tensor, size_hw: tuple[int, int]
     ) -> tuple[torch.Tensor, tuple[int, int] | None]:
         """Logits without what was padded, float32, and the size to upsample them to before the image's, if any."""
         if self._resizing is not None:
             return output.float(), None
-        inner = target_size(self._rule, size_hw)
+        inner = self._inner_hw(size_hw)
         if self._divisor > 1:
             output = output[:, : inner[0], : inner[1]]
         logits = output.float()

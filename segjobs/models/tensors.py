@@ -18,7 +18,7 @@ from torch import nn
 from segjobs.errors import ConflictError, WeightsError
 from segjobs.manifest.seal import sealed_json
 from segjobs.models.base import Segmenter
-from segjobs.models.fit import State, nearest, under_own_names, unfit
+from segjobs.models.fit import State, nearest, prefix_of, under_own_names, unfit
 from segjobs.models.hf_files import OWN_RESIZE
 from segjobs.models.weights import DESCRIPTION, TENSORS
 from segjobs.models.weights_file import read_tensors
@@ -32,14 +32,17 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
     """Copy the tensors of the file at ``path``, known to the user as ``uri``, into ``module``.
 
     Raises WeightsError naming those that do not fit.
-    Left out without complaint: an auxiliary head (torchvision's, smp's) that the module was built without, and the
-    batch counters that frozen batch norms lack.
+    Left out without complaint: an auxiliary head (torchvision's, smp's) that the module was built without, the
+    batch counters that frozen batch norms lack, and what a trainer keeps beside a model that is there as a whole.
     """
     wanted = module.state_dict()
-    given = under_own_names(read_tensors(path), wanted)
+    tensors = read_tensors(path)
+    prefix, given = prefix_of(tensors, wanted), under_own_names(tensors, wanted)
     given = {key: value for key, value in given.items() if key in wanted or not _needless(key, wanted)}
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in given if key not in wanted]
+    if not missing:  # what lies beside a whole model is its trainer's: the weights of a loss, a second model
+        unexpected = [key for key in unexpected if key not in tensors or key.startswith(prefix)]
     both = {key: value for key, value in given.items() if key in wanted}
     mismatched = [
         f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
@@ -65,7 +68,7 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
             f"{uri}: the weights do not fit the model: {found}. "
             "Check model.name, model.options and the number of model.categories"
         )
-    module.load_state_dict(given, strict=False)
+    module.load_state_dict(both, strict=False)
 
 
 def save_model(

@@ -12,13 +12,21 @@ import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 
-from segjobs.config import InputConfig, ModelConfig, PostprocessConfig, TilesConfig
+from segjobs.config import (
+    ENSEMBLE,
+    InputConfig,
+    LabellingModelConfig,
+    ModelConfig,
+    PostprocessConfig,
+    TilesConfig,
+)
 from segjobs.errors import ConfigError, ItemError
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
 from segjobs.jobs.label.tiled import Tiler
 from segjobs.manifest.rle import decode, paint
-from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap
+from segjobs.models.averaging import AveragingSegmenter
+from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap, tensors_of
 from segjobs.models.check_prediction import checked
 from segjobs.models.contract import CHECKS, Subject, run_contract
 from segjobs.models.postprocess import to_segments
@@ -72,9 +80,33 @@ def as_arrays(prediction):
     return {**arrays, **{f"crop {i}": crop for i, crop in enumerate(prediction.crops)}}
 
 
-@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx", "smp"])
+TTA = ["hflip", "scale:0.5", "vflip+scale:1.5"]
+SEVERAL = [
+    *("tta lraspp_mobilenet_v3_large", "tta unet", "ensemble semantic"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("tta maskrcnn_resnet50_fpn", "ensemble instance")),
+]
+
+
+def several(name, *kind, folder):
+    """A model with views of the image, or an ensemble; of networks that meet at different resolutions."""
+    if name == "tta":
+        return LabellingModelConfig.model_validate({**contract_config(*kind).model_dump(), "tta": TTA})
+    if kind == ("instance",):
+        hf = {"name": "hf", "weights": str(save_tiny(folder, "maskformer")), "options": {"task": "instance"}}
+        names = {"categories": ["right", "background", "left"]}  # another order than the network's own
+        members = [{**hf, "tta": ["hflip"]}, {**hf, **names}]
+    else:
+        onnx = {"name": "onnx", "weights": str(save_onnx(folder)), "categories": ["Right", "background", "left"]}
+        members = [contract_config("lraspp_mobilenet_v3_large").model_dump(), {**onnx, "tta": ["hflip"]}]
+        members.append({"name": "tests.toy_model:field5", "categories": CLASSES, "tta": ["vflip"]})
+    return LabellingModelConfig.model_validate({"name": ENSEMBLE, "models": members})
+
+
+@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx", "smp", *SEVERAL])
 def config(request, tmp_path_factory):
     name, *kind = request.param.split()
+    if name in ("tta", "ensemble"):
+        return several(name, *kind, folder=tmp_path_factory.mktemp("several"))
     if name == "onnx":
         return ModelConfig(name=name, weights=str(save_onnx(tmp_path_factory.mktemp("exported"), resize="64x64")))
     if name == "smp":
@@ -223,7 +255,10 @@ def test_tiles_out_of_memory_are_halved(model, scene, monkeypatch):
 
 
 def test_prepared_tensors(model):
-    tensor = model.preprocess(draw(50, 70))
+    tensor, *others = tensors_of(model.preprocess(draw(50, 70)))
+    assert {one.dtype for one in (tensor, *others)} <= {torch.uint8, torch.float32}
+    if model.card.name == ENSEMBLE:
+        return  # each member's own
     assert tensor.dtype == torch.uint8
     side = max(64, get_spec(model.card.name).least) if model.card.name in MODELS else 64
     assert tensor.shape == ((3, side, side) if model.same_size_batches else (3, 50, 70))
@@ -246,13 +281,17 @@ def test_batch_of_one_equals_batch_of_three(model):
 
 
 def test_logits_for_tiles_are_those_that_the_label_map_is_made_of(model):
-    per_pixel = isinstance(model, SemanticSegmenter)  # queries give scores, of which a map is made at once
+    per_pixel = isinstance(
+        model, SemanticSegmenter | AveragingSegmenter
+    )  # queries give scores, of which a map is made at once
     assert isinstance(model, GivesLogits) == per_pixel
     if per_pixel:
         (output,) = model.forward([model.preprocess(draw(50, 70))])
         logits = model.logits(output, (50, 70))
         assert (logits.dtype, tuple(logits.shape)) == (torch.float32, (len(CLASSES), 50, 70))
         assert np.array_equal(label_map_of(logits).ids, model.postprocess(output, (50, 70)).ids)
+        if isinstance(model, AveragingSegmenter):
+            return  # see test_averaging.py
         with pytest.raises(ItemError, match="NaN or infinity"):
             model.logits(output * torch.nan, (50, 70))
 
@@ -272,6 +311,8 @@ def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_a
     assert torch.equal(torch.rand(1), expected), "building must not draw from the caller's generator"
     for key, value in model.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[key], value), key
+    if model.card.name == ENSEMBLE:
+        return  # its members have seeds
     other = resolve(config.model_copy(update={"seed": 1}), STORAGE)
     assert (other.digest != model.card.digest) is (config.weights == "none")
 
@@ -279,8 +320,9 @@ def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_a
 @pytest.mark.parametrize(
     "config",
     [
-        *("lraspp_mobilenet_v3_large", "onnx"),
+        *("lraspp_mobilenet_v3_large", "onnx", "tta lraspp_mobilenet_v3_large", "ensemble semantic"),
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("maskrcnn_resnet50_fpn", "hf mask2former panoptic")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("tta maskrcnn_resnet50_fpn", "ensemble instance")),
     ],
     indirect=True,
 )
@@ -333,6 +375,10 @@ def test_training_lowers_the_loss(model, config):
     trained = build(config, STORAGE, device="cpu")
     if config.name == "onnx":
         return  # it cannot learn, and train takes none
+    if getattr(config, "tta", ()) or config.name == ENSEMBLE:
+        with pytest.raises(ConfigError, match="several passes are not trained together"):
+            trained.loss(*two_halves("semantic"))
+        return
     if "task" in config.options:
         with pytest.raises(ConfigError, match="a network of queries is not trained by segjobs"):
             trained.loss(*two_halves("semantic"))
@@ -357,7 +403,7 @@ def test_training_lowers_the_loss(model, config):
 
 
 def test_a_target_of_another_size_or_kind(model):
-    if "task" in model.card.options:
+    if "task" in model.card.options or "tta" in model.card.preprocessing or model.card.name == ENSEMBLE:
         return  # takes none
     images, targets = two_halves(model.card.task)
     other = two_halves("semantic" if model.card.task == "instance" else "instance")[1]

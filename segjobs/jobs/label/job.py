@@ -29,7 +29,7 @@ from segjobs.jobs.label.redo import Redo, open_redo, redoing
 from segjobs.manifest.plan import Plan, first_there
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
-from segjobs.models.licence import licence_line
+from segjobs.models.licence import licence_lines
 from segjobs.results import DryRun, RunResult
 from segjobs.sources.bands import Bands, pixels_of
 from segjobs.storage import Storage
@@ -87,8 +87,8 @@ def label_images(
     if adopted.moved:
         progress.note(f"{verb}: {moved_line(job.uri, adopted.moved)}")
     progress.note(f"{verb}: {card.label} on {lay}")
-    if heed := licence_line(card.licence):
-        progress.note(f"{verb}: {card.label}: {heed}")
+    for line in licence_lines(card):
+        progress.note(f"{verb}: {line}")
     if isinstance(executor, RayExecutor):
         check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
     settings = _settings(config, storage, job, card, lay)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -32,10 +32,8 @@ from segjobs.manifest.schema import ModelCard
 from segjobs.sources.blame import Blame
 
 if TYPE_CHECKING:
-    import torch
-
     from segjobs.jobs.label.redo import Redo
-    from segjobs.models.base import RawOutput, Segmenter
+    from segjobs.models.base import Prepared, RawOutput, Segmenter
     from segjobs.models.batching import Computed
 
 _ENCODERS = 2
@@ -83,7 +81,7 @@ class _Prepared:
 
     loaded: Loaded
     size_hw: tuple[int, int] = (0, 0)
-    tensor: "torch.Tensor | None" = None
+    tensor: "Prepared | None" = None
 
 
 @dataclass
@@ -113,7 +111,7 @@ class Predictor:
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
-        from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
+        from segjobs.models.check_prediction import checked, checked_prepared, of_the_model
         from segjobs.models.postprocess import to_segments
         from segjobs.models.uncertainty import measured
 
@@ -121,7 +119,7 @@ class Predictor:
         self._to_segments = to_segments
         self._measured = measured
         self._checked = checked
-        self._checked_tensor = checked_tensor
+        self._checked_prepared = checked_prepared
         self._of_the_model = of_the_model
         self._beside_the_network = beside_the_network
         self._decoders = ThreadPoolExecutor(settings.decoding.threads, "decode", initializer=compute_single_threaded)
@@ -191,7 +189,7 @@ class Predictor:
             prepared.size_hw = (loaded.image.shape[0], loaded.image.shape[1])
             try:
                 with self._of_the_model():
-                    prepared.tensor = self._checked_tensor(self._segmenter.preprocess(loaded.image))
+                    prepared.tensor = self._checked_prepared(self._segmenter.preprocess(loaded.image))
             except ItemError as error:
                 loaded.error = error
             loaded.image = None
@@ -202,7 +200,7 @@ class Predictor:
 
         ``shard.rows`` gets its keys here, in the order of the plan.
         """
-        waiting: dict[tuple[int, ...] | None, list[_Prepared]] = {}
+        waiting: dict[tuple[Any, ...] | None, list[_Prepared]] = {}
         for one in prepared:
             item = one.loaded.item
             shard.rows[item.path] = {}

@@ -24,9 +24,9 @@ from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
+from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, Prepared, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
-from segjobs.models.check_prediction import checked, checked_logits, checked_tensor, of_the_model
+from segjobs.models.check_prediction import checked, checked_logits, checked_prepared, of_the_model
 from segjobs.models.postprocess import BandedSegments
 from segjobs.models.stitch import Stitcher
 from segjobs.models.tiling import Axis, Blender, blocks, cut, label_map_of
@@ -172,7 +172,7 @@ class _Image:
             lefts = starts[first : first + most]
             with self._busy("decode_ms"), of_the_model():
                 tiles = [np.ascontiguousarray(pixels[:, left : left + width]) for left in lefts]
-                tensors = [checked_tensor(tiler.segmenter.preprocess(tile)) for tile in tiles]
+                tensors = [checked_prepared(tiler.segmenter.preprocess(tile)) for tile in tiles]
             flights.append(tiler.device.submit(self._forward, tensors))
             if len(flights) > 1:
                 yield from flights.popleft().result()
@@ -186,7 +186,7 @@ class _Image:
         logits_bytes = 4 * len(self._card.categories) * self._rows.size * self._columns.size
         return max(1, min(self._tiler.batch_size, _BATCH_BYTES // logits_bytes))
 
-    def _forward(self, tensors: "list[torch.Tensor]") -> list[RawOutput]:
+    def _forward(self, tensors: list[Prepared]) -> list[RawOutput]:
         """On the device's thread. Raises a tile's ItemError: an image without one of its tiles has no masks."""
         segmenter, outputs = self._tiler.segmenter, []
         with self._busy("forward_ms"):
