@@ -157,7 +157,8 @@ def interpolated(right: np.ndarray, wrong: np.ndarray, objects: int) -> np.ndarr
     if not objects:
         return np.full(len(right), np.nan)
     hits = right.sum(axis=1)
-    count = np.arange(1, hits.max(initial=0) + 1)
+    most: int = hits.max(initial=0).item()
+    count = np.arange(1, most + 1)
     # How many of the 101 recalls the k-th right detection reaches first; each takes the best precision from there on.
     reached = np.diff(np.searchsorted(RECALLS, count / objects, side="right"), prepend=0)
     mean = np.zeros(len(right))

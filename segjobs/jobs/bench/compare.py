@@ -76,11 +76,14 @@ def figures_in(report: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
     for key, value in report.items():
         if not is_object(value):
             continue
-        inner: Mapping[str, Any] = value
-        if "median" in inner:
-            yield above + key, Spread(inner["median"], inner["min"], inner["max"], len(inner["runs"]))
+        if "median" in value:
+            yield above + key, _spread(value)
         else:
-            yield from figures_in(inner, f"{above}{key}.")
+            yield from figures_in(value, f"{above}{key}.")
+
+
+def _spread(figure: Mapping[str, Any]) -> Spread:
+    return Spread(figure["median"], figure["min"], figure["max"], len(figure["runs"]))
 
 
 def _read(storage: Storage, uri: str) -> dict[str, Any]:
