@@ -135,9 +135,10 @@ def written_row(
     if row["status"] != "ok":
         return {**base, "status": "failed", "error": row["error"]}, None
     try:
+        own = number(row["image_id"])
         segments, left_out = exported_segments(row, known, setting)
         image = Labelled(
-            number=number(row["image_id"]),
+            number=own,
             image_id=row["image_id"],
             uri=row["uri"],
             name=name,
