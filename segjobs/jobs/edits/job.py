@@ -79,7 +79,7 @@ def _prepare_config(config: EditsConfig, storage: Storage, footer: Footer) -> Pr
     if labels.task is None and reads_as(labels.format) and footer.task != "panoptic":
         labels = labels.model_copy(update={"task": footer.task})
     own = {
-        "input": PhotographsConfig(uri=config.collection.uri, **(footer.pixels or {})),
+        "input": PhotographsConfig.model_validate({"uri": config.collection.uri, **(footer.pixels or {})}),
         "labels": labels,
         "output": OutputConfig(uri=config.collection.uri),
     }
