@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from segjobs.config.contradictions import contradiction
 from segjobs.config.uris import OutputUri, Uri, absolute, check_allowed
 from segjobs.config.views import View, check_views, parse_view
+from segjobs.narrow import is_list
 from segjobs.plugins import Group, installed
 from segjobs.text import nearest
 
@@ -68,17 +69,19 @@ def _check_bands(value: object) -> object:
     return value
 
 
+def _is_range(value: object) -> bool:
+    if not is_list(value) or len(value) != 2:
+        return False
+    low, high = value
+    if isinstance(low, bool) or isinstance(high, bool):
+        return False
+    return isinstance(low, int | float) and isinstance(high, int | float) and -1e30 < low < high < 1e30
+
+
 def _check_range(value: object) -> object:
-    given = value if isinstance(value, list) else [None]
-    pairs = [given] if not any(isinstance(one, list) for one in given) else given
-    good = len(pairs) in (1, 3) and all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e30 for n in pair)
-        and pair[0] < pair[1]
-        for pair in pairs
-    )
-    if value is not None and not good:
+    given = value if is_list(value) else [None]
+    pairs = given if any(is_list(one) for one in given) else [given]
+    if value is not None and not (len(pairs) in (1, 3) and all(_is_range(pair) for pair in pairs)):
         raise ValueError("expected [low, high], such as [0, 10000], or three such pairs (of red, green and blue)")
     return value
 

@@ -191,7 +191,8 @@ class BareModel:
         return spent
 
     def _decode(self, data: bytes) -> np.ndarray:
-        bands = Bands.of(pixels_of(self._config.input))
+        given = self._config.input
+        bands = Bands.of(pixels_of(given) if given else None)
         return read_image(data, max_pixels=self._config.decode.max_pixels, bands=bands)
 
     def _size_hw(self, number: int) -> tuple[int, int]:
