@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "completion": {"config"},
     "api": {"config", "errors", "manifest", "notify", "results", "storage", "jobs"},
     "plugins": {"errors"},
-    "config": {"errors", "redact", "text", "plugins", "config"},
+    "config": {"errors", "narrow", "redact", "text", "plugins", "config"},
     "storage": {"errors", "config", "storage"},
     "manifest": {*_BASE, "manifest", ""},
     **{name: {*_BASE, "manifest", "", name} for name in _TEAM},

@@ -87,7 +87,7 @@ def test_what_cannot_run_says_so_before_a_ray_is_asked_for(tmp_path: Path, monke
     standing = {"identity": job._identity(config, job.open_start(config, Storage()), 8)}
     Storage().put_if_absent(join(str(output), job.PLAN), sealed_json(standing))
     cases = [
-        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
+        ({"model": {"name": "tests.toy_model:build"}}, "model.resize: not passed on; tests.toy_model:build has no"),
         ({"model": {"name": "unett"}}, "'unett' is no model; did you mean 'unet'"),
         ({"model": {"name": "unet", "options": {"encoder": "resnet19"}}}, "'resnet19' is no encoder"),
         ({"model": {"weights": str(tmp_path / "none.pth")}}, r"none\.pth: no such weights file"),
@@ -230,7 +230,7 @@ def test_what_cannot_be_learnt_is_said(tmp_path: Path) -> None:
         ({"classes": void}, "needs more to tell apart"),
         ({"validation": {"share": 0.001}}, r"validation.share=0.001: no image to score on"),
         ({"model": {"name": "maskrcnn_resnet50_fpn"}}, "data.uri: .* is a manifest of semantic masks"),
-        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
+        ({"model": {"name": "tests.toy_model:build"}}, "model.resize: not passed on; tests.toy_model:build has no"),
         ({"model": {"name": "unett"}}, "did you mean 'unet'"),
         ({"loss": {"class_weights": {"squar": 2}}}, "did you mean 'square'"),
     ):
