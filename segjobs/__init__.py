@@ -16,7 +16,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segjobs.api import edits, evaluate, export, label, nightly, open_manifest, prepare, read_rows, report, train
+    from segjobs.api import (
+        edits,
+        evaluate,
+        export,
+        label,
+        nightly,
+        open_manifest,
+        prepare,
+        read_rows,
+        report,
+        review,
+        train,
+    )
     from segjobs.errors import (
         ClusterError,
         ConfigError,
@@ -40,6 +52,7 @@ if TYPE_CHECKING:
         NightlyResult,
         PrepareResult,
         ReportResult,
+        ReviewResult,
         RunResult,
         TrainResult,
     )
@@ -64,6 +77,7 @@ __all__ = [
     "NightlyResult",
     "PrepareResult",
     "ReportResult",
+    "ReviewResult",
     "Row",
     "RunResult",
     "SegjobsError",
@@ -83,10 +97,23 @@ __all__ = [
     "prepare",
     "read_rows",
     "report",
+    "review",
     "train",
 ]
 
-_API = ("edits", "evaluate", "export", "label", "nightly", "open_manifest", "prepare", "read_rows", "report", "train")
+_API = (
+    "edits",
+    "evaluate",
+    "export",
+    "label",
+    "nightly",
+    "open_manifest",
+    "prepare",
+    "read_rows",
+    "report",
+    "review",
+    "train",
+)
 _RESULTS = (
     "EditsResult",
     "EvaluateResult",
@@ -94,6 +121,7 @@ _RESULTS = (
     "NightlyResult",
     "PrepareResult",
     "ReportResult",
+    "ReviewResult",
     "RunResult",
     "TrainResult",
 )

@@ -20,7 +20,8 @@ Ray, torch and pyarrow are imported when a function needs them.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segjobs.config import (
@@ -31,10 +32,12 @@ from segjobs.config import (
     NightlyConfig,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     StorageConfig,
     TrainConfig,
     make_config,
 )
+from segjobs.errors import ExitCode, SegjobsError
 from segjobs.results import (
     DryRun,
     EditsResult,
@@ -43,8 +46,11 @@ from segjobs.results import (
     NightlyResult,
     PrepareResult,
     ReportResult,
+    ReviewResult,
     RunResult,
     TrainResult,
+    ending_text,
+    failure_text,
 )
 
 if TYPE_CHECKING:
@@ -59,13 +65,42 @@ Given = str | os.PathLike[str] | Mapping[str, Any] | None
 
 
 def _run(job: Callable[[Made], Result | DryRun], made: Made) -> Result:
-    """``job(made)``, which is no dry run; the caller's process is left as it was."""
+    """``job(made)``, which is no dry run; the caller's process is left as it was.
+
+    Whom ``notify`` names is told of the end, as by the command.
+    """
     from segjobs.jobs.engine.guest import as_guest
 
-    with as_guest():
+    with _notifying(job, made) as ended, as_guest():
         result = job(made)
-    assert not isinstance(result, DryRun)  # noqa: S101
+        assert not isinstance(result, DryRun)  # noqa: S101
+        ended.append(result)
     return result
+
+
+@contextmanager
+def _notifying(job: Callable[..., Any], made: Any) -> Generator[list[Any]]:
+    """``job``: named as its verb. The result is appended to what is given; without one, an exception says why."""
+    from segjobs.notify import tell
+
+    ended: list[Any] = []
+    verb, code, text = job.__name__, ExitCode.BUG, ""
+    try:
+        yield ended
+    except SegjobsError as error:
+        text, code = failure_text(error), error.exit_code
+        raise
+    except Exception as error:
+        text = ending_text(f"a bug: {type(error).__name__}: {error}", code)
+        raise
+    except BaseException:
+        code = ExitCode.STOPPED
+        text = ending_text("stopped; the same call continues", code)
+        raise
+    finally:
+        if ended:
+            text, code = ended[0].text(), ended[0].exit_code
+        tell(made.notify, verb, text, code)
 
 
 def prepare(
@@ -138,6 +173,17 @@ def edits(*, collection: Given = None, labels: Given = None, config: Given = Non
     """
     made = make_config(EditsConfig, "edits()", config, {"collection": collection, "labels": labels, **keys})
     from segjobs.jobs.edits.job import edits as job
+
+    return _run(job, made)
+
+
+def review(*, collection: Given = None, config: Given = None, **keys: Any) -> ReviewResult:
+    """Pick images of a collection for people, and write their tasks: ``review(collection="out/street", count=200)``.
+
+    Raises a SegjobsError.
+    """
+    made = make_config(ReviewConfig, "review()", config, {"collection": collection, **keys})
+    from segjobs.jobs.review.job import review as job
 
     return _run(job, made)
 

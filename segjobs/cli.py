@@ -12,9 +12,10 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ from segjobs.config import dashed, describe_keys, nearest
 from segjobs.config.examples import example, example_names
 from segjobs.errors import DISK_ERRNOS, ConfigError, ExitCode, SegjobsError, StorageError
 from segjobs.redact import redact
-from segjobs.results import Result, failure_text
+from segjobs.results import Result, ending_text, failure_text
 from segjobs.stdout import drop_output, for_a_program, kept_for_the_result
 from segjobs.text import visible
 
@@ -38,16 +39,20 @@ Job = Callable[..., Result]
 class Verb:
     """A job: what it does in a line, its config, and how to get hold of it.
 
-    ``dry_run``: it takes that keyword, and only tells then what it would do. ``placed``: the words of a command line →
-    those that are keys, where it takes others too. ``ray``: its job imports Ray, which takes seconds.
+    ``dry_run``: it takes that keyword, and only tells then what it would do; ``probe``: and ``probed`` beside it, how
+    many items it shall measure for that. ``placed``: the words of a command line → those that are keys, where it takes
+    others too. ``ray``: its job imports Ray, which takes seconds. ``also``: jobs of its own beside it, by the word
+    behind the verb.
     """
 
     summary: str
     config: type[BaseModel]
     job: Callable[[], Job]
     dry_run: bool = False
+    probe: bool = False
     placed: Callable[[Sequence[str]], Sequence[str]] = list
     ray: bool = True
+    also: Mapping[str, "Verb"] = field(default_factory=dict[str, "Verb"])
 
 
 def _prepare() -> Job:
@@ -98,6 +103,12 @@ def _edits() -> Job:
     return edits
 
 
+def _review() -> Job:
+    from segjobs.jobs.review.job import review
+
+    return review
+
+
 def _collection() -> Job:
     from segjobs.jobs.collection.job import collection
 
@@ -122,6 +133,12 @@ def _bench() -> Job:
     return bench
 
 
+def _bench_compare() -> Job:
+    from segjobs.jobs.bench.compare import compare
+
+    return compare
+
+
 VERBS: dict[str, Verb] = {
     "prepare": Verb("labels of somebody's format → a manifest of truth", configs.PrepareConfig, _prepare, dry_run=True),
     "train": Verb("a manifest of truth → a model directory", configs.TrainConfig, _train),
@@ -129,8 +146,11 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("predictions and truth → scores with intervals, a gate", configs.EvaluateConfig, _evaluate),
     "report": Verb("an evaluation or a run → one HTML page", configs.ReportConfig, _report),
     "export": Verb("a manifest → COCO, CVAT, PNG, YOLO, …", configs.ExportConfig, _export, dry_run=True),
-    "nightly": Verb("images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True),
+    "nightly": Verb(
+        "images that come and go → a collection of masks", configs.NightlyConfig, _nightly, dry_run=True, probe=True
+    ),
     "edits": Verb("people's corrections → a collection of masks", configs.EditsConfig, _edits, dry_run=True),
+    "review": Verb("a collection of masks → tasks for people", configs.ReviewConfig, _review, dry_run=True, ray=False),
     "collection": Verb(
         "a collection of masks: look, add, compare, tidy",
         configs.CollectionConfig,
@@ -142,7 +162,20 @@ VERBS: dict[str, Verb] = {
         "a model, your own above all → a line for each thing it must hold", configs.CheckConfig, _check, ray=False
     ),
     "demo": Verb("all of it in minutes, offline, on scenes that it draws", configs.DemoConfig, _demo),
-    "bench": Verb("measure the pipeline against the bare model", configs.BenchConfig, _bench),
+    "bench": Verb(
+        "measure the pipeline against the bare model; bench compare A.json B.json: two benches",
+        configs.BenchConfig,
+        _bench,
+        also={
+            "compare": Verb(
+                "two benches' figures against each other",
+                configs.BenchCompareConfig,
+                _bench_compare,
+                placed=configs.compared,
+                ray=False,
+            )
+        },
+    ),
 }
 
 
@@ -186,15 +219,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
+def verb_of(name: str, words: Sequence[str]) -> tuple[Verb, Sequence[str]]:
+    """The verb that a command line means, or the job of its own that the first word is; and the other words."""
+    verb = VERBS[name]
+    return (verb.also[words[0]], words[1:]) if words and words[0] in verb.also else (verb, words)
+
+
 def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """One verb with the config that ``argv`` or the process's arguments describe; returns the exit status.
 
     ``program``: what the help calls the command; None takes the script's name.
     """
-    verb = VERBS[name]
+    verb, given = verb_of(name, sys.argv[1:] if argv is None else argv)
     parser = _Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_arguments(parser, verb)
-    words = verb.placed(sys.argv[1:] if argv is None else argv)
+    words = verb.placed(given)
     if problems := dashed(verb.config, words):
         return _refused(ConfigError(*problems))
     arguments = parser.parse_intermixed_args(words)
@@ -211,23 +250,49 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
         sys.stdout.write(configs.to_yaml(config))
         return ExitCode.DONE
     dry_run = verb.dry_run and arguments.dry_run
+    probed = arguments.probe if verb.probe else None
+    if probed is not None and not dry_run:
+        return _refused(ConfigError("command line: --probe measures what --dry-run tells; add --dry-run"))
+    how = {"dry_run": True, **({"probed": probed} if probed is not None else {})} if dry_run else {}
+    told = (lambda text, code: None) if dry_run else partial(_tell, config, name)
     try:
         with _own_disk():
             with kept_for_the_result():
                 with _importing(name) if verb.ray else nullcontext():
                     job = verb.job()
-                result = job(config, dry_run=True) if dry_run else job(config)
+                result = job(config, **how)
             if dry_run or for_a_program():
                 sys.stdout.write(result.text())
-            return result.exit_code
+                sys.stdout.flush()
+        told(result.text(), result.exit_code)
+        return result.exit_code
     except SegjobsError as error:
         if for_a_program():
             sys.stdout.write(failure_text(error))
-        return _refused(error)
+            sys.stdout.flush()
+        code = _refused(error)
+        told(failure_text(error), error.exit_code)
+        return code
     except _Stopped:
         sys.stderr.write("stopped by a signal; what is published stays, and the same command continues:\n")
         sys.stderr.write(f"{visible(redact(shlex.join(sys.orig_argv)))}\n")
+        told(ending_text("stopped by a signal; the same command continues", ExitCode.STOPPED), ExitCode.STOPPED)
         return ExitCode.STOPPED
+    except Exception as error:
+        told(ending_text(f"a bug: {type(error).__name__}: {error}", ExitCode.BUG), ExitCode.BUG)
+        raise
+
+
+def _tell(config: BaseModel, verb: str, text: str, code: ExitCode) -> None:
+    """Tell whom the config names how the verb ended; a signal meanwhile ends the telling, and not the result."""
+    notify = getattr(config, "notify", None)
+    if isinstance(notify, configs.NotifyConfig) and (notify.command or notify.webhook):
+        from segjobs.notify import tell
+
+        try:
+            tell(notify, verb, text, code)
+        except _Stopped:
+            sys.stderr.write("notify: stopped by a signal; the job's result stands\n")
 
 
 @contextmanager
@@ -274,8 +339,19 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> argparse.Argu
     overrides.completer = Completer(verb.config)  # type: ignore[attr-defined]  # where argcomplete looks for it
     if verb.dry_run:
         parser.add_argument("--dry-run", action="store_true", help="list, plan, say what would be done; write nothing")
+    if verb.probe:
+        about = (
+            "with --dry-run: label N of the images, throw the masks away, and tell by that what the whole would cost"
+        )
+        parser.add_argument("--probe", metavar="N", type=_count, help=about)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config as YAML and stop")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images; expected such as 64")
+    return int(text)
 
 
 def _parser(*, complete: bool = False) -> argparse.ArgumentParser:

@@ -41,6 +41,15 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1{HIDDEN}",
     ),
+    # Webhooks whose path is the secret: Slack's, Discord's, Teams'
+    (
+        re.compile(
+            r"(https?://(?:hooks\.slack\.com/(?:services|workflows|triggers)|discord(?:app)?\.com/api/webhooks|"
+            rf"[\w.-]+\.webhook\.office\.com/webhookb2)/){_NOT_YET}[^\s'\"]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),  # AWS access key ids
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,})"), HIDDEN),
     (re.compile(r"\b(?:xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|ya29\.[\w-]{20,}|sk-[\w-]{20,})"), HIDDEN),

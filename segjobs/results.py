@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from segjobs.errors import ExitCode, SegjobsError
+from segjobs.redact import redact
 from segjobs.text import visible
 
 
@@ -212,6 +213,17 @@ class BenchResult:
 
 
 @dataclass(frozen=True)
+class CompareResult:
+    """Two benches' figures by name: ``a``, ``b``, their ``ratio`` (b ÷ a) and the ``verdict`` on b."""
+
+    figures: Mapping[str, Mapping[str, object]]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        return _line({"figures": dict(self.figures), "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
 class NightlyResult:
     """A night of a collection.
 
@@ -241,8 +253,10 @@ class EditsResult:
     """People's corrections in a collection.
 
     ``version``: of its table that has them; ``new``: this command wrote it. ``run``: the corrections as a manifest.
-    ``counts``: what became of the images that the labels name: ``taken``, ``failed``, ``changed`` (of other bytes, or
-    gone, since they were labelled: their row stays), and ``not_in_collection``. ``failures``: error code → images.
+    ``counts``: what became of the images that the labels name: ``taken``, of these ``accepted`` as the model made them;
+    and those whose row stays: ``failed``, ``changed`` (of other bytes, or gone, since they were labelled),
+    ``unaltered`` (with ``unaltered=leave``), ``newer`` (masks of a later command), ``there`` (an earlier command took
+    them), and ``not_in_collection``. ``failures``: error code → images.
     ``exit_code``: TOO_MANY_FAILED where more than ``max_failed_fraction`` failed, else DONE.
     """
 
@@ -256,6 +270,30 @@ class EditsResult:
 
     def text(self) -> str:
         names = ("version", "new", "run", "counts", "failures")
+        fields = {name: getattr(self, name) for name in names}
+        return _line({"collection": self.uri, **fields, "exit_code": int(self.exit_code)})
+
+
+@dataclass(frozen=True)
+class ReviewResult:
+    """Images that were picked for people.
+
+    ``review``: its number, and ``folder``, where its ``files`` lie; None where there was nothing to send. ``left_out``:
+    reason → images: ``human``, ``failed``, ``sent`` before, ``near_duplicates`` of others, those whose picture cannot
+    be shown by their error code, and ``not_written``, which the format cannot hold. ``exit_code``: TOO_MANY_FAILED
+    where those are more than ``max_failed_fraction``, else DONE.
+    """
+
+    uri: str
+    review: int | None
+    folder: str | None
+    images: int
+    left_out: Mapping[str, int]
+    files: tuple[str, ...]
+    exit_code: ExitCode = ExitCode.DONE
+
+    def text(self) -> str:
+        names = ("review", "folder", "images", "left_out", "files")
         fields = {name: getattr(self, name) for name in names}
         return _line({"collection": self.uri, **fields, "exit_code": int(self.exit_code)})
 
@@ -293,7 +331,12 @@ class DryRun:
 
 def failure_text(error: SegjobsError) -> str:
     """The line of a job that an error has stopped, in the place of a result's."""
-    return _line({"error": str(error), "exit_code": int(error.exit_code)})
+    return ending_text(str(error), error.exit_code)
+
+
+def ending_text(why: str, code: ExitCode) -> str:
+    """The line of a job that ended without a result."""
+    return _line({"error": redact(why), "exit_code": int(code)})
 
 
 def _line(record: Mapping[str, object]) -> str:

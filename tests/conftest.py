@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import SystemRandom
@@ -164,7 +165,21 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageConfig]:
     """A real S3 server on loopback with one bucket, ``segjobs``; its credentials are in the environment."""
-    folder = tmp_path_factory.mktemp("s3")
+    with start_s3(tmp_path_factory.mktemp("s3")) as config:
+        yield config
+
+
+@pytest.fixture(scope="session")
+def iceberg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StorageConfig, str]]:
+    """Another one that has an Iceberg REST catalogue of a warehouse ``tables`` too, and the catalogue's address."""
+    port = _free_port()
+    with start_s3(tmp_path_factory.mktemp("iceberg"), f"-s3.port.iceberg={port}", "-tableBucket=tables") as config:
+        yield config, f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def start_s3(folder: Path, *words: str) -> Iterator[StorageConfig]:
+    """``words``: of its command, the later of two of one option holds."""
     identity = {
         "name": "test",
         "credentials": [{"accessKey": "test", "secretKey": "test-secret"}],
@@ -186,6 +201,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageConfi
         "-admin.ui=false",
         "-master.telemetry=false",
         "-bucket=segjobs",
+        *words,
     ]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
@@ -220,6 +236,19 @@ def _wait_for_bucket(config: StorageConfig, wait_s: float = 60) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB of its own; the test skips where this user may mount none."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S607
 
 
 _S3 = pytest.param("s3", marks=pytest.mark.slow)

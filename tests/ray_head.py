@@ -21,11 +21,15 @@ _STARTS = 3
 
 @dataclass(frozen=True)
 class Head:
-    """``address``: of its GCS, as a driver's compute.address; ``jobs``: its job server; ``environment``: may use it."""
+    """``address``: of its GCS, as a driver's compute.address; ``jobs``: its job server; ``environment``: may use it.
+
+    ``metrics``: what Prometheus asks.
+    """
 
     address: str
     jobs: str
     environment: dict[str, str]
+    metrics: str
 
     def job(self, verb: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """``ray job VERB``."""
@@ -81,7 +85,8 @@ def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Hea
     log = stack.enter_context(log_file.open("ab"))
     node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     stack.callback(_kill, node.pid)
-    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{jobs_port}", environment)
+    metrics = f"http://127.0.0.1:{others[agents.index('metrics-export')]}/metrics"
+    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{jobs_port}", environment, metrics)
 
     def stands() -> bool:
         listening = (one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)

@@ -41,6 +41,8 @@ def test_bash_completes_verbs_keys_and_values() -> None:
         "input.skip_unreadable=",
         "input.limit=",
         "input.column=",
+        "input.bands=",
+        "input.range=",
     ]
     assert in_bash("segjobs label --config label.yaml compute.decode=a") == ["auto", "actor"]
     assert in_bash("segjobs label input.uri=photos/ output.uri=out compute.precis") == ["compute.precision="]

@@ -1,5 +1,7 @@
-"""The files for KubeRay and crontab: fields and types that the CRDs have, and commands whose config loads."""
+"""The files for KubeRay, crontab and Grafana: fields and types that the CRDs have, commands and metrics that exist."""
 
+import json
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segjobs.config import LabelConfig, NightlyConfig, load_config
+from segjobs.jobs.engine.metrics import METRICS
 
 DEPLOY = Path(__file__).resolve().parents[1] / "conf" / "deploy"
 
@@ -212,3 +215,27 @@ def test_an_upload_leaves_data_and_outputs_out(name: str, tmp_path: Path) -> Non
         (tmp_path / path).write_text("x")
         parents = [tmp_path / path, *(tmp_path / parent for parent in Path(path).parents if parent.name)]
         assert any(exclude(one) for exclude in excludes for one in parents) is left_out
+
+
+# --- Grafana ---------------------------------------------------------------------------------------
+
+
+def test_the_dashboard_asks_for_metrics_that_the_code_has() -> None:
+    board = json.loads((DEPLOY / "grafana.json").read_text())
+    (variable,) = [one for one in board["templating"]["list"] if one["name"] == "verb"]
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]] + [variable["query"]["query"]]
+    exported = {metric.exported: metric for metric in METRICS}
+    named = {name for text in asked for name in re.findall(r"\bray_\w+", text)}
+    assert named == exported.keys(), "each is shown, and no other is asked for"
+    for text in asked:
+        for name, labels in re.findall(r"\b(ray_\w+)\{([^}]*)\}", text):
+            assert set(re.findall(r"(\w+)[=!]", labels)) <= set(exported[name].labels)
+        for function, name in re.findall(r"\b(rate|increase)\((ray_\w+)", text):
+            assert exported[name].kind == "counter", f"{function} of {name}"
+        for label in re.findall(r"\bby \((\w+)\)", text):
+            (name,) = set(re.findall(r"\bray_\w+", text.partition(" / ")[0]))
+            assert label in exported[name].labels
+        assert text.count("(") == text.count(")") and text.count("{") == text.count("}")
+    places = [panel["gridPos"] for panel in board["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    assert len({panel["id"] for panel in board["panels"]}) == len(places)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import segjobs
 from segjobs import __version__
 from segjobs import config as configs
-from segjobs.cli import VERBS
+from segjobs.cli import VERBS, verb_of
 from segjobs.config import ModelConfig, PostprocessConfig, iter_fields, load_config
 from segjobs.config.examples import example_names
 from segjobs.errors import ITEM_CODES, ConfigError, ExitCode, ItemError
@@ -37,6 +37,7 @@ from segjobs.models.registry import build, resolve
 from segjobs.models.table import FROM_WEIGHTS, MODELS
 from segjobs.models.weights import digest_of
 from segjobs.storage import Storage
+from tests import first_week
 from tests.flow_process import run_here
 from tests.pages import (
     GUIDE,
@@ -87,17 +88,22 @@ def test_every_command_is_one_that_its_verb_takes(command: Command) -> None:
         assert command.words[0] in example_names()
         return
     assert command.verb in VERBS, command.text
-    words = list(VERBS[command.verb].placed(command.words))
+    verb, words = verb_of(command.verb, command.words)
+    words = list(verb.placed(words))
     path = None
     if "--config" in words:
         place = words.index("--config")
         path = str(REPOSITORY / "conf" / Path(words[place + 1]).name)  # `segjobs init VERB` prints it
         del words[place : place + 2]
+    if "--probe" in words:
+        place = words.index("--probe")
+        assert VERBS[command.verb].probe and "--dry-run" in words and words[place + 1].isdecimal()
+        del words[place : place + 2]
     options = {word for word in words if word.startswith("-")}
     assert options <= OPTIONS
-    assert "--dry-run" not in options or VERBS[command.verb].dry_run
+    assert "--dry-run" not in options or verb.dry_run
     if "--help" not in options:
-        check(load_config(VERBS[command.verb].config, path, [word for word in words if word not in options]))
+        check(load_config(verb.config, path, [word for word in words if word not in options]))
 
 
 def check(config: Any) -> None:
@@ -109,10 +115,10 @@ def check(config: Any) -> None:
     if isinstance(config, configs.EvaluateConfig):
         parse_rules(config.gate, re.findall(r"\[(\w+)\]", " ".join(config.gate)), config.bootstrap.confidence)
     model = getattr(config, "model", None)
-    if (
-        model is not None and ":" not in model.name and model.name not in FROM_WEIGHTS
-    ):  # whose weights are all that they are
-        resolve(model.model_copy(update={"weights": "none", "sha256": None}), Storage())
+    for one in getattr(model, "members", ()) or [model]:
+        # Of those others, weights are all that they are.
+        if one is not None and ":" not in one.name and one.name not in FROM_WEIGHTS:
+            resolve(one.model_copy(update={"weights": "none", "sha256": None}), Storage())
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
@@ -313,6 +319,7 @@ SMALL = {
     "demo": ["train_images=12", "test_images=4", "steps=10"],
     "train": ["schedule.steps=2", "schedule.warmup_steps=1", "batch_size=2"],
     "label": ["compute.actors=1"],
+    "nightly": ["compute.actors=1", "shard.images=8"],
     "evaluate": ["bootstrap.resamples=50"],
     "report": ["images.worst=1", "images.best=0", "images.random=0"],
 }
@@ -360,3 +367,31 @@ def test_the_tour_from_its_first_line_to_its_last(tmp_path: Path, capsys: pytest
     )
     assert sum(images for _, images, _ in by_class) >= 4
     assert failed == []
+
+
+# What the first week's commands are given for a network that is there in every checkout.
+TOY = {
+    "model.name=deeplabv3_resnet50": "model.name=tests.toy_model:build",
+    "model.weights=models/new": "model.options={seed: 1}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_the_first_week_is_what_one_sees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command as it stands, but for its model and folder; the lines that are shown are those that it prints."""
+    week = text_of(GUIDE).split("### Your first week")[1].partition("\n## ")[0]
+    told = blocks(week, "text")
+    for number, body in enumerate(blocks(week, "sh"), 1):
+        first_week.before_night(tmp_path / "photos", number)
+        printed = ""
+        for line in body.replace("\\\n", " ").splitlines():
+            (command,) = commands(line)
+            words = [TOY.get(word, word) for word in VERBS[command.verb].placed(command.words)]
+            words = [re.sub(r"=(photos/|out/)", rf"={tmp_path}/\1", word) for word in words]
+            code, out, err = run_here(capsys, command.verb, *words, *SMALL.get(command.verb, ()))
+            assert code == (ExitCode.GATE_MISSED if number == 4 else ExitCode.DONE), err
+            printed += out + err
+        assert first_week.shown(printed, tmp_path) == told[number - 1].splitlines()
+    assert number == len(told) == 7

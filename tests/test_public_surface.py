@@ -18,6 +18,7 @@ SIGNATURES = {
     "label": "(*, input=None, model=None, output=None, config=None, **keys)",
     "nightly": "(*, input=None, model=None, collection=None, config=None, **keys)",
     "edits": "(*, collection=None, labels=None, config=None, **keys)",
+    "review": "(*, collection=None, config=None, **keys)",
     "evaluate": "(*, predictions=None, truth=None, baseline=None, output=None, config=None, **keys)",
     "report": "(*, evaluation=None, predictions=None, truth=None, output=None, config=None, **keys)",
     "export": "(*, manifest=None, format=None, output=None, config=None, **keys)",
@@ -41,6 +42,7 @@ MEMBERS = {
     "TrainResult": {"uri", "steps", "seconds", "score", "exit_code", "text"},
     "NightlyResult": {"uri", "night", "version", "counts", "run", "failures", "gate", "page", "exit_code", "text"},
     "EditsResult": {"uri", "version", "new", "run", "counts", "failures", "exit_code", "text"},
+    "ReviewResult": {"uri", "review", "folder", "images", "left_out", "files", "exit_code", "text"},
     "EvaluateResult": {"uri", "images", "scores", "gate", "exit_code", "text"},
     "ReportResult": {"uri", "bytes", "exit_code", "text"},
     "ExportResult": {"uri", "format", "images", "ok", "failed", "failures", "segments", "losses", "seconds"}

@@ -52,6 +52,9 @@ SECRET = "hunter2" * 3
         (f"eyJ{SECRET}.eyJ{SECRET}.{SECRET}", "***"),
         ("the key AKIA0123456789ABCDEF is unknown", "the key *** is unknown"),
         (f"hf_{SECRET}", "***"),
+        (f"https://hooks.slack.com/services/T0/B0/{SECRET}", "https://hooks.slack.com/services/***"),
+        (f"'https://discord.com/api/webhooks/1/{SECRET}'", "'https://discord.com/api/webhooks/***'"),
+        (f"https://me.webhook.office.com/webhookb2/{SECRET}/x", "https://me.webhook.office.com/webhookb2/***"),
         (f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}", "***"),
     ],
 )

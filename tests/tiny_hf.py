@@ -1,6 +1,6 @@
 """Repositories of transformers, tiny and random, as ``save_pretrained`` writes them: a model type in, a folder out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,30 +148,30 @@ KINDS: dict[str, tuple[Callable[[dict[str, Any]], Any], Callable[..., Any]]] = {
 
 
 @torch.no_grad()
-def _spread(network: Any) -> None:
+def _spread(network: Any, classes: int) -> None:
     """Weights far from the small ones that a training starts from, and classes that win some pixels each."""
     for parameter in network.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.5)
-    queries = [layer for layer in network.modules() if getattr(layer, "out_features", 0) == len(CLASSES) + 1]
+    queries = [layer for layer in network.modules() if getattr(layer, "out_features", 0) == classes + 1]
     if queries:
         queries[-1].bias[-1] -= 2  # no object
         return
     named = ((name, layer) for name, layer in network.named_modules() if not name.startswith("auxiliary"))
-    *_, last = (layer for _, layer in named if getattr(layer, "out_channels", 0) == len(CLASSES))
+    *_, last = (layer for _, layer in named if getattr(layer, "out_channels", 0) == classes)
     last.bias -= network(torch.randn(1, 3, SIZE, SIZE)).logits.mean(dim=(0, 2, 3))
 
 
-def save_tiny(folder: Path, kind: str, *, seed: int = 0, **processor: Any) -> Path:
-    """A network of ``CLASSES`` and its image processor, whose settings are ``processor``, at ``folder / kind``."""
+def save_tiny(folder: Path, kind: str, *, seed: int = 0, labels: Sequence[str] = CLASSES, **processor: Any) -> Path:
+    """A network of ``labels`` and its image processor, whose settings are ``processor``, at ``folder / kind``."""
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     network, of_images = KINDS[kind]
-    labels = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: n for n, name in enumerate(CLASSES)}}
+    known = {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = network(labels)
-        _spread(made.eval())
+        made = network(known)
+        _spread(made.eval(), len(labels))
         if kind == "oneformer":
             _save_tokenizer(folder / kind)
     made.save_pretrained(folder / kind)

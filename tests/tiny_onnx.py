@@ -19,13 +19,22 @@ def save_onnx(
     weights: np.ndarray = WEIGHTS,
     shape: tuple[Any, ...] = ("n", 3, "h", "w"),
     kind: int = TensorProto.FLOAT,
+    external: dict[str, Any] | None = None,
     **described: Any,
 ) -> Path:
-    """``folder / net.onnx`` with its model.json. ``output``: as model.json has it, and what the network ends in."""
+    """``folder / net.onnx`` with its model.json. ``output``: as model.json has it, and what the network ends in.
+
+    ``external``: what the network says of its numbers' place (``location``, ``offset``, ``length``), instead of them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = numpy_helper.from_array(
         weights[:, :, None, None].astype(helper.tensor_dtype_to_np_dtype(kind)), "weights"
     )
+    if external is not None:
+        numbers.ClearField("raw_data")
+        numbers.data_location = TensorProto.EXTERNAL
+        for key, value in external.items():
+            numbers.external_data.add(key=key, value=str(value))
     nhwc = described.get("layout") == "NHWC"
     nodes = [helper.make_node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2])] if nhwc else []
     nodes.append(helper.make_node("Conv", ["planes" if nhwc else "images", "weights"], ["logits"]))

@@ -11,13 +11,14 @@ test knows the masks of every image that it draws. Blue of the first pixel is th
 that it changes between the plan and its reading), ``poison`` (what the image of a number does to its process:
 ``{7: crash, 9: hang}``, or its answer, one of ``ANSWERS``).
 
-``field5`` and ``blobs`` are networks beside it, for tiles.
+``field5``, ``blobs`` and ``nearest`` are networks beside it, for tiles.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from segjobs.manifest.schema import ModelCard, make_categories
 from segjobs.models import batching
 from segjobs.models.base import VOID, Instances, LabelMap, Prediction
 from segjobs.models.tiling import label_map_of
+from tests import huge_scene
 
 CATEGORIES = make_categories(["dark", "mid", "bright"])
 ANSWERS: dict[str, Callable[[LabelMap], Any]] = {
@@ -174,9 +176,12 @@ def blobs() -> Blobs:
     return Blobs()
 
 
-def field5(classes: int = 4) -> Field5:
+def field5(classes: int = 4, categories: Sequence[str] | None = None) -> Field5:
     """The factory that ``model.name`` names."""
-    return Field5(classes)
+    made = Field5(len(categories or range(classes)))
+    if categories is not None:
+        made.card = replace(made.card, categories=make_categories(categories))
+    return made
 
 
 def expected_ids(image: np.ndarray) -> np.ndarray:
@@ -184,3 +189,30 @@ def expected_ids(image: np.ndarray) -> np.ndarray:
     ids = (image[..., 0] // 86).astype(np.uint16)
     assert not (ids == VOID).any()
     return ids
+
+
+class Nearest(Field5):
+    """Each pixel is of the class whose colour in ``tests/huge_scene.py`` is nearest: exact, and of no field at all."""
+
+    def __init__(self) -> None:
+        super().__init__(classes=len(huge_scene.CLASSES))
+        categories = make_categories(huge_scene.CLASSES)
+        self.card = ModelCard("nearest", "semantic", categories, digest="c" * 64, weights="none")
+        colors = torch.from_numpy(huge_scene.COLORS.astype(np.float32))
+        self._kernel = 2 * colors[:, :, None, None]
+        self._bias = -(colors**2).sum(dim=1)
+
+    def forward(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return list(F.conv2d(torch.stack(list(batch)).float(), self._kernel, self._bias) / 4096)
+
+
+def nearest() -> Nearest:
+    """The factory that ``model.name`` names."""
+    return Nearest()
+
+
+def nothing_to_learn(categories: Sequence[str]) -> Field5:
+    """A factory of any classes, whose module has no parameter."""
+    made = Field5(len(categories))
+    made.card = replace(made.card, categories=make_categories(categories))
+    return made

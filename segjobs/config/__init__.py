@@ -7,7 +7,7 @@ files cannot drift apart.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from segjobs.config.bench import BenchConfig
+from segjobs.config.bench import BenchCompareConfig, BenchConfig, compared
 from segjobs.config.check import CheckConfig
 from segjobs.config.collection import CollectionConfig, placed
 from segjobs.config.demo import DemoConfig
@@ -24,19 +24,24 @@ from segjobs.config.evaluate import (
 from segjobs.config.export import ExportConfig
 from segjobs.config.keys import dashed, describe_keys, iter_fields, shared_fields
 from segjobs.config.label import LabelConfig, RedoConfig, TilesConfig
-from segjobs.config.nightly import NightlyConfig
+from segjobs.config.nightly import IcebergConfig, NightlyConfig
 from segjobs.config.prepare import LabelsConfig, PrepareConfig
 from segjobs.config.report import (
     ReportConfig,
 )
+from segjobs.config.review import ReviewConfig
 from segjobs.config.sections import (
+    ENSEMBLE,
     IMAGE_GLOBS,
     ClusterConfig,
     ComputeConfig,
     DecodeConfig,
     InputConfig,
+    LabellingModelConfig,
+    MemberConfig,
     ModelConfig,
     NetworkConfig,
+    NotifyConfig,
     OutputConfig,
     PhotographsConfig,
     PostprocessConfig,
@@ -56,15 +61,18 @@ from segjobs.config.train import (
     TrainModelConfig,
 )
 from segjobs.config.uris import EXTRA_SCHEMES, check_uri
+from segjobs.config.views import View
 from segjobs.text import digest, nearest
 
 if TYPE_CHECKING:
     from segjobs.config.load import load_config, make_config, to_yaml
 
 __all__ = [
+    "ENSEMBLE",
     "EXTRA_SCHEMES",
     "IMAGE_GLOBS",
     "AugmentConfig",
+    "BenchCompareConfig",
     "BenchConfig",
     "BootstrapConfig",
     "BoundaryConfig",
@@ -78,13 +86,17 @@ __all__ = [
     "EditsConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "IcebergConfig",
     "InputConfig",
     "LabelConfig",
+    "LabellingModelConfig",
     "LabelsConfig",
     "LossConfig",
+    "MemberConfig",
     "ModelConfig",
     "NetworkConfig",
     "NightlyConfig",
+    "NotifyConfig",
     "OptimiserConfig",
     "OutputConfig",
     "PhotographsConfig",
@@ -93,6 +105,7 @@ __all__ = [
     "PrepareConfig",
     "RedoConfig",
     "ReportConfig",
+    "ReviewConfig",
     "S3Config",
     "ScheduleConfig",
     "ShardConfig",
@@ -103,8 +116,10 @@ __all__ = [
     "TrainComputeConfig",
     "TrainConfig",
     "TrainModelConfig",
+    "View",
     "check_resize",
     "check_uri",
+    "compared",
     "dashed",
     "describe_keys",
     "digest",

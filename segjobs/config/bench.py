@@ -1,24 +1,29 @@
 """``flows/bench.py``."""
 
-from pydantic import Field
+import json
+from collections.abc import Sequence
 
+from pydantic import Field, field_validator
+
+from segjobs.config.contradictions import contradiction
 from segjobs.config.sections import (
     ComputeConfig,
     DecodeConfig,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     OutputConfig,
     PostprocessConfig,
     ShardConfig,
     StorageConfig,
 )
+from segjobs.config.uris import Uri
 
 
 class BenchConfig(JobConfig):
     """Measure the bare model, the label pipeline and each of its stages in one run."""
 
-    model: ModelConfig
+    model: LabellingModelConfig
     input: InputConfig | None = Field(
         default=None, description="images to measure with; null draws synthetic JPEGs of mixed sizes"
     )
@@ -45,3 +50,23 @@ class BenchConfig(JobConfig):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+
+
+class BenchCompareConfig(JobConfig):
+    """Two benches' figures against each other: segjobs bench compare A.json B.json"""
+
+    files: list[Uri] = Field(description="bench.json of the one and of the other bench")
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+
+    @field_validator("files")
+    @classmethod
+    def _check_two(cls, value: list[str]) -> list[str]:
+        if len(value) != 2:
+            raise contradiction(f"segjobs bench compare takes two files, A.json B.json; got {len(value)}")
+        return value
+
+
+def compared(words: Sequence[str]) -> list[str]:
+    """``a.json b.json`` as ``files=["a.json", "b.json"]``, and the rest as it is."""
+    bare = [word for word in words if not word.startswith("-") and "=" not in word]
+    return [f"files={json.dumps(bare, ensure_ascii=False)}", *(word for word in words if word not in bare)]

@@ -13,6 +13,7 @@ from segjobs.config.uris import OutputUri, Uri, absolute, meant
 _ARGUMENTS = {
     "add": (1, None, "the runs to add, such as out/run1"),
     "publish": (1, 1, "the run of the night that its gate holds, such as out/street/runs/2026-01-31T02-00-00-…"),
+    "discard": (1, 1, "the run of the night that its gate holds, such as out/street/runs/2026-01-31T02-00-00-…"),
     "diff": (2, 2, "two versions, such as 6 7"),
     "restore": (1, 1, "a version, such as 6"),
 }
@@ -33,7 +34,7 @@ class CollectionConfig(JobConfig):
     """Look at a collection, add runs to it, compare or restore versions, tidy its files: segjobs collection DO WORD …"""
 
     collection: ReadCollection
-    do: Literal["status", "history", "diff", "add", "publish", "restore", "compact", "vacuum"] = Field(
+    do: Literal["status", "history", "diff", "add", "publish", "discard", "restore", "compact", "vacuum"] = Field(
         default="status", description="what is done; on the command line the first word: segjobs collection history"
     )
     words: list[str] = Field(
@@ -58,7 +59,7 @@ class CollectionConfig(JobConfig):
             for word in value:
                 if not word.isdecimal():
                     raise contradiction(f"{word!r} is no version; expected a number that `history` shows")
-        return [absolute(meant(word)) for word in value] if do in ("add", "publish") else value
+        return [absolute(meant(word)) for word in value] if do in ("add", "publish", "discard") else value
 
 
 def placed(words: Sequence[str]) -> list[str]:

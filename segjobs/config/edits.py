@@ -1,5 +1,7 @@
 """``flows/edits.py``."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from segjobs.config.collection import CollectionPlace
@@ -27,7 +29,11 @@ class EditsConfig(JobConfig):
     by: str | None = Field(
         default=None,
         min_length=1,
-        description="who corrected, as `segjobs collection history` shows it; null: the user who runs the command",
+        description="who corrected, as `segjobs collection history` shows it, and as rows do whose label file does not say it itself; null: the user who runs the command",
+    )
+    unaltered: Literal["take", "leave"] = Field(
+        default="take",
+        description="masks that the labels hold exactly as the model made them: take them, as a person's who has looked at them, or leave them the model's (a whole export of CVAT, of which nobody has opened every image)",
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     compute: TaskComputeConfig = Field(default_factory=TaskComputeConfig)

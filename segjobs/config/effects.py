@@ -16,6 +16,7 @@ from segjobs.config.keys import iter_fields
 
 WITHOUT_EFFECT = {
     "env": "the values that it lets in stand in the keys themselves",
+    "notify": "who is told of the end",
     "output.uri": "where the result is, not what",
     "compute": "who computes, and how many at once; batches change a model's last digits at most",
     "shard": "how the work is cut",
@@ -25,6 +26,7 @@ WITHOUT_EFFECT = {
     "storage.deadline_s": "patience",
     "storage.connect_timeout_s": "patience",
     "storage.read_timeout_s": "patience",
+    "verify": "a check",
     "max_failed_fraction": "the exit status",
     "fail_on_empty": "whether there is a result",
     "contact_sheet": "a picture beside the masks",
@@ -37,6 +39,8 @@ WITHOUT_EFFECT = {
 """Keys, and whole sections, that cannot change a result of any job, and why."""
 DESPITE = {
     "compute.precision": ("label", "train"),
+    "input.bands": ("label", "prepare"),
+    "input.range": ("label", "prepare"),
     "model.runtime": ("label",),
     "model.precision": ("label",),
 }

@@ -12,12 +12,14 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     OutputConfig,
     PostprocessConfig,
     Section,
     ShardConfig,
     StorageConfig,
+    Uncertainty,
+    Verify,
 )
 from segjobs.config.uris import Uri
 from segjobs.errors import ItemCode
@@ -90,14 +92,16 @@ class LabelConfig(JobConfig):
 
     input: InputConfig
     output: OutputConfig
-    model: ModelConfig
+    model: LabellingModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)
+    uncertainty: Uncertainty = False
     redo: RedoConfig = Field(default_factory=RedoConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    verify: Verify = "receipts"
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false makes an empty manifest of it"

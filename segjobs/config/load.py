@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from yaml import YAMLError
 from segjobs.config.contradictions import CONTRADICTION
 from segjobs.config.interpolation import resolved
 from segjobs.config.keys import iter_fields, section_in, section_of
+from segjobs.config.sections import ENSEMBLE
 from segjobs.config.words import layers_of
 from segjobs.config.yaml_file import read_yaml
 from segjobs.errors import ConfigError
@@ -84,11 +85,17 @@ def _short(section: type[BaseModel]) -> str | None:
 
 
 def _with_sections(kind: type[BaseModel], layer: DictConfig) -> DictConfig:
-    """The layer with ``input: photos/`` as ``input: {uri: photos/}``."""
+    """The layer with ``input: photos/`` as ``input: {uri: photos/}``, and ``models: […]`` as an ensemble's."""
     plain: dict[Any, Any] = OmegaConf.to_container(layer)  # type: ignore[assignment]  # of a dict it makes a dict
     for key, value in plain.items():
         if isinstance(value, str) and isinstance(key, str):
             layer[key] = _in_section(kind, key, value)
+    model = kind.model_fields.get("model")
+    section = section_of(model) if model else None
+    if isinstance(members := plain.get("models"), list) and section and "models" in section.model_fields:
+        del layer["models"]
+        named = [{"name": one} if isinstance(one, str) else one for one in members]
+        return cast(DictConfig, OmegaConf.merge({"model": {"name": ENSEMBLE, "models": named}}, layer))
     return layer
 
 

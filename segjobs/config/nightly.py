@@ -13,13 +13,16 @@ from segjobs.config.sections import (
     FailedFraction,
     InputConfig,
     JobConfig,
-    ModelConfig,
+    LabellingModelConfig,
     PostprocessConfig,
     Section,
     ShardConfig,
     StorageConfig,
+    Uncertainty,
+    Verify,
 )
 from segjobs.errors import ItemCode
+from segjobs.redact import is_secret_name
 
 
 class RetryConfig(Section):
@@ -32,15 +35,48 @@ class RetryConfig(Section):
     times: int = Field(default=3, ge=1, description="how often at most, a night each; a changed file begins anew")
 
 
+class IcebergConfig(Section):
+    """Nights appended to a table of an Iceberg catalogue, by reference."""
+
+    table: str | None = Field(
+        default=None,
+        pattern=r"^[^\s.]+(\.[^\s.]+)+$",
+        description="namespace.table that gets each night's parts; made where it is not there; null: none",
+    )
+    catalog: str = Field(
+        default="default",
+        description="name of the catalogue in ~/.pyiceberg.yaml or the environment, where its credentials are",
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict,
+        description="properties of the catalogue besides, such as {type: rest, uri: …}; no secrets",
+    )
+
+    @field_validator("properties")
+    @classmethod
+    def _check_properties(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if is_secret_name(name.replace("-", "_")):
+                raise ValueError(f"{name} is a secret; put it into ~/.pyiceberg.yaml or PYICEBERG_CATALOG__… instead")
+        return value
+
+
+class PublishConfig(Section):
+    """Where nights are published besides the collection."""
+
+    iceberg: IcebergConfig = Field(default_factory=IcebergConfig)
+
+
 class NightlyConfig(JobConfig):
     """Bring a collection of masks up to date with images that come, change and go; run it every night."""
 
     collection: CollectionPlace
     input: InputConfig
-    model: ModelConfig
+    model: LabellingModelConfig
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     tiles: TilesConfig = Field(default_factory=TilesConfig)
     postprocess: PostprocessConfig = Field(default_factory=PostprocessConfig)
+    uncertainty: Uncertainty = True
     retry: RetryConfig = Field(default_factory=RetryConfig)
     stale: Literal["keep", "relabel"] = Field(
         default="keep", description="masks of another model or other settings: keep them, or label these images anew"
@@ -60,6 +96,7 @@ class NightlyConfig(JobConfig):
         default="hold",
         description="a night that misses its gate: hold it until `segjobs collection publish RUN`, or publish it all the same",
     )
+    publish: PublishConfig = Field(default_factory=PublishConfig)
     price_per_hour: float | None = Field(
         default=None,
         ge=0,
@@ -69,6 +106,7 @@ class NightlyConfig(JobConfig):
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    verify: Verify = "receipts"
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false marks every image as gone"

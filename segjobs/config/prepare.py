@@ -16,6 +16,7 @@ from segjobs.config.sections import (
     ShardConfig,
     StorageConfig,
     TaskComputeConfig,
+    Verify,
     one_of,
 )
 from segjobs.config.uris import Uri, check_allowed
@@ -254,6 +255,7 @@ class PrepareConfig(JobConfig):
     compute: TaskComputeConfig = Field(default_factory=TaskComputeConfig)
     shard: ShardConfig = Field(default_factory=ShardConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    verify: Verify = "receipts"
     max_failed_fraction: FailedFraction = 0.01
     fail_on_empty: bool = Field(
         default=True, description="an input without any image is an error; false makes an empty manifest of it"

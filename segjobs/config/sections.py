@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from segjobs.config.contradictions import contradiction
 from segjobs.config.uris import OutputUri, Uri, absolute, check_allowed
+from segjobs.config.views import View, check_views, parse_view
+from segjobs.narrow import is_list
 from segjobs.plugins import Group, installed
 from segjobs.text import nearest
 
@@ -20,8 +22,11 @@ IMAGE_GLOBS = [
 Place = TypeVar("Place")
 _RESIZE = re.compile(r"native|(short|long):[1-9]\d*|[1-9]\d*x[1-9]\d*")
 _NUMBER = re.compile(r"\d+")
+ENSEMBLE = "ensemble"
+"""``model.name`` of several models at once."""
 MAX_SIDE = 16_384
 """Pixels of a side that a network can be given: a square of them is 3 GB as numbers, without what it computes."""
+_WEBHOOK = re.compile(r"https?://[^/\s@]+(/\S*)?|env:[A-Za-z_]\w*")
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _POOL = re.compile(r"auto|[1-9]\d*|[1-9]\d*-[1-9]\d*")
 
@@ -55,6 +60,32 @@ def _check_weights(text: str, info: ValidationInfo) -> str:
     return absolute(check_allowed(text, info))
 
 
+def _check_bands(value: object) -> object:
+    numbers = value if isinstance(value, list) else [None]
+    if value is not None and not (len(numbers) in (1, 3) and all(type(n) is int and 1 <= n <= 65_535 for n in numbers)):
+        raise ValueError(
+            "expected the numbers of three bands (red, green, blue) such as [4, 3, 2], or of one; from 1 on"
+        )
+    return value
+
+
+def _is_range(value: object) -> bool:
+    if not is_list(value) or len(value) != 2:
+        return False
+    low, high = value
+    if isinstance(low, bool) or isinstance(high, bool):
+        return False
+    return isinstance(low, int | float) and isinstance(high, int | float) and -1e30 < low < high < 1e30
+
+
+def _check_range(value: object) -> object:
+    given = value if is_list(value) else [None]
+    pairs = given if any(is_list(one) for one in given) else [given]
+    if value is not None and not (len(pairs) in (1, 3) and all(_is_range(pair) for pair in pairs)):
+        raise ValueError("expected [low, high], such as [0, 10000], or three such pairs (of red, green and blue)")
+    return value
+
+
 def _check_endpoint(text: str | None) -> str | None:
     if text is not None and not _ENDPOINT.fullmatch(text):
         raise ValueError("expected http://host:port or https://host, without user, query or spaces")
@@ -75,6 +106,14 @@ def one_of(names: Sequence[str], group: Group) -> AfterValidator:
 FailedFraction = Annotated[float, Field(ge=0, le=1, description="more failed images than this share: exit code 3")]
 
 
+Verify = Annotated[
+    Literal["receipts", "full"],
+    Field(
+        description="parts that an earlier attempt published: receipts reads those again that have another size, time or etag than their receipt; full reads all, of a finished run too"
+    ),
+]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -85,11 +124,37 @@ class Section(BaseModel):
     )
 
 
+def _check_webhook(text: str | None) -> str | None:
+    if text is not None and not _WEBHOOK.fullmatch(text):
+        raise ValueError("expected https://host/path, or env:NAME for a URL that is a secret")
+    return text
+
+
+class NotifyConfig(Section):
+    """Who is told how a job ended, whatever the end: by the JSON line of its result."""
+
+    command: list[str] = Field(
+        default_factory=list,
+        description="a command and its words, no shell: it gets the line on its standard input, SEGJOBS_EXIT_CODE and SEGJOBS_VERB in its environment",
+    )
+    webhook: Annotated[str | None, AfterValidator(_check_webhook)] = Field(
+        default=None,
+        description="a URL that gets the line by POST; env:NAME takes it from that environment variable, where it is a secret",
+    )
+    when: Literal["always", "failure"] = Field(
+        default="always", description="failure: only where the exit code is not 0, a held night's 4 too"
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="of the command, and of each of a webhook's three tries"
+    )
+
+
 class JobConfig(Section):
     env: list[str] = Field(
         default_factory=list,
         description="environment variables that ${oc.env:NAME} may read in this config; names of secrets never",
     )
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
 
 
 class S3Config(Section):
@@ -152,6 +217,14 @@ class _InputConfig(Section, Generic[Place]):
     )
     limit: int | None = Field(default=None, ge=1, description="take the first N by image_id; null takes all")
     column: str = Field(default="uri", description="column of a CSV or Parquet list that holds the URIs")
+    bands: Annotated[list[int] | None, BeforeValidator(_check_bands)] = Field(
+        default=None,
+        description="bands that are red, green and blue, counted from 1 as GDAL does, such as [4, 3, 2] of Sentinel-2; of one, [8], all three; null takes an image's own colours",
+    )
+    range: Annotated[list[Any] | None, BeforeValidator(_check_range)] = Field(
+        default=None,
+        description="values that are black and white, such as [0, 10000], or such a pair for each of red, green and blue; those beyond are cut; null: 0 and 255, of 16 bits 0 and 65535",
+    )
 
 
 class InputConfig(_InputConfig[Uri]):
@@ -161,13 +234,13 @@ class InputConfig(_InputConfig[Uri]):
 class PhotographsConfig(_InputConfig[Uri | None]):
     """The images of labels, or none: their label file says which they are, and of what size."""
 
-    @field_validator("include", "exclude", "skip_unreadable", "column")
+    @field_validator("include", "exclude", "skip_unreadable", "column", "bands", "range")
     @classmethod
     def _check_listing(cls, value: object, info: ValidationInfo) -> object:
         assert info.field_name is not None, "a validator of a field"  # noqa: S101
         default = cls.model_fields[info.field_name].get_default(call_default_factory=True)
         if info.data.get("uri", "") is None and value != default:
-            raise contradiction("has no effect with input.uri=null, which lists nothing; drop it")
+            raise contradiction("has no effect with input.uri=null, which looks at no photograph; drop it")
         return value
 
 
@@ -208,6 +281,11 @@ class NetworkConfig(Section):
     )
     seed: int = Field(default=0, ge=0, description="seed of the random weights of 'none'")
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views of an image that the model is shown besides the image itself."""
+        return ()
+
 
 class ModelConfig(NetworkConfig):
     """A network, and what computes it."""
@@ -237,6 +315,54 @@ class ModelConfig(NetworkConfig):
         return self.runtime in ("onnxruntime", "openvino")
 
 
+class MemberConfig(ModelConfig):
+    """A model that labels, alone or in an ensemble."""
+
+    tta: Annotated[list[str], AfterValidator(check_views)] = Field(
+        default_factory=list,
+        description="test-time augmentation: views that the model is shown besides the image, such as [hflip, scale:0.75, scale:1.25, hflip+scale:1.25]; probabilities are averaged, instances matched and fused",
+    )
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return tuple(parse_view(text) for text in self.tta)
+
+
+class LabellingModelConfig(MemberConfig):
+    """One model, or with ``name: ensemble`` several."""
+
+    models: list[MemberConfig] = Field(
+        default_factory=list,
+        validate_default=True,
+        description="with model.name=ensemble: its models, each with the keys of model; classes are matched by name, probabilities averaged. `models: [...]` at the top of a file, or models='[...]', is short for both",
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _check_members(cls, value: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
+        name = info.data.get("name")
+        if (name == ENSEMBLE) != bool(value):
+            raise contradiction(
+                f"an ensemble needs its models: [{{name: …, weights: …}}, …]; {name!r} is one model"
+                if value
+                else f"model.name={ENSEMBLE} needs them: models='[{{name: unet, weights: out/unet1}}, …]'"
+            )
+        if not value:
+            return value
+        if len(value) < 2 or any(one.name == ENSEMBLE for one in value):
+            raise contradiction("an ensemble has two models or more, each of them one model")
+        for key in ("weights", "sha256", "options", "categories", "resize", "seed"):
+            default = cls.model_fields[key].get_default(call_default_factory=True)
+            if info.data.get(key, default) != default:
+                raise contradiction("has no effect on an ensemble; give it to each of its models", key=key)
+        return value
+
+    @property
+    def members(self) -> tuple[MemberConfig, ...]:
+        """The models of an ensemble, of which those without ``tta`` have the ensemble's; else nothing."""
+        return tuple(one if one.tta else one.model_copy(update={"tta": self.tta}) for one in self.models)
+
+
 class PostprocessConfig(Section):
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="drop segments whose score is lower")
     mask_threshold: float = Field(
@@ -253,6 +379,13 @@ class PostprocessConfig(Section):
     classes: list[str] | None = Field(default=None, description="keep only these classes; null keeps all")
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="semantic: pixels below it stay unlabelled")
 
+
+Uncertainty = Annotated[
+    bool,
+    Field(
+        description="also write the columns margin and entropy: how unsure the model is, for segjobs review; less than 1 ms of a core an image"
+    ),
+]
 
 Precision = Annotated[Literal["fp32", "bf16", "fp16"], Field(description="autocast on GPU; the CPU computes in fp32")]
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from segjobs.config.contradictions import contradiction
 from segjobs.config.sections import (
     MAX_SIDE,
     ClusterConfig,
@@ -97,6 +98,9 @@ class LossConfig(Section):
         return self
 
 
+Origin = Literal["any", "human", "model"]
+
+
 class SourceConfig(Section):
     """A manifest to learn from."""
 
@@ -107,9 +111,27 @@ class SourceConfig(Section):
     min_confidence: float = Field(
         default=0.0, ge=0, le=1, description="leave out images of lower confidence (pseudo-labels)"
     )
+    origin: Origin = Field(
+        default="any",
+        description="take images with a person's masks (human), with a model's, or any; of a collection row by row",
+    )
+    human_weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        validate_default=True,
+        description="how many times as often an epoch shows an image with a person's masks: 5, beside one with a model's",
+    )
     min_score: float = Field(
         default=0.0, ge=0, le=1, description="leave out segments of lower score; semantic: their pixels are unlabelled"
     )
+
+    @field_validator("human_weight")
+    @classmethod
+    def _check_human_weight(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and info.data.get("origin") == "model":
+            raise contradiction("has no effect with origin=model, which takes no person's masks; drop it")
+        return value
 
 
 class TrainDataConfig(SourceConfig):
@@ -130,6 +152,9 @@ class ValidationConfig(Section):
         ge=0,
         lt=1,
         description="share of data.uri that is held back, by hash of image_id; 0: no validation",
+    )
+    origin: Origin = Field(
+        default="any", description="score on images with a person's masks alone (human), with a model's, or on any"
     )
     images: int | None = Field(default=None, ge=1, description="score on the first N by image_id only; null takes all")
     every_epochs: float = Field(default=1.0, gt=0, description="epochs between two validations; the end is always one")

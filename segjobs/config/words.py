@@ -37,7 +37,7 @@ def layers_of(words: Sequence[str]) -> tuple[list[Any], list[str]]:
             if cut := cut_from_override(value):
                 whole = f"""{key}='"{value}"'"""
                 problems.append(f"command line: {text!r}: to YAML {cut!r} is a comment; quote the value: {whole}")
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError, RecursionError) as error:
             why = error.problem if isinstance(error, MarkedYAMLError) else error
             why = " ".join(str(why).split())
             problems.append(f"command line: {text!r}: not readable as YAML ({why}); quote it: {key}={_quoted(value)}")

@@ -9,17 +9,20 @@ so that no task holds more than its own.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from segjobs.config import LabelsConfig, digest, nearest
 from segjobs.errors import ConfigError, ItemError
 from segjobs.labels.match_files import FileMatches, match_labels
+from segjobs.manifest.rows import Annotation
 from segjobs.manifest.schema import Category, Task
 from segjobs.manifest.segments import Segment
 from segjobs.sources.blame import Blame
-from segjobs.sources.read import read_file
+from segjobs.sources.read import LARGE_BYTES, opened_file, read_file
+from segjobs.sources.tiff import Slices
 from segjobs.storage import FileInfo, Storage, refuse
 from segjobs.text import first_few, size_text
 
@@ -68,10 +71,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Masks:
-    """One image's label: its segments, and what was found on the way."""
+    """One image's label: its segments, what was found on the way, and who drew it, where the label says that."""
 
     segments: list[Segment]
     findings: tuple[Finding, ...] = ()
+    annotation: Annotation | None = None
 
 
 LabelReader = Callable[[str, tuple[int, int]], Masks]
@@ -107,7 +111,8 @@ class Labels:
 
     ``texts``: one per image of the request, None where no label belongs to it. ``digest`` names the
     labels' bytes. ``listed``: the images that belong to the set, where it says so itself. ``size_of``: where the label
-    file says the sizes of its images. ``boxes_only``: objects are boxes, and none has a mask.
+    file says the sizes of its images. ``boxes_only``: objects are boxes, and none has a mask. ``any_size``: labels are
+    read by bands, of images above ``decode.max_pixels`` too.
     """
 
     task: Task
@@ -119,6 +124,7 @@ class Labels:
     listed: frozenset[str] | None = None
     size_of: SizeReader | None = None
     boxes_only: bool = False
+    any_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,11 +137,15 @@ class Policy:
 
 @dataclass(frozen=True)
 class Files:
-    """The label files of a request: one URI (or None) per image, their digest, and those left over."""
+    """The label files of a request: one URI (or None) per image, their digest, and those left over.
+
+    ``large``: URIs of files that are not to be held in memory.
+    """
 
     uris: list[str | None]
     digest: str
     leftovers: tuple[Leftover, ...] = ()
+    large: frozenset[str] = frozenset()
 
 
 def leftover(check: str, names: Sequence[object]) -> tuple[Leftover, ...]:
@@ -189,6 +199,7 @@ def files_of(request: LabelRequest, files: Mapping[str, FileInfo], matches: File
         [files[path].uri if path else None for path in used],
         digest(prints_of(files[path] for path in used if path)),
         leftover("labels_without_image", matches.unused),
+        frozenset(files[path].uri for path in used if path and files[path].size > LARGE_BYTES),
     )
 
 
@@ -200,6 +211,16 @@ def prints_of(files: Iterable[FileInfo]) -> list[tuple[str, int, int, str]]:
 def read_label(storage: Storage, uri: str) -> bytes:
     """The bytes of one image's label. Raises ItemError NOT_FOUND, TIMEOUT, TOO_LARGE or UNREADABLE."""
     return read_file(Blame(storage), uri, what="the label")
+
+
+@contextmanager
+def opened_label(storage: Storage, uri: str, *, large: bool) -> Generator[Slices]:
+    """One image's label, in memory where it is not large. Raises as ``read_label``."""
+    if not large:
+        yield read_label(storage, uri)
+        return
+    with opened_file(storage, uri, what="the label") as data:
+        yield data
 
 
 def read_whole(storage: Storage, uri: str, key: str = "labels.uri") -> bytes:

@@ -5,7 +5,7 @@ LabelsConfig → class_table → ClassTable
 pixel values + ClassTable → masks_from_indices → one segment per class present
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -222,20 +222,26 @@ def masks_from_indices(
     findings: tuple[Finding, ...] = ()
     strangers = indices == UNKNOWN
     if strangers.any():
-        values = values_of(strangers)
-        found = ", ".join(first_few([f"{value} ({count} px)" for value, count in values.items()]))
-        if table.unknown == "fail":
-            raise UnknownId(
-                "LABEL_VALUE",
-                f"ids {found} are neither in labels.ids nor in labels.void_ids; "
-                "labels.unknown=ignore takes them as unlabelled",
-            )
-        fate = f"taken as {table.unknown_class.name!r}" if table.unknown_class else "taken as unlabelled"
-        findings = (Finding("unknown_ids", len(values), f"ids {found}: {fate}"),)
+        findings = unknown_ids(values_of(strangers), table)
         indices = np.where(strangers, np.uint16(table.unknown_index), indices)
     size_hw = (indices.shape[0], indices.shape[1])
     regions = encode_label_map(indices, void=VOID)
     return Masks([Segment.from_region(table.categories[one.index], one, size_hw) for one in regions], findings)
+
+
+def unknown_ids(values: Mapping[str, int], table: ClassTable) -> tuple[Finding, ...]:
+    """What is found of values that are neither class nor void, with their pixels. Raises UnknownId by the table."""
+    if not values:
+        return ()
+    found = ", ".join(first_few([f"{value} ({count} px)" for value, count in values.items()]))
+    if table.unknown == "fail":
+        raise UnknownId(
+            "LABEL_VALUE",
+            f"ids {found} are neither in labels.ids nor in labels.void_ids; "
+            "labels.unknown=ignore takes them as unlabelled",
+        )
+    fate = f"taken as {table.unknown_class.name!r}" if table.unknown_class else "taken as unlabelled"
+    return (Finding("unknown_ids", len(values), f"ids {found}: {fate}"),)
 
 
 def repeated(values: Sequence[Value]) -> list[Value]:

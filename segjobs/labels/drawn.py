@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from segjobs.labels.match_files import match_paths
 from segjobs.labels.paint import as_task
 from segjobs.labels.polygons import outside
 from segjobs.manifest.rle import counts_from_runs, decode, encode_crop, encode_polygons
+from segjobs.manifest.rows import Annotation
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.text import first_few
@@ -61,11 +63,16 @@ class Drawn:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """One image's objects. ``without_area``: how many boxes, points and lines it has besides."""
+    """One image's objects. ``without_area``: how many boxes, points and lines it has besides.
+
+    ``by``, ``at``: who drew them, and when (Unix time in seconds), where the file says it.
+    """
 
     objects: tuple[Drawn, ...]
     size_hw: tuple[int, int] | None = None
     without_area: int = 0
+    by: str | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,8 @@ def _read(
 ) -> Masks:
     raw = json.loads(text)
     objects = tuple(Drawn(one["name"], one["notation"], tuple(one["values"])) for one in raw["objects"])
-    image = DrawnImage(objects, tuple(raw["size_hw"]) if raw["size_hw"] else None, raw["without_area"])
+    own_hw = tuple(raw["size_hw"]) if raw["size_hw"] else None
+    image = DrawnImage(objects, own_hw, raw["without_area"], raw["by"], raw["at"])
     if image.size_hw is not None and own_size:
         check_size(image.size_hw, size_hw)
     return masks_of(image, size_hw, categories, policy)
@@ -150,7 +158,24 @@ def masks_of(image: DrawnImage, size_hw: tuple[int, int], categories: Sequence[C
             findings += (Finding(check, len(numbers), f"objects {', '.join(first_few(numbers))}"),)
     if image.without_area:
         findings += (Finding("without_mask", image.without_area, "boxes, points or lines"),)
-    return Masks(segments, findings)
+    return Masks(segments, findings, _annotation(image))
+
+
+def _annotation(image: DrawnImage) -> Annotation | None:
+    at = None if image.at is None else datetime.fromtimestamp(image.at, UTC)
+    return Annotation(image.by, at) if image.by or at else None
+
+
+def unix_time(value: object) -> float | None:
+    """A moment as label files have it, ISO 8601 (UTC where it names no zone) or Unix time, in seconds; else None."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(value, UTC)
+        else:
+            moment = datetime.fromisoformat(str(value))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _polygons(one: Drawn, size_hw: tuple[int, int]) -> list[list[float]]:

@@ -10,20 +10,22 @@
 | a task without annotation, or with cancelled ones only | an image without label; predictions are not read |
 | several annotations | the one marked as ground truth, else the last; the others are counted as ``other_annotations`` |
 
-A task belongs to the image that its ``data`` names: our own ``image_id``, or the path of its URL without the eight
-digits that Label Studio puts before an uploaded file's name. Its ``original_width`` and ``original_height``, which are
-of the stored or of the shown frame, are not read: percent need no size, and a brush mask has its own.
+Who completed an annotation, and when it was last changed, is kept. A task belongs to the image that its ``data`` names:
+our own ``image_id``, or the path of its URL without the eight digits that Label Studio puts before an uploaded file's
+name. Its ``original_width`` and ``original_height``, which are of the stored or of the shown frame, are not read:
+percent need no size, and a brush mask has its own.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from segjobs.errors import ManifestError
 from segjobs.labels.base import LabelRequest, Labels, leftover, read_whole
-from segjobs.labels.drawn import Document, Drawn, DrawnImage, labels_of
+from segjobs.labels.drawn import Document, Drawn, DrawnImage, labels_of, unix_time
 from segjobs.labels.json_text import parse_json, whole, words_of
 
 _UPLOADED = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]+$)")
@@ -54,7 +56,8 @@ def read_label_studio(data: bytes, *, name: str = "Label Studio JSON") -> Docume
             others += [f"{path} ({len(done) - 1})"] if len(done) > 1 else []
             if path in images:
                 raise ValueError(f"{path!r} stands there twice")
-            images[path] = _image(chosen["result"])
+            changed = chosen.get("updated_at") or chosen.get("created_at")
+            images[path] = replace(_image(chosen["result"]), by=_annotator(chosen), at=unix_time(changed))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ManifestError(f"{name}: {place}: {words_of(error)}; expected Label Studio's JSON export") from None
     return Document(images, hashlib.sha256(data).hexdigest(), leftover("other_annotations", others))
@@ -71,6 +74,15 @@ def _path(data: Mapping[str, Any]) -> str:
     inner = parse_qs(parts.query).get("d")
     path = inner[0] if inner else unquote(parts.path)
     return _UPLOADED.sub("", path).lstrip("/")
+
+
+def _annotator(annotation: Mapping[str, Any]) -> str | None:
+    """Their address or name, else the number that Label Studio knows them by."""
+    who = annotation.get("completed_by")
+    if isinstance(who, Mapping):
+        name = " ".join(str(who[key]) for key in ("first_name", "last_name") if who.get(key))
+        who = who.get("email") or name or who.get("id")
+    return None if who in (None, "") else str(who)
 
 
 def _image(results: list[Mapping[str, Any]]) -> DrawnImage:

@@ -4,19 +4,26 @@
     LabelsConfig → class_table → what each pixel id means
     decoded ids + class table → segments_from_ids → one segment per class present
 
+A map of more than 16 million pixels is read by bands of rows, if it is a TIFF, and never held whole: LabelBands.
+
 A pixel whose id is void is covered by no segment. Other files than PNGs are label maps where the folder has no PNG.
 """
 
-from functools import partial
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
-from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_files, read_label
-from segjobs.labels.class_tables import LARGEST_ID, ClassTable, class_table, masks_from_indices
+from segjobs.labels.base import LabelRequest, Labels, Masks, check_size, match_files, opened_label
+from segjobs.labels.class_tables import LARGEST_ID, UNKNOWN, ClassTable, class_table, masks_from_indices, unknown_ids
 from segjobs.labels.match_files import match_labels
+from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.segments import Segment
 from segjobs.sources.label_map import decode_label_png
+from segjobs.sources.windows import Windows, open_label_map, rows_of
 from segjobs.storage import Storage
+
+_MOST_WHOLE_PX = 2**24
 
 __all__ = ["ClassTable", "class_table", "match_labels", "png_labels", "segments_from_ids"]
 
@@ -25,13 +32,24 @@ def png_labels(request: LabelRequest) -> Labels:
     """Adapter of ``png``: the text of an image is the URI of its label map."""
     table = class_table(request.config)
     files = match_files(request, (".png",), others=(".tif", ".tiff", ".gif", ".bmp"))
-    read = partial(_read, storage=request.storage, table=table, max_pixels=request.max_pixels)
-    return Labels("semantic", table.categories, files.uris, read, files.digest, files.leftovers)
+    read = _Reader(request.storage, table, request.max_pixels, files.large)
+    return Labels("semantic", table.categories, files.uris, read, files.digest, files.leftovers, any_size=True)
 
 
-def _read(uri: str, size_hw: tuple[int, int], *, storage: Storage, table: ClassTable, max_pixels: int) -> Masks:
-    ids = decode_label_png(read_label(storage, uri), max_pixels=max_pixels)
-    return masks_from_ids(ids, size_hw, table)
+@dataclass(frozen=True)
+class _Reader:
+    """See ``base.LabelReader``."""
+
+    storage: Storage
+    table: ClassTable
+    max_pixels: int
+    large: frozenset[str]
+
+    def __call__(self, uri: str, size_hw: tuple[int, int]) -> Masks:
+        with opened_label(self.storage, uri, large=uri in self.large) as data:
+            if uri not in self.large and size_hw[0] * size_hw[1] <= min(_MOST_WHOLE_PX, self.max_pixels):
+                return masks_from_ids(decode_label_png(data[:], max_pixels=self.max_pixels), size_hw, self.table)
+            return masks_from_windows(open_label_map(data, max_pixels=self.max_pixels), size_hw, self.table)
 
 
 def segments_from_ids(ids: np.ndarray, size_hw: tuple[int, int], table: ClassTable) -> list[Segment]:
@@ -46,9 +64,27 @@ def masks_from_ids(ids: np.ndarray, size_hw: tuple[int, int], table: ClassTable)
     table fails unknown ids and there are any.
     """
     check_size(ids.shape, size_hw)
+    return masks_from_indices(_indices(ids, table), table, values_of=lambda unknown: _counted(ids[unknown]))
+
+
+def masks_from_windows(ids: Windows, size_hw: tuple[int, int], table: ClassTable) -> Masks:
+    """``masks_from_ids`` of a map that is read by bands of rows."""
+    check_size(ids.size_hw, size_hw)
+    found, strangers = LabelBands(size_hw), Counter[str]()
+    for top, band in rows_of(ids):
+        indices = _indices(band, table)
+        unknown = indices == UNKNOWN
+        if unknown.any():
+            strangers.update(_counted(band[unknown]))
+            indices = np.where(unknown, np.uint16(table.unknown_index), indices)
+        found.add(indices, top=top)
+    findings = unknown_ids(dict(sorted(strangers.items(), key=lambda one: int(one[0]))), table)
+    return Masks([Segment.from_region(table.categories[one.index], one, size_hw) for one in found.regions()], findings)
+
+
+def _indices(ids: np.ndarray, table: ClassTable) -> np.ndarray:
     # Ids outside 16 bits all fall on the table's last entry, which no class can have.
-    indices = table.index_of[ids if ids.dtype.itemsize <= 2 else np.clip(ids, -1, LARGEST_ID + 1)]
-    return masks_from_indices(indices, table, values_of=lambda unknown: _counted(ids[unknown]))
+    return table.index_of[ids if ids.dtype.itemsize <= 2 else np.clip(ids, -1, LARGEST_ID + 1)]
 
 
 def _counted(ids: np.ndarray) -> dict[str, int]:

@@ -93,7 +93,7 @@ def remap(masks: Masks, table: ClassMap) -> Masks:
         detail = ", ".join(first_few([f"{name} ({count})" for name, count in sorted(dropped.items())]))
         findings += (Finding("dropped_classes", dropped.total(), detail),)
     united = [_united(parts, category) for category in table.categories if (parts := regions.get(category.id))]
-    return Masks([*kept, *united], findings)
+    return replace(masks, segments=[*kept, *united], findings=findings)
 
 
 def _united(parts: Sequence[Segment], category: Category) -> Segment:

@@ -7,20 +7,21 @@
                                    └→ commit(changes, app_id) ─→ the next version, once for each app_id
 
 A version is one file of the log that is put if absent, so that of two who write the same one, one is first, and the
-other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name,
-and the same rows are the same file, whoever writes them again.
+other looks again. A file of the table is named by the SHA-256 of its bytes: what is read is checked against its name.
 """
 
 import json
-import math
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,15 +31,16 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from segjobs import __version__
 from segjobs.config import digest
-from segjobs.errors import ConfigError, ConflictError, ManifestError, StorageError
+from segjobs.errors import ConflictError, ManifestError, StorageError
 from segjobs.manifest.crash_points import crash_at
-from segjobs.manifest.delta_log import Added, Commit, Removed, log_text, stats_of
+from segjobs.manifest.delta_log import Added, Commit, Removed, commit_info, first_text, log_text, metadata_of, stats_of
 from segjobs.manifest.merge import Changes, Replaced, merge
 from segjobs.manifest.run_info import PartInfo, Run, RunCounts, RunInfo, Timings
-from segjobs.manifest.schema import COLLECTION_SCHEMA, Category, Footer
+from segjobs.manifest.schema import COLLECTION_SCHEMA, LATER_COLUMNS, Category, Footer, with_later_columns
 from segjobs.manifest.table_files import (
     TABLE_MEND,
     TableFile,
+    check_newest,
     digest_in,
     has_table,
     log_uri,
@@ -54,11 +56,17 @@ _FOOTER = "segjobs.footer"
 _CHECKPOINT_EVERY = 10
 """Versions after which the log is summed up, so that to open the table stays as cheap."""
 _ATTEMPTS = 50
+_COMMIT = re.compile(r"\d{20}\.json")
+_THREADS = 32  # that read the log
+_FOREIGN_MEND = (
+    "versions from before that can be read still (@ and a number), and are gone on with where that tool's files of "
+    "masks/_delta_log are moved away"
+)
 
 
 def processing_of(identity: Mapping[str, object]) -> str:
     """What the column ``processing`` says of a run: 12 digits of all that made its masks besides the model."""
-    others = ("model", "input", "redo")
+    others = ("model", "input", "redo", "uncertainty")
     return digest("processing", {key: value for key, value in identity.items() if key not in others})[:12]
 
 
@@ -97,19 +105,22 @@ def open_collection(storage: Storage, uri: str) -> "Collection":
     return found
 
 
+def check_place(storage: Storage, uri: str) -> None:
+    """Raise ConfigError where no collection can be changed at ``uri``: for before there is something to commit."""
+    check_newest(uri)
+    delta_place(storage, masks_uri(uri))
+
+
 def create_collection(storage: Storage, uri: str) -> "Collection":
     """The collection at ``uri``, an empty one where there is none."""
-    if split_version(uri)[1] is not None:
-        raise ConfigError(f"collection.uri: {uri} names a version; a change makes the next one: leave the @ away")
+    check_place(storage, uri)
     found = find_collection(storage, uri)
     if found is not None:
         return found
-    place, options = delta_place(storage, masks_uri(uri), make=True)
+    metadata = metadata_of(str(uuid4()), "segjobs masks", Schema.from_arrow(COLLECTION_SCHEMA).to_json(), _now_ms())
     crash_at("table:before")
-    with _said(uri):
-        DeltaTable.create(
-            place, Schema.from_arrow(COLLECTION_SCHEMA), mode="ignore", name="segjobs masks", storage_options=options
-        )
+    # Where another one was first its table is taken; deltalake would set the metadata once more, and empty.
+    storage.put_first(join(log_uri(uri), f"{0:020d}.json"), first_text(metadata, at_ms=_now_ms()))
     crash_at("table:after")
     return open_collection(storage, uri)
 
@@ -152,7 +163,7 @@ class Collection:
         if sha256 is None or rows is None or there is None:
             raise ManifestError(f"{self.pinned}: {name} was not written by segjobs; {TABLE_MEND}")
         part = PartInfo(name, there, sha256, action["min.image_id"], action["max.image_id"])
-        return TableFile(part, rows, action["size_bytes"])
+        return TableFile(part, rows, action["size_bytes"], _alike(action, rows))
 
     @cached_property
     def footer(self) -> Footer | None:
@@ -178,7 +189,8 @@ class Collection:
         """
         try:
             with open_delta_file(self.storage, masks_uri(self.uri), file.part.name) as source:
-                return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
+                rows = pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
+                return with_later_columns(rows, columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             self.read(file)  # says what is wrong with the file, if it is that
             raise StorageError(f"{self.uri}: {file.part.name}: {' '.join(str(error).split())}") from error
@@ -209,13 +221,15 @@ class Collection:
             for image_id, error in zip(failed["image_id"].to_pylist(), failed["error"].to_pylist(), strict=True):
                 failures[error["code"]] += 1
                 examples.setdefault(error["code"], (image_id, error["message"]))
-        metadata, newest = self.table.metadata(), self.table.history(1)[0]
+        metadata, made = self.table.metadata(), self.history(since=self.version - 1)
         bad = failures.total()
         return RunInfo(
             run_id=f"{str(metadata.id)[:8]}@{self.version}",
             verb="collection",
             version=__version__,
-            finished=datetime.fromtimestamp(newest["timestamp"] / 1000, UTC).isoformat(timespec="seconds"),
+            finished=datetime.fromtimestamp(made[0]["timestamp"] / 1000 if made else 0, UTC).isoformat(
+                timespec="seconds"
+            ),
             counts=RunCounts(images, images - bad, bad, segments),
             failures=dict(sorted(failures.items())),
             examples=dict(sorted(examples.items())),
@@ -245,10 +259,17 @@ class Collection:
         # The log is cleaned of old versions, and what an app has committed outlasts that.
         return found if versions and min(versions) == 0 else found or self.version
 
-    def history(self) -> list[dict[str, Any]]:
-        """What made each version, the newest first, as the log says it; without versions that a vacuum took."""
-        with _said(self.uri):
-            return self.table.history()
+    def history(self, *, since: int = -1) -> list[dict[str, Any]]:
+        """What made each version after ``since`` up to this one, the newest first, as the log says it.
+
+        deltalake gives an older version the history of the newest one, numbered from its own.
+        """
+        root = log_uri(self.uri)
+        there = (int(name[:20]) for name in self.storage.list_names(root) if _COMMIT.fullmatch(name))
+        versions = sorted((one for one in there if since < one <= self.version), reverse=True)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            texts = threads.map(self.storage.read, [join(root, f"{one:020d}.json") for one in versions])
+            return [{**commit_info(text), "version": one} for one, text in zip(versions, texts, strict=True)]
 
     def commit(
         self,
@@ -270,7 +291,7 @@ class Collection:
             version = now.holds(app_id)
             if version is not None:
                 return Committed(version, new=False)
-            joint = _joint(now, footer)
+            joint = joint_footer(now, footer)
             if joint is None:  # an empty table, of which nothing can be marked
                 return Committed(now.version, new=False)
             steps = merge(now.files, now.read, changes(joint))
@@ -280,9 +301,28 @@ class Collection:
         raise StorageError(f"{self.uri}: {_ATTEMPTS} others were first with a version each; run the command again")
 
     def restore(self, version: int) -> None:
-        """Make the newest version one with the files of an earlier one. Raises StorageError."""
-        with _said(self.uri):
+        """Write the version that follows this one, with the files of an earlier one.
+
+        Raises StorageError where another one was written meanwhile, ManifestError where a vacuum has taken files.
+        """
+        missing = {file.part.name for file in open_collection(self.storage, f"{self.uri}@{version}").files}
+        missing -= self.storage.list_names(masks_uri(self.uri))
+        if missing:
+            raise ManifestError(
+                f"{self.uri}@{version}: {len(missing)} of its files are gone, such as {min(missing)}: a vacuum has "
+                "taken them, or they were lost; restore a later version"
+            )
+        try:
             self.table.restore(version)
+        except (DeltaError, OSError) as error:
+            # Where its reply was lost, the next version may be this very one.
+            newest = open_collection(self.storage, self.uri).history()[0]
+            ours = newest["operation"] == "RESTORE" and int(newest["operationParameters"]["version"]) == version
+            if newest["version"] != self.version + 1 or not ours:
+                said = " ".join(str(error).split())
+                raise StorageError(
+                    f"{self.uri}: version {version} is not restored: {said}; run the command again"
+                ) from error
 
     def attempt(
         self,
@@ -310,11 +350,11 @@ class Collection:
         crash_at("files:after")
         if app_id is None and not added:
             return Committed(self.version, new=False)
-        metadata = None if footer == self.footer or footer is None else self._metadata(footer)
+        same = footer == self.footer and _names(self.table) == COLLECTION_SCHEMA.names
+        metadata = None if same or footer is None else self._metadata(footer)
         app_version = (self.table.transaction_version(app_id) or 0) + 1 if app_id else 1
         commit = Commit(operation, about, added, removed, app_id, app_version, metadata, same_rows=app_id is None)
-        at_ms = int(datetime.now(UTC).timestamp() * 1000)
-        data, version = log_text(commit, read_version=self.version, at_ms=at_ms), self.version + 1
+        data, version = log_text(commit, read_version=self.version, at_ms=_now_ms()), self.version + 1
         where = join(log_uri(self.uri), f"{version:020d}.json")
         crash_at("commit:before")
         # Where a reply was lost, what stands there may be this very commit.
@@ -327,34 +367,36 @@ class Collection:
         return Committed(version, new=True, added=len(added), rewritten=len(removed))
 
     def _publish(self, rows: pa.Table) -> Added:
-        name, size_bytes = write_file(self.storage, masks_uri(self.uri), rows)
+        table = masks_uri(self.uri)
+        name, size_bytes, new = write_file(self.storage, table, rows)
+        if not new and name not in {file.part.name for file in self.files}:
+            # An earlier version's, which a vacuum may be about to take: this version's needs a name of its own.
+            name, size_bytes, _ = write_file(self.storage, table, rows, mark=uuid4().hex)
         return Added(name, size_bytes, stats_of(rows))
 
     def _metadata(self, footer: Footer) -> dict[str, object]:
-        """The table's metadata with the classes that its rows have from now on."""
+        """The table's metadata with the classes and the columns that its rows have from now on."""
         now = self.table.metadata()
-        return {
-            "id": str(now.id),
-            "name": now.name,
-            "description": now.description,
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": self.table.schema().to_json(),
-            "partitionColumns": [],
-            "createdTime": now.created_time,
-            "configuration": {**now.configuration, _FOOTER: footer.to_bytes().decode()},
-        }
+        made = metadata_of(str(now.id), now.name, Schema.from_arrow(COLLECTION_SCHEMA).to_json(), now.created_time)
+        configuration = {**now.configuration, _FOOTER: footer.to_bytes().decode()}
+        return {**made, "description": now.description, "configuration": configuration}
 
 
-def vacuumed(collection: Collection, *, keep_hours: float, dry_run: bool) -> list[str]:
-    """Delete the files that only versions older than that have; their names. ``dry_run``: names them alone."""
-    with _said(collection.uri):
-        return collection.table.vacuum(math.ceil(keep_hours), dry_run=dry_run, enforce_retention_duration=False)
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
-def as_rows(rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category]) -> pa.Table:
-    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there."""
+def as_rows(
+    rows: pa.Table, run: RunInfo, footer: Footer, *, to: Sequence[Category], not_before: datetime | None = None
+) -> pa.Table:
+    """Rows of a run as rows of a collection whose classes are ``to``: classes of one name have one id there.
+
+    ``not_before``: the newest of the rows whose place they are to take, should the clock have gone back since.
+    """
     human = run.model_label is None
     finished = datetime.fromisoformat(run.finished)
+    if not_before is not None:
+        finished = max(finished, not_before)
     processing = None if human else processing_of(run.identity)
     count = rows.num_rows
     ids = {category.name: category.id for category in to}
@@ -388,7 +430,19 @@ def _list_with_ids(lists: pa.ListArray, mapping: Mapping[int, int]) -> pa.ListAr
     return pa.ListArray.from_arrays(offsets, values, type=lists.type, mask=lists.is_null())
 
 
-def _joint(now: Collection, footer: Footer | None) -> Footer | None:
+def _alike(action: Mapping[str, Any], rows: int) -> dict[str, str | None]:
+    """Of a file's statistics: the columns in which all rows have one value, or none."""
+    found: dict[str, str | None] = {}
+    for name in ("status", "origin", "model", "gone_at"):
+        nulls, least, greatest = (action.get(f"{what}.{name}") for what in ("null_count", "min", "max"))
+        if nulls == rows:
+            found[name] = None
+        elif nulls == 0 and least is not None and least == greatest:
+            found[name] = least
+    return found
+
+
+def joint_footer(now: Collection, footer: Footer | None) -> Footer | None:
     """The footer of a table that rows of ``footer`` have joined: its classes, and those that only they have."""
     old = now.footer
     if old is None or footer is None:
@@ -405,7 +459,9 @@ def _joint(now: Collection, footer: Footer | None) -> Footer | None:
             number = category.id if category.id not in taken else 1 + max(taken)
             classes.append(replace(category, id=number))
             taken.add(number)
-    newest = footer if footer.model is not None else replace(footer, model=old.model)
+    newest = (
+        footer if footer.model is not None else replace(footer, model=old.model, pixels=footer.pixels or old.pixels)
+    )
     return replace(newest, categories=tuple(classes))
 
 
@@ -415,11 +471,18 @@ def _check(uri: str, table: DeltaTable) -> None:
     if protocol.min_reader_version > 1 or protocol.min_writer_version > 2:
         raise ManifestError(
             f"{uri}: its Delta protocol is {protocol.min_reader_version}/{protocol.min_writer_version}, another tool "
-            "has raised it; this release writes 1/2"
+            f"has raised it; this release writes 1/2; {_FOREIGN_MEND}"
         )
-    names = pa.schema(table.schema().to_arrow()).names
-    if names != COLLECTION_SCHEMA.names:
-        raise ManifestError(f"{uri}: its columns are {', '.join(names)}; expected {', '.join(COLLECTION_SCHEMA.names)}")
+    names = _names(table)
+    if [*names, *(name for name in LATER_COLUMNS.names if name not in names)] != COLLECTION_SCHEMA.names:
+        raise ManifestError(
+            f"{uri}: its columns are {', '.join(names)}, another tool has changed them; expected "
+            f"{', '.join(COLLECTION_SCHEMA.names)}; {_FOREIGN_MEND}"
+        )
+
+
+def _names(table: DeltaTable) -> list[str]:
+    return pa.schema(table.schema().to_arrow()).names
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import signal
 def crash_at(point: str) -> None:
     """For tests of resuming alone: end this process as SIGKILL would where SEGJOBS_CRASH_AT names the point.
 
-    Points: ``plan:``, ``part-N:``, ``run:``, ``night:``, ``table:``, ``files:`` and ``commit:``, each with ``before``
-    and ``after``.
+    Points: ``plan:``, ``part-N:``, ``run:``, ``night:``, ``table:``, ``files:``, ``commit:``, ``picked:`` and
+    ``review:``, each with ``before`` and ``after``.
     """
     if os.environ.get("SEGJOBS_CRASH_AT") == point:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from segjobs import __version__
 
+_ENGINE = f"segjobs {__version__}"
 _BOUNDED = ("image_id", "width", "height", "status", "confidence", "run_id", "model", "origin", "processing")
 """Columns of which a file's least and greatest value are stated, so that readers skip files."""
 
@@ -54,6 +55,21 @@ class Commit:
     same_rows: bool = False
 
 
+def commit_info(text: bytes) -> dict[str, Any]:
+    """What a commit says of itself: ``timestamp`` (Unix time, ms), ``operation`` and more."""
+    said: dict[str, Any] = {"timestamp": 0, "operation": "UNKNOWN"}
+    for line in text.splitlines():
+        if line.startswith(b'{"commitInfo"'):
+            said |= json.loads(line)["commitInfo"]
+    return said
+
+
+def paths_added(text: bytes) -> set[str]:
+    """The files that join the table by a commit, of the text that the log holds of it."""
+    actions = (json.loads(line) for line in text.splitlines() if line)
+    return {action["add"]["path"] for action in actions if "add" in action}
+
+
 def stats_of(rows: pa.Table) -> dict[str, object]:
     """Number of rows, bounds and nulls of a file, as Delta states them."""
     least: dict[str, object] = {}
@@ -66,6 +82,36 @@ def stats_of(rows: pa.Table) -> dict[str, object]:
     return {"numRecords": rows.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
 
 
+def metadata_of(table_id: str, name: str, schema: str, created_ms: int) -> dict[str, object]:
+    """A table's metadata. ``schema``: as Delta's JSON; ``created_ms``: Unix time."""
+    return {
+        "id": table_id,
+        "name": name,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema,
+        "partitionColumns": [],
+        "configuration": {},
+        "createdTime": created_ms,
+    }
+
+
+def first_text(metadata: Mapping[str, object], *, at_ms: int) -> bytes:
+    """The first version of a table, which has no files."""
+    actions: list[dict[str, object]] = [
+        {
+            "commitInfo": {
+                "timestamp": at_ms,
+                "operation": "CREATE TABLE",
+                "operationParameters": {},
+                "engineInfo": _ENGINE,
+            }
+        },
+        {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+        {"metaData": metadata},
+    ]
+    return _lines(actions)
+
+
 def log_text(commit: Commit, *, read_version: int, at_ms: int) -> bytes:
     """The commit that follows ``read_version``, as lines of JSON. ``at_ms``: Unix time."""
     actions: list[dict[str, object]] = [
@@ -76,7 +122,7 @@ def log_text(commit: Commit, *, read_version: int, at_ms: int) -> bytes:
                 "operationParameters": {},
                 "readVersion": read_version,
                 "isBlindAppend": False,
-                "engineInfo": f"segjobs {__version__}",
+                "engineInfo": _ENGINE,
                 **commit.about,
             }
         }
@@ -95,4 +141,8 @@ def log_text(commit: Commit, *, read_version: int, at_ms: int) -> bytes:
         sizes = {"size": new.size_bytes, "modificationTime": at_ms, **changes}
         stats = json.dumps(new.stats, ensure_ascii=False)
         actions.append({"add": {"path": new.path, "partitionValues": {}, **sizes, "stats": stats}})
+    return _lines(actions)
+
+
+def _lines(actions: Sequence[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(action, ensure_ascii=False) + "\n" for action in actions).encode()

@@ -36,7 +36,8 @@ FILE_BYTES = 32 * 2**20
 @dataclass(frozen=True)
 class Changes:
     """``rows()``: tables of ``COLLECTION_SCHEMA``, each image once, in order of image_id over all of them; it is called
-    for each attempt. ``marks``: ``MARK_SCHEMA``, in order of image_id, of images without a row among ``rows``."""
+    for each attempt. ``marks``: ``MARK_SCHEMA``, in order of image_id; they hold of ``rows`` too, where the
+    table has files."""
 
     rows: Callable[[], Iterable[pa.Table]]
     marks: pa.Table

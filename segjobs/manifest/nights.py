@@ -4,13 +4,15 @@
     <uri>/runs/<night>-<run_id>/           what was labelled, an ordinary run
     <uri>/nights/<night>/changes.json        counts, figures, whether it was published                      written last
 
+A night that its gate holds is in no version until it is published, or is given up (``held_nights.py``).
+
 A night is begun when changes.parquet stands and ended when changes.json does; whoever comes between goes on with it.
 Its name is the hour that it began, ``2026-01-31T02-00-00``, in UTC, and is what the table remembers: it is committed
 once.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.collection import Committed, as_rows, create_collection
+from segjobs.manifest.collection import Committed, as_rows, create_collection, find_collection
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.merge import MARK_SCHEMA, Changes
 from segjobs.manifest.parts import footer_of, open_run, read_part
@@ -33,10 +35,12 @@ LABELLED = ("new", "changed", "retry", "stale")
 """Changes for which an image is labelled."""
 MARKED = ("touched", "gone")
 """Changes of a row without its masks."""
+WAITING = "waiting"
+"""The change of an image that a held night has labelled, and this one need not."""
 CHANGES_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("change", pa.string(), nullable=False),  # of LABELLED or MARKED, or held: a human's, of other bytes
+        pa.field("change", pa.string(), nullable=False),  # of LABELLED or MARKED, WAITING, or held: a human's
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("mtime", pa.timestamp("us", tz="UTC"), nullable=False),
@@ -54,6 +58,7 @@ class Night:
     """A night that is begun. ``uri``: the collection's. ``counts``: change → images, those that are the same too.
 
     ``version``: of the table that the listing was compared with. ``run_id``: None where nothing is labelled.
+    ``newest``: when the newest of that version's rows was labelled.
     """
 
     uri: str
@@ -62,6 +67,7 @@ class Night:
     counts: Mapping[str, int]
     version: int
     run_id: str | None
+    newest: datetime | None = None
 
     @property
     def folder(self) -> str:
@@ -69,7 +75,7 @@ class Night:
 
     @property
     def run_uri(self) -> str | None:
-        return join(self.uri, "runs", f"{self.name}-{self.run_id}") if self.run_id else None
+        return run_of(self.uri, self.name, self.run_id) if self.run_id else None
 
     def of(self, *changes: str) -> pa.Table:
         """The images of these changes, by image_id."""
@@ -84,8 +90,18 @@ class Night:
             yield FileInfo(*row)
 
 
+def app_id_of_night(name: str) -> str:
+    """Under what the table remembers a night's commit."""
+    return f"night:{name}"
+
+
 def night_uri(uri: str, name: str) -> str:
     return join(uri, "nights", name)
+
+
+def run_of(uri: str, name: str, run_id: str) -> str:
+    """Where a night's run lies."""
+    return join(uri, "runs", f"{name}-{run_id}")
 
 
 def name_of(moment: datetime) -> str:
@@ -110,7 +126,13 @@ def night_of_run(uri: str) -> str:
 
 def begin(storage: Storage, night: Night) -> bool:
     """Publish what a night is to do; False where another one of its name is begun."""
-    about = {"night": night.name, "version": night.version, "run_id": night.run_id, "counts": dict(night.counts)}
+    about = {
+        "night": night.name,
+        "version": night.version,
+        "run_id": night.run_id,
+        "counts": dict(night.counts),
+        "newest": None if night.newest is None else night.newest.isoformat(),
+    }
     metadata = {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()}
     crash_at("night:before")
     new = storage.put_if_absent(join(night.folder, "changes.parquet"), sealed_table(night.changes, metadata=metadata))
@@ -129,7 +151,8 @@ def open_night(storage: Storage, uri: str, name: str) -> Night:
     metadata: dict[bytes, bytes] = table.schema.metadata or {}
     about: dict[str, Any] = json.loads(metadata[FOOTER_KEY])
     changes = table.replace_schema_metadata().cast(CHANGES_SCHEMA)
-    return Night(uri, name, changes, about["counts"], about["version"], about["run_id"])
+    newest = datetime.fromisoformat(about["newest"]) if about.get("newest") else None
+    return Night(uri, name, changes, about["counts"], about["version"], about["run_id"], newest)
 
 
 def nights_of(storage: Storage, uri: str) -> tuple[list[str], list[str]]:
@@ -159,33 +182,52 @@ def read_end(storage: Storage, uri: str, name: str) -> dict[str, Any]:
 
 
 def commit_night(storage: Storage, night: Night) -> Committed:
-    """Bring the collection's table up to date with the night's run and marks, once however often it is asked for."""
+    """Bring the collection's table up to date with the night's run and marks, once however often it is asked for.
+
+    Where a later night is in the table by then, a held one's marks are no news: that night has compared all that was
+    listed with the table as it was without them. Its rows join the table, marked as later nights have marked them.
+    """
     run = open_run(storage, night.run_uri) if night.run_uri else None
-    marks = _marks(night)
 
     def changes(joint: Footer) -> Changes:
-        return Changes(lambda: _rows(storage, run, joint) if run else (), marks)
+        later = _published_after(storage, night)
+        marks = _last_words(later, set(night.of(*LABELLED)["image_id"].to_pylist())) if later else _marks(night)
+        return Changes(lambda: _rows(storage, run, joint, night.newest) if run else (), marks)
 
     about = {"night": night.name, **({"run_id": night.run_id} if night.run_id else {}), "images": dict(night.counts)}
     collection = create_collection(storage, night.uri)
-    return collection.commit(changes, footer_of(run) if run else None, app_id=f"night:{night.name}", about=about)
+    return collection.commit(changes, footer_of(run) if run else None, app_id=app_id_of_night(night.name), about=about)
 
 
-def _rows(storage: Storage, run: Run, joint: Footer) -> Iterator[pa.Table]:
+def _published_after(storage: Storage, night: Night) -> list[Night]:
+    """The nights that began after this one and are in the table, the oldest first."""
+    later = sorted(name for names in nights_of(storage, night.uri) for name in names if name > night.name)
+    now = find_collection(storage, night.uri) if later else None
+    return [
+        open_night(storage, night.uri, name)
+        for name in later
+        if now is not None and now.holds(app_id_of_night(name)) is not None
+    ]
+
+
+def _last_words(nights: Sequence[Night], image_ids: Container[str]) -> pa.Table:
+    """The marks of those of these images that are gone by what the nights, the oldest first, have found at last."""
+    gone: dict[str, datetime] = {}
+    for night in nights:
+        changes = zip(night.changes["image_id"].to_pylist(), night.changes["change"].to_pylist(), strict=True)
+        for image_id, change in changes:
+            if change == "gone" and image_id in image_ids:
+                gone[image_id] = moment_of(night.name)
+            else:
+                gone.pop(image_id, None)
+    rows = [{"image_id": image_id, "gone_at": moment} for image_id, moment in sorted(gone.items())]
+    return pa.Table.from_pylist(rows, MARK_SCHEMA)
+
+
+def _rows(storage: Storage, run: Run, joint: Footer, not_before: datetime | None = None) -> Iterator[pa.Table]:
     for part in run.parts:
-        yield as_rows(read_part(storage, run, part), run.info, footer_of(run), to=joint.categories)
-
-
-def add_run(storage: Storage, uri: str, run: Run) -> Committed:
-    """Bring the collection's table up to date with a run that was made elsewhere, once."""
-
-    def changes(joint: Footer) -> Changes:
-        return Changes(lambda: _rows(storage, run, joint), MARK_SCHEMA.empty_table())
-
-    about = {"run_id": run.info.run_id, "run": run.uri}
-    return create_collection(storage, uri).commit(
-        changes, footer_of(run), app_id=f"run:{run.info.run_id}", operation="MERGE", about=about
-    )
+        rows = read_part(storage, run, part)
+        yield as_rows(rows, run.info, footer_of(run), to=joint.categories, not_before=not_before)
 
 
 def _marks(night: Night) -> pa.Table:

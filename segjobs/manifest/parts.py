@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,10 +25,17 @@ from segjobs.errors import ManifestError
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.plan import read_plan
 from segjobs.manifest.run_info import PartInfo, Run, RunInfo
-from segjobs.manifest.schema import FOOTER_KEY, MANIFEST_SCHEMA, SEGMENT_TYPE, Footer
-from segjobs.manifest.seal import damaged, open_json, open_table, parse_table, sealed_json, sealed_table
+from segjobs.manifest.schema import (
+    FOOTER_KEY,
+    LATER_COLUMNS,
+    MANIFEST_SCHEMA,
+    SEGMENT_TYPE,
+    Footer,
+    with_later_columns,
+)
+from segjobs.manifest.seal import damaged, is_sealed, open_json, open_table, parse_table, sealed_json, sealed_table
 from segjobs.manifest.table_files import has_table, read_file
-from segjobs.storage import Storage, join
+from segjobs.storage import FileInfo, Storage, join
 
 _PARQUET_OPTIONS = {
     "compression": "zstd",
@@ -36,6 +44,7 @@ _PARQUET_OPTIONS = {
     "row_group_size": 1000,
     "write_page_index": True,
 }
+_CHECKED_AT_ONCE = 8
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 PART_MEND = "move it away and run the command again"
 _LOST = "bring it back from a copy, or make the run anew at a new output.uri"
@@ -64,6 +73,12 @@ def part_uri(uri: str, shard: int, folder: str = "parts") -> str:
 def list_parts(storage: Storage, uri: str, folder: str = "parts") -> set[int]:
     """The shards whose parts are published."""
     return {int(match[1]) for name in storage.list_names(join(uri, folder)) if (match := _PART_NAME.fullmatch(name))}
+
+
+def list_part_files(storage: Storage, uri: str) -> dict[int, FileInfo]:
+    """Shard → its part as it is listed. Raises StorageError where there is no folder of parts."""
+    files = storage.walk(join(uri, "parts"), levels=0)
+    return {int(match[1]): file for file in files if (match := _PART_NAME.fullmatch(file.path))}
 
 
 def part_bytes(
@@ -105,7 +120,9 @@ def receipt_of(where: str, data: bytes, image_ids: Sequence[str], *, run_id: str
     Raises ManifestError where it does not hold exactly the shard's image_ids in order, each row of ``run_id``, or
     where the file is damaged.
     """
-    table = open_table(data, where, mend=PART_MEND, columns=["image_id", "run_id", "status", "error", "segments"])
+    # The masks of a sealed part are proven by its seal: one number of each segment tells how many there are.
+    segments = "segments.list.element.category_id" if is_sealed(data) else "segments"
+    table = open_table(data, where, mend=PART_MEND, columns=["image_id", "run_id", "status", "error", segments])
     ids = _texts(table["image_id"], where)
     writers = [one for one in _texts(pc.unique(table["run_id"]), where) if one != run_id]
     if writers:
@@ -124,9 +141,9 @@ def receipt_of(where: str, data: bytes, image_ids: Sequence[str], *, run_id: str
         if error:
             failures[error["code"]] += 1
             examples.setdefault(error["code"], (image_id, error["message"]))
-    segments = sum(len(chunk.values) for chunk in table["segments"].chunks)
+    masks = sum(len(chunk.values) for chunk in table["segments"].chunks)
     part = PartInfo(where.rpartition("/")[2], len(ids), hashlib.sha256(data).hexdigest(), ids[0], ids[-1])
-    return Receipt(part, len(ids) - failures.total(), dict(failures), examples, segments)
+    return Receipt(part, len(ids) - failures.total(), dict(failures), examples, masks)
 
 
 def run_id_of(storage: Storage, uri: str) -> str | None:
@@ -211,6 +228,24 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
     """
     if run.table is not None:
         return _read_file(storage, run.table, part, columns)
+    data = _checked_bytes(storage, run, part)
+    uri = join(run.uri, "parts", part.name)
+    rows = parse_table(data, uri, mend=_LOST, columns=columns, optional=LATER_COLUMNS.names)
+    return _with_later_fields(with_later_columns(rows, columns))
+
+
+def check_parts(storage: Storage, run: Run) -> None:
+    """Read every part of a finished run, a few at a time. Raises ManifestError where one is not as in run.json."""
+
+    def check(part: PartInfo) -> None:
+        _checked_bytes(storage, run, part)
+
+    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as threads:
+        list(threads.map(check, run.parts))
+
+
+def _checked_bytes(storage: Storage, run: Run, part: PartInfo) -> bytes:
+    """A part of a run, verified against run.json's sha256. Raises ManifestError."""
     uri = join(run.uri, "parts", part.name)
     try:
         data = storage.read(uri)
@@ -218,7 +253,7 @@ def read_part(storage: Storage, run: Run, part: PartInfo, *, columns: Sequence[s
         raise ManifestError(f"{uri}: listed in run.json but not there: {_LOST}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ManifestError(f"{uri}: its sha256 is not the one in run.json: it was damaged or replaced; {_LOST}")
-    return _with_later_fields(parse_table(data, uri, mend=_LOST, columns=columns))
+    return data
 
 
 def _read_file(storage: Storage, table: str, part: PartInfo, columns: Sequence[str] | None) -> pa.Table:

@@ -83,7 +83,7 @@ def encode_label_runs(
     heights = np.repeat([maps[number][2][0] for number in filled], runs)
     counts = _encode_groups(starts, ends, first, totals)
     areas = np.add.reduceat(ends - starts, first).tolist()
-    boxes = _boxes(starts, ends, first, heights)
+    boxes = boxes_of(starts, ends, first, heights)
     owners: list[int] = np.repeat(filled, groups).tolist()
     indices: list[int] = values[first].tolist()
     for owner, index, code, area, box in zip(owners, indices, counts, areas, boxes, strict=True):
@@ -139,7 +139,7 @@ def encode_runs(starts: np.ndarray, ends: np.ndarray, size_hw: tuple[int, int]) 
     """
     first = np.zeros(1, np.int64)
     (counts,) = _encode_groups(starts, ends, first, np.array([size_hw[0] * size_hw[1]]))
-    (box,) = _boxes(starts, ends, first, np.array(size_hw[0]))
+    (box,) = boxes_of(starts, ends, first, size_hw[0])
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -195,6 +195,11 @@ def counts_from_runs(runs: np.ndarray | Sequence[int]) -> str:
         raise ManifestError(f"run lengths {_show(runs)}: expected 0 to {LARGEST_RUN}")
     deltas = lengths.copy()
     deltas[3:] -= lengths[1:-2]
+    return delta_text(deltas)
+
+
+def delta_text(deltas: np.ndarray) -> str:
+    """Run lengths as a code has them, from the fourth on less the length two before, int64 (N,) → their characters."""
     return _characters(deltas)[0].tobytes().decode("ascii")
 
 
@@ -240,7 +245,7 @@ def encoded(counts: str, size_hw: tuple[int, int]) -> Encoded:
     starts, ends = starts[filled], ends[filled]
     if starts.size == 0:
         return Encoded(counts, 0, (0, 0, 0, 0))
-    (box,) = _boxes(starts, ends, np.zeros(1, np.int64), np.array(size_hw[0]))
+    (box,) = boxes_of(starts, ends, np.zeros(1, np.int64), size_hw[0])
     return Encoded(counts, int((ends - starts).sum()), box)
 
 
@@ -361,7 +366,7 @@ def _characters(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return characters, ends
 
 
-def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, heights: np.ndarray) -> list[Box]:
+def boxes_of(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, heights: np.ndarray | int) -> list[Box]:
     """Bounding boxes (x, y, w, h) of grouped foreground runs in columns of ``heights`` pixels, all or each run's."""
     left, top = np.divmod(starts, heights)
     right, bottom = np.divmod(ends - 1, heights)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import pyarrow as pa
 
@@ -35,6 +35,22 @@ class WithSegments(TypedDict):
     segments: list[SegmentRow]
 
 
+class Uncertainty(NamedTuple):
+    """How unsure a model is of an image, each in [0, 1]: see ``models/uncertainty.py``."""
+
+    margin: float
+    margin_worst: float
+    entropy: float
+    entropy_worst: float
+
+
+class Annotation(NamedTuple):
+    """Who drew an image's labels, and when; None where their file does not say it."""
+
+    by: str | None = None
+    at: datetime | None = None
+
+
 class OkRow(WithSegments):
     """An image with its masks, of those columns that were asked for. ``height`` and ``width``: pixels after EXIF."""
 
@@ -48,6 +64,12 @@ class OkRow(WithSegments):
     confidence: float | None
     run_id: str
     model: str | None
+    margin: float | None
+    margin_worst: float | None
+    entropy: float | None
+    entropy_worst: float | None
+    annotated_by: str | None
+    annotated_at: datetime | None
 
 
 class FailedRow(TypedDict):
@@ -93,12 +115,21 @@ def ok_row(
     size_hw: tuple[int, int],
     segments: Sequence[Segment],
     confidence: float | None = None,
+    uncertainty: Uncertainty | None = None,
+    annotation: Annotation | None = None,
 ) -> dict[str, object]:
     """The row of an image that was labelled; ``size_hw`` in pixels after EXIF orientation. ``sha256``: None unread."""
-    row = _row(item, author, sha256)
     height, width = size_hw
-    rows = [segment.to_row() for segment in segments]
-    return {**row, "status": "ok", "height": height, "width": width, "segments": rows, "confidence": confidence}
+    return {
+        **_row(item, author, sha256),
+        "status": "ok",
+        "height": height,
+        "width": width,
+        "segments": [segment.to_row() for segment in segments],
+        "confidence": confidence,
+        **(uncertainty._asdict() if uncertainty else {}),
+        **({"annotated_by": annotation.by, "annotated_at": annotation.at} if annotation else {}),
+    }
 
 
 def segments_of(row: WithSegments | Mapping[str, Any], *, empty: bool = False) -> list[Segment]:

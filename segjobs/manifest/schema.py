@@ -5,7 +5,7 @@ Standard Parquet types only, so DuckDB, Polars, pandas and pycocotools read it a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -49,7 +49,18 @@ SEGMENT_TYPE = pa.struct(
         ("stated_area", pa.float64()),
     ]
 )
-MANIFEST_SCHEMA = pa.schema(
+LATER_COLUMNS = pa.schema(
+    [
+        ("margin", pa.float32()),  # see models/uncertainty.py
+        ("margin_worst", pa.float32()),
+        ("entropy", pa.float32()),
+        ("entropy_worst", pa.float32()),
+        ("annotated_by", pa.string()),  # of human labels: who, and when, where their file says it
+        ("annotated_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""Columns that files of earlier releases lack: null there, and wherever nobody has asked for them."""
+_COLUMNS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
@@ -64,16 +75,26 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("model", pa.string()),
     ]
 )
+MANIFEST_SCHEMA = pa.schema([*_COLUMNS, *LATER_COLUMNS])
 COLLECTION_SCHEMA = pa.schema(
     [
-        *MANIFEST_SCHEMA,
+        *_COLUMNS,
         pa.field("origin", pa.string(), nullable=False),  # model or human
         ("processing", pa.string()),  # digest of all that makes masks from bytes besides the model
         pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
         ("gone_at", pa.timestamp("us", tz="UTC")),  # since when the image is no longer listed
+        *LATER_COLUMNS,
     ]
 )
 """The table of a collection: the current row of every image."""
+
+
+def with_later_columns(table: pa.Table, wanted: Collection[str] | None = None) -> pa.Table:
+    """The table with null for each of ``LATER_COLUMNS`` that it lacks; ``wanted``: of these alone."""
+    for column in LATER_COLUMNS:
+        if column.name not in table.column_names and (wanted is None or column.name in wanted):
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,13 @@ class ModelFacts(TypedDict):
     licence: str | None
 
 
+class PixelsJson(TypedDict):
+    """Of which bands, and of which of their values, an image's pixels were made: ``input.bands``, ``input.range``."""
+
+    bands: list[int] | None
+    range: list[float] | list[list[float]] | None
+
+
 class FooterJson(TypedDict, total=False):
     """A footer as JSON holds it."""
 
@@ -133,13 +161,15 @@ class FooterJson(TypedDict, total=False):
     schema_version: int
     version: str
     boxes_only: bool
+    pixels: PixelsJson | None
 
 
 @dataclass(frozen=True)
 class Footer:
     """The JSON under the key ``segjobs`` of every part: all a reader needs to interpret the rows.
 
-    ``boxes_only``: objects that are boxes (``stated_bbox``), whose masks cover nothing.
+    ``boxes_only``: objects that are boxes (``stated_bbox``), whose masks cover nothing. ``pixels``: how the images are
+    read; None: in their own colours.
     """
 
     task: Task
@@ -149,6 +179,7 @@ class Footer:
     schema_version: int = SCHEMA_VERSION
     version: str = __version__
     boxes_only: bool = False
+    pixels: PixelsJson | None = None
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self, dict_factory=_without_unknown), sort_keys=True, ensure_ascii=False).encode()
@@ -173,7 +204,7 @@ class Footer:
 
 
 def _without_unknown(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    unsaid = (("isthing", None), ("boxes_only", False))
+    unsaid = (("isthing", None), ("boxes_only", False), ("pixels", None))
     return {key: value for key, value in pairs if (key, value) not in unsaid}
 
 

@@ -11,7 +11,7 @@ release's, or another tool's, and is taken for what it parses as.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -84,13 +84,20 @@ def open_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | N
     return parse_table(data, where, mend=mend, columns=columns)
 
 
-def parse_table(data: bytes, where: str, *, mend: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """``open_table`` of bytes that were checked by another digest."""
+def parse_table(
+    data: bytes, where: str, *, mend: str, columns: Sequence[str] | None = None, optional: Collection[str] = ()
+) -> pa.Table:
+    """``open_table`` of bytes that were checked by another digest.
+
+    ``columns``: names, or a field inside one, as Parquet has its path: ``segments.list.element.area``. ``optional``:
+    columns that it may lack.
+    """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        if absent := [name for name in columns or () if name not in file.schema_arrow.names]:
-            raise damaged(where, f"it has no column {absent[0]!r}", mend=mend)
-        table = file.read(columns=list(columns) if columns else None)
+        absent = [name for name in columns or () if name.partition(".")[0] not in file.schema_arrow.names]
+        if missing := [name for name in absent if name not in optional]:
+            raise damaged(where, f"it has no column {missing[0]!r}", mend=mend)
+        table = file.read(columns=[name for name in columns if name not in absent] if columns else None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(where, " ".join(str(error).split()), mend=mend) from error
     kept: dict[bytes, bytes] = table.schema.metadata or {}
@@ -113,6 +120,11 @@ def open_json(data: bytes, where: str, *, mend: str) -> dict[str, Any]:
     if not is_object(record):
         raise damaged(where, "expected a JSON object", mend=mend)
     return record
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the file has a seal, right or wrong."""
+    return data.rfind(_MARK) >= 0
 
 
 def check_seal(data: bytes, where: str, *, mend: str) -> None:

@@ -138,7 +138,8 @@ def ranked_classes(matches: DetectionMatches) -> Iterator[Ranked]:
     group = matches.category[order] * max(1, matches.images) + matches.image[order]
     first = np.flatnonzero(np.diff(group, prepend=-1))
     rank[order] = np.arange(order.size) - np.repeat(first, np.diff(first, append=order.size))
-    order = np.lexsort((-matches.score, matches.category))
+    order = np.argsort(-matches.score, kind="stable")
+    order = order[np.argsort(_short(matches.category[order], matches.classes), kind="stable")]
     cuts = np.searchsorted(matches.category[order], np.arange(matches.classes + 1))
     for begin, end in pairwise(cuts):
         rows = order[begin:end]
@@ -146,20 +147,28 @@ def ranked_classes(matches: DetectionMatches) -> Iterator[Ranked]:
         yield Ranked(matches.image[rows], matched & ~ignored, ~matched & ~ignored, rank[rows])
 
 
-def interpolated(right: np.ndarray, wrong: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Precision averaged over 101 recalls, (R,), of R rankings at once.
+def interpolated(right: np.ndarray, wrong: np.ndarray, objects: int) -> np.ndarray:
+    """Precision averaged over 101 recalls, (R,), of R rankings of the same detections.
 
-    ``right`` and ``wrong``: (R, N), how many of either are among the first detections, at every place where
-    ``right`` grows (places where it does not add nothing); ``objects``: (R,), how many there are to find.
-    Where it is 0 the result is NaN.
+    ``right`` and ``wrong``: bool (R, N), what each detection is, best first; ``objects``: how many there are to find.
+    Where it is 0 the result is NaN. Precision is best at a right detection, so only those places are looked at; the
+    k-th of them reaches the same recall in every ranking.
     """
-    precision = right / (right + wrong + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = right / np.maximum(objects, 1)[:, None]
-    # How many of the 101 recalls are reached at each place; each takes the best precision from there on.
-    reached = np.searchsorted(RECALLS, recall, side="right")
-    mean = (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / RECALLS.size
-    return np.where(objects > 0, mean, np.nan)
+    if not objects:
+        return np.full(len(right), np.nan)
+    hits = right.sum(axis=1)
+    most: int = hits.max(initial=0).item()
+    count = np.arange(1, most + 1)
+    # How many of the 101 recalls the k-th right detection reaches first; each takes the best precision from there on.
+    reached = np.diff(np.searchsorted(RECALLS, count / objects, side="right"), prepend=0)
+    mean = np.zeros(len(right))
+    for row in np.flatnonzero(hits):
+        places = np.flatnonzero(right[row])
+        found = count[: places.size]
+        precision = found / (found + np.cumsum(wrong[row])[places] + np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        mean[row] = (best * reached[: places.size]).sum() / RECALLS.size
+    return mean
 
 
 @dataclass(frozen=True)
@@ -184,8 +193,7 @@ def accumulate(matches: DetectionMatches) -> AveragePrecision:
     for number, found in enumerate(ranked_classes(matches)):
         for area, total in enumerate(objects[number]):
             if total:
-                right, wrong = (np.cumsum(side[area], axis=1) for side in (found.right, found.wrong))
-                precision[number, area] = interpolated(right, wrong, np.full(_T, total))
+                precision[number, area] = interpolated(found.right[area], found.wrong[area], int(total))
                 recall[number, area] = found.right[area].sum(axis=1) / total
         for place, limit in enumerate(LIMITS):
             if objects[number, 0]:
@@ -242,6 +250,11 @@ def _index(found: np.ndarray, category_ids: Sequence[int]) -> np.ndarray:
     if unknown.size:
         raise ManifestError(f"category ids {unknown[:5].tolist()} are not in the truth's categories")
     return order[place] if ids.size else np.zeros(0, np.int64)
+
+
+def _short(index: np.ndarray, count: int) -> np.ndarray:
+    """Indices below ``count`` in two bytes where they fit, which numpy sorts in linear time."""
+    return index.astype(np.uint16) if count <= 2**16 else index
 
 
 def _unpack(bits: np.ndarray) -> np.ndarray:

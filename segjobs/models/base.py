@@ -6,15 +6,17 @@ steps, so that the pipeline can run them on different threads:
     preprocess (any thread) → forward (the one thread that owns the device) → postprocess (any thread)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeGuard, TypeVar, Union, overload, runtime_checkable
 
 import numpy as np
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.rle import VOID
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 
 if TYPE_CHECKING:
@@ -23,15 +25,23 @@ if TYPE_CHECKING:
 __all__ = [
     "VOID",
     "GivesLogits",
+    "GivesPlanes",
     "GivesRuns",
+    "GivesUncertainty",
     "Instances",
     "LabelMap",
     "LabelRuns",
+    "LazyCrops",
     "PanopticMap",
     "Prediction",
+    "Prepared",
+    "Scales",
     "Segmenter",
     "Target",
+    "Views",
     "gives_runs",
+    "tensors_of",
+    "with_attributes",
 ]
 
 
@@ -81,6 +91,25 @@ class Instances:
     corners_xy: np.ndarray
 
 
+class LazyCrops(Sequence[np.ndarray]):
+    """Objects' mask probabilities inside their windows, float32 (h, w), each made when it is asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], np.ndarray]) -> None:
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        places = range(self._count)[index]
+        return self._make(places) if isinstance(places, int) else [self._make(place) for place in places]
+
+
 @dataclass(frozen=True)
 class PanopticMap:
     """Panoptic prediction of one image, at its original size: objects and regions that never overlap.
@@ -92,6 +121,28 @@ class PanopticMap:
     ids: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Views:
+    """An image prepared for several passes of networks: the tensor (3, h, w) of each, and its own ``size_hw``."""
+
+    tensors: tuple["torch.Tensor", ...]
+    size_hw: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        """Of each tensor: images whose shapes are the same fit one batch."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+
+Prepared = Union["torch.Tensor", Views]
+"""An image as a Segmenter's ``preprocess`` leaves it for its ``forward``."""
+
+
+def tensors_of(prepared: Prepared) -> tuple["torch.Tensor", ...]:
+    """The tensors of a prepared image: one, or one a pass."""
+    return prepared.tensors if isinstance(prepared, Views) else (prepared,)
 
 
 Target = LabelMap | Instances
@@ -109,14 +160,15 @@ class Segmenter(Protocol):
     same_size_batches: bool
     """True: ``forward`` takes tensors of one shape only. False: any mix."""
 
-    def preprocess(self, image: np.ndarray) -> "torch.Tensor":
+    def preprocess(self, image: np.ndarray) -> Any:
         """uint8 (H, W, 3) RGB → uint8 (3, h, w) at the network's size, on the CPU. Thread-safe.
 
-        A model of the user's own may give another dtype, where it normalises before it resizes.
+        A model of the user's own may give another dtype, where it normalises before it resizes; several passes over
+        one image are ``Views``.
         """
         ...
 
-    def forward(self, batch: Sequence["torch.Tensor"]) -> Sequence[RawOutput]:
+    def forward(self, batch: Sequence[Any]) -> Sequence[RawOutput]:
         """Run the network on prepared tensors; one raw output per image, left on the device.
 
         Raises torch.OutOfMemoryError; the caller halves the batch.
@@ -173,9 +225,52 @@ class GivesRuns(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesUncertainty(Protocol):
+    """What a semantic Segmenter has besides, for the columns ``margin`` and ``entropy`` (``uncertainty=true``)."""
+
+    def uncertainty(self, output: RawOutput, size_hw: tuple[int, int]) -> Uncertainty:
+        """Raw output of one image of ``size_hw`` pixels, finite → how unsure it is. Thread-safe.
+
+        ``models/uncertainty.py`` computes it of logits (``of_logits``).
+        """
+        ...
+
+
 def gives_runs(segmenter: object) -> TypeGuard[GivesRuns]:
     """Whether ``runs`` says the same as ``postprocess``: not of a subclass that has another ``postprocess`` only."""
     if "postprocess" in vars(segmenter):
         return False
     nearest = next((one for one in type(segmenter).__mro__ if {"runs", "postprocess"} & vars(one).keys()), object)
     return "runs" in vars(nearest)
+
+
+@runtime_checkable
+class GivesPlanes(Protocol):
+    """What a semantic Segmenter has besides, whose probabilities are averaged (``model.tta``, ensembles)."""
+
+    def planes(self, output: RawOutput, size_hw: tuple[int, int]) -> "torch.Tensor":
+        """As ``GivesLogits.logits``, at the network's own resolution: float32 (C, h, w) that cover the whole image.
+
+        What is not finite stays so. Nothing waits for the device.
+        """
+        ...
+
+
+Copied = TypeVar("Copied")
+
+
+def with_attributes(one: Copied, **attributes: object) -> Copied:
+    """A shallow copy with other attributes: another Segmenter of the same network."""
+    other = copy(one)
+    vars(other).update(attributes)
+    return other
+
+
+@runtime_checkable
+class Scales(Protocol):
+    """What a Segmenter has besides, whose resizing segjobs does (``model.tta: [scale:1.25]``)."""
+
+    def scaled(self, factor: float) -> Self:
+        """The same network, which sees images whose sides are ``factor`` times as long. Raises ConfigError."""
+        ...

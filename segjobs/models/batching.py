@@ -1,5 +1,6 @@
 """Batches around a Segmenter: prepared tensors in, raw outputs (or predictions) out, in the order they came."""
 
+import math
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from segjobs.errors import ItemError
-from segjobs.models.base import Prediction, RawOutput, Segmenter
+from segjobs.models.base import Prediction, Prepared, RawOutput, Segmenter, tensors_of
 from segjobs.models.check_prediction import of_the_model
 from segjobs.models.device_errors import out_of_memory
 
@@ -36,7 +37,7 @@ class Computed:
             self.done.synchronize()
 
 
-def launch(segmenter: Segmenter, batch: Sequence["torch.Tensor"]) -> Computed:
+def launch(segmenter: Segmenter, batch: Sequence[Prepared]) -> Computed:
     """``forward_in_halves``, which on a GPU only queues the batch: the next one can be queued behind it."""
     outputs = forward_in_halves(segmenter, batch)
     if _gpu_of(segmenter) is None:
@@ -65,7 +66,7 @@ def beside_the_network(segmenter: Segmenter) -> Iterator[None]:
         yield
 
 
-def forward_in_halves(segmenter: Segmenter, batch: Sequence["torch.Tensor"]) -> list[RawOutput | ItemError]:
+def forward_in_halves(segmenter: Segmenter, batch: Sequence[Prepared]) -> list[RawOutput | ItemError]:
     """``segmenter.forward``, halving the batch each time the device runs out of memory, or the model raises an error.
 
     Returns one raw output per tensor, in order; for one that fails even alone, ItemError GPU_OOM or MODEL_ERROR.
@@ -78,7 +79,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence["torch.Tensor"]) -> 
             return outputs
     except out_of_memory() as error:
         message = ". ".join(str(error).splitlines()[0].split(". ")[:2])  # and on with advice about torch's allocator
-        height, width = batch[0].shape[-2:]
+        height, width = max((tensor.shape[-2:] for tensor in tensors_of(batch[0])), key=math.prod)
         alone = ItemError("GPU_OOM", f"{width}x{height} pixels do not fit on the device alone: {message}")
     except ItemError as error:
         alone = ItemError(error.code, error.message)
@@ -91,7 +92,7 @@ def forward_in_halves(segmenter: Segmenter, batch: Sequence["torch.Tensor"]) -> 
     return forward_in_halves(segmenter, batch[:half]) + forward_in_halves(segmenter, batch[half:])
 
 
-def same_size_runs(tensors: Sequence["torch.Tensor"], batch_size: int, *, same_size: bool) -> Iterator[slice]:
+def same_size_runs(tensors: Sequence[Prepared], batch_size: int, *, same_size: bool) -> Iterator[slice]:
     """Cut a sequence into consecutive batches of at most ``batch_size``, each of one shape if ``same_size``."""
     start = 0
     for end in range(1, len(tensors) + 1):

@@ -12,7 +12,17 @@ import numpy as np
 
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction, Segmenter
+from segjobs.models.base import (
+    VOID,
+    Instances,
+    LabelMap,
+    LabelRuns,
+    PanopticMap,
+    Prediction,
+    Prepared,
+    Segmenter,
+    Views,
+)
 from segjobs.models.device_errors import of_the_device
 
 if TYPE_CHECKING:
@@ -42,8 +52,16 @@ def of_the_model() -> Iterator[None]:
         raise ItemError("MODEL_ERROR", f"{type(error).__name__}: {words}"[:_MESSAGE_CHARS]) from error
 
 
-def checked_tensor(value: object) -> "torch.Tensor":
-    """What preprocess gave, a tensor (C, h, w). Raises ItemError MODEL_ERROR."""
+def checked_prepared(value: object) -> Prepared:
+    """What preprocess gave, a tensor (C, h, w), or several. Raises ItemError MODEL_ERROR."""
+    if isinstance(value, Views):
+        for tensor in value.tensors:
+            _checked_tensor(tensor)
+        return value
+    return _checked_tensor(value)
+
+
+def _checked_tensor(value: object) -> "torch.Tensor":
     import torch
 
     if not isinstance(value, torch.Tensor) or value.ndim != 3:
@@ -52,11 +70,11 @@ def checked_tensor(value: object) -> "torch.Tensor":
     return value
 
 
-def prepared(segmenter: Segmenter, image: np.ndarray) -> "torch.Tensor":
-    """``segmenter.preprocess``, what it gives checked: a tensor; of an exported network an array, which goes to it
-    alone. Raises ItemError MODEL_ERROR, and whatever the model raises."""
+def prepared(segmenter: Segmenter, image: np.ndarray) -> Prepared:
+    """``segmenter.preprocess``, what it gives checked: a tensor, or several; of an exported network an array, which goes
+    to it alone. Raises ItemError MODEL_ERROR, and whatever the model raises."""
     given = segmenter.preprocess(image)
-    return given if segmenter.module is None else checked_tensor(given)
+    return given if segmenter.module is None else checked_prepared(given)
 
 
 def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> "torch.Tensor":

@@ -14,8 +14,18 @@ import numpy as np
 import torch
 
 from segjobs.errors import ConfigError, ItemError
-from segjobs.models.base import GivesLogits, Instances, LabelMap, PanopticMap, Prediction, RawOutput, Segmenter
-from segjobs.models.check_prediction import checked, checked_logits, checked_tensor
+from segjobs.models.base import (
+    GivesLogits,
+    Instances,
+    LabelMap,
+    PanopticMap,
+    Prediction,
+    Prepared,
+    RawOutput,
+    Segmenter,
+    tensors_of,
+)
+from segjobs.models.check_prediction import checked, checked_logits, checked_prepared
 from segjobs.models.factories import own_words
 
 SIZES_HW = ((50, 70), (97, 33))
@@ -78,11 +88,11 @@ def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
 def _prepared_tensors(subject: Subject) -> None:
     image = draw(50, 70)
     before = image.copy()
-    tensor = checked_tensor(subject.segmenter.preprocess(image))
+    tensors = tensors_of(checked_prepared(subject.segmenter.preprocess(image)))
     if not np.array_equal(image, before):
         raise Broken("preprocess writes into the image; expected a copy, for others read it too")
-    if tensor.device.type != "cpu":
-        raise Broken(f"preprocess gave a tensor on {tensor.device}, expected the CPU: forward moves it")
+    if away := [tensor.device for tensor in tensors if tensor.device.type != "cpu"]:
+        raise Broken(f"preprocess gave a tensor on {away[0]}, expected the CPU: forward moves it")
 
 
 def _original_size(subject: Subject) -> None:
@@ -132,7 +142,7 @@ def _threads(subject: Subject) -> None:
     with ThreadPoolExecutor(4) as pool:
         tensors = list(pool.map(subject.segmenter.preprocess, images))
         parallel = list(pool.map(lambda output: _postprocess(subject, output, size_hw), outputs))
-    if not all(torch.equal(one, other) for one, other in zip(expected, tensors, strict=True)):
+    if not all(_equal(one, other) for one, other in zip(expected, tensors, strict=True)):
         raise Broken("preprocess gives another tensor when several threads call it at once")
     for one, other in zip(serial, parallel, strict=True):
         if fault := _difference(one, other, exact=subject.device == "cpu"):
@@ -199,7 +209,11 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
 """Name → the check."""
 
 
-def _forward(subject: Subject, tensors: Sequence[torch.Tensor]) -> list[RawOutput]:
+def _equal(one: Prepared, other: Prepared) -> bool:
+    return all(torch.equal(*pair) for pair in zip(tensors_of(one), tensors_of(other), strict=True))
+
+
+def _forward(subject: Subject, tensors: Sequence[Prepared]) -> list[RawOutput]:
     outputs = list(subject.segmenter.forward(tensors))
     if len(outputs) != len(tensors):
         raise Broken(f"forward gave {len(outputs)} outputs for {len(tensors)} image(s)")

@@ -14,12 +14,14 @@ import numpy as np
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
 from segjobs.models.base import LabelMap, LabelRuns, Prediction, Target
 from segjobs.models.preparing import preparing_by_card
 from segjobs.models.resize import target_size
 from segjobs.models.run_finder import find_runs
+from segjobs.models.uncertainty import of_logits
 from segjobs.models.upsample import upsample_on_cpu
 
 if TYPE_CHECKING:
@@ -99,6 +101,10 @@ class ExportedSegmenter:
         logits, by_way_of = self._at_inner_size(output, size_hw)
         self._check_finite(logits)
         return upsampled(torch.from_numpy(logits), size_hw, by_way_of=by_way_of)
+
+    def uncertainty(self, output: np.ndarray, size_hw: tuple[int, int]) -> Uncertainty:
+        """See ``base.GivesUncertainty``."""
+        return of_logits(self._at_inner_size(output, size_hw)[0])
 
     def _at_inner_size(self, output: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int] | None]:
         """Logits without what was padded, and the size to upsample them to before the image's, if any."""

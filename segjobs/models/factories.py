@@ -1,6 +1,7 @@
 """A model of the user's own, ``package.module:factory``: a ModelConfig in, its Segmenter out.
 
     model.options + what the factory's signature asks for (weights, categories, resize, device, precision) → Segmenter
+    the same, of the data's classes, without weights ─→ a Segmenter to train; load_matching: the weights that fit
 
 What goes wrong in somebody's code is one line, with the traceback in a file.
 """
@@ -11,26 +12,29 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, digest
-from segjobs.errors import ConfigError, SegjobsError
-from segjobs.manifest.schema import ModelCard
+from segjobs.config import NetworkConfig, TrainModelConfig, digest
+from segjobs.errors import ConfigError, SegjobsError, TrainingError
+from segjobs.manifest.schema import Category, ModelCard
 from segjobs.models.base import Segmenter
 from segjobs.models.weights import Weights, locate
 from segjobs.redact import redact
 from segjobs.storage import Storage
-from segjobs.text import shorten
+from segjobs.text import first_few, shorten
+
+if TYPE_CHECKING:
+    from segjobs.models.transfer import Transfer
 
 _UNSET = {"weights": "default", "sha256": None, "categories": None, "resize": None}
 _METHODS = ("preprocess", "forward", "postprocess", "predict", "loss")
 _LONGEST_WORDS = 300
 
 
-def call_factory(config: ModelConfig, storage: Storage, *, device: str = "cpu", precision: str = "fp32") -> Segmenter:
+def call_factory(config: NetworkConfig, storage: Storage, *, device: str = "cpu", precision: str = "fp32") -> Segmenter:
     """The Segmenter that the factory gives, its options and weights written into its card.
 
     The factory is called with ``model.options``, and with each of these that its signature names: ``weights``
@@ -64,6 +68,97 @@ def call_factory(config: ModelConfig, storage: Storage, *, device: str = "cpu", 
     return segmenter
 
 
+def describe_start(
+    config: TrainModelConfig, categories: Sequence[Category], storage: Storage
+) -> tuple[ModelCard, Weights]:
+    """The card of a model of the user's that is to learn ``categories``, and the weights that it starts from.
+
+    Raises ConfigError where its classes are others and its factory has no parameter ``categories``, or where it has
+    nothing to learn.
+    """
+    names = [category.name for category in categories]
+    segmenter = _untrained(config, names, storage)
+    card, own = segmenter.card, [category.name for category in segmenter.card.categories]
+    if [name.casefold() for name in own] != [name.casefold() for name in names]:
+        raise ConfigError(
+            f"model.name {config.name!r}: it has the classes {', '.join(first_few(own))}, and the data "
+            f"{', '.join(first_few(names))}: give the factory a parameter categories, or rename the data's (classes)"
+        )
+    if not any(parameter.requires_grad for parameter in segmenter.module.parameters()):
+        raise ConfigError(f"model.name {config.name!r}: its module has no parameter that could learn")
+    weights = Weights("none", f"seed:{config.seed}")
+    if config.weights not in ("none", _UNSET["weights"]):
+        weights = locate(config, None, storage)
+    saved = weights.description
+    licence = config.licence or (saved.licence if saved else None) or card.licence
+    preprocessing = {**card.preprocessing, **({"resize": config.resize} if config.resize else {})}
+    learnt = tuple(categories) if card.task == "semantic" else card.categories
+    return replace(
+        card, name=config.name, categories=learnt, preprocessing=preprocessing, weights=weights.uri, licence=licence
+    ), weights
+
+
+def start(
+    config: TrainModelConfig, card: ModelCard, weights: Weights, storage: Storage, *, device: str, precision: str
+) -> "tuple[Segmenter, Transfer | None]":
+    """The Segmenter of ``describe_start``, and what became of the tensors that it starts from. Raises as that.
+
+    A head of other classes stays random: the tensors whose shape depends on the number of classes.
+    """
+    names = [category.name for category in card.categories]
+    segmenter = _untrained(config, names, storage, device=device, precision=precision)
+    segmenter.card = card
+    transfer = None
+    if weights.path is not None:
+        from segjobs.models.transfer import load_matching, why_no_head
+        from segjobs.models.weights_file import read_tensors
+
+        left_out: dict[str, str] = {}
+        known = weights.description and [one.name for one in weights.description.categories]
+        if known and (reason := why_no_head(known, names)) and "categories" in _parameters(_import(config.name)):
+            other = _untrained(config, [*names, "one more"], storage).module.state_dict()
+            own = segmenter.module.state_dict()
+            left_out = {key: reason for key, value in own.items() if other[key].shape != value.shape}
+        transfer = load_matching(segmenter.module, read_tensors(weights.path), left_out=left_out)
+    segmenter.module.eval().to(device)
+    return segmenter, transfer
+
+
+def _untrained(
+    config: TrainModelConfig,
+    names: Sequence[str],
+    storage: Storage,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> Segmenter:
+    """As the factory makes it without weights, for classes of these names if it asks for any."""
+    import torch
+
+    asked = _parameters(_import(config.name))
+    given = {
+        "weights": "none" if "weights" in asked and "weights" not in config.options else _UNSET["weights"],
+        "sha256": None,
+        "categories": list(names) if "categories" in asked and "categories" not in config.options else None,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return call_factory(config.model_copy(update=given), storage, device=device, precision=precision)
+
+
+@contextmanager
+def words_of_a_training(config: NetworkConfig, what: str) -> Iterator[None]:
+    """What a user's own model raises inside is a TrainingError, with its traceback in a file; others' stay theirs."""
+    if ":" not in config.name:
+        yield
+        return
+    try:
+        with one_line(f"model.name {config.name!r}: {what}"):
+            yield
+    except ConfigError as error:
+        raise TrainingError(str(error)) from error
+
+
 def write_traceback(error: BaseException) -> str:
     """The path of a new temporary file that holds the error's traceback, without credentials."""
     text = "".join(traceback.format_exception(error))
@@ -80,7 +175,7 @@ def own_words(error: BaseException) -> str:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def one_line(what: str) -> Iterator[None]:
     """An error of the user's code inside is a ConfigError; that memory or the device ends stays what it is."""
     try:
         yield
@@ -97,7 +192,7 @@ def _one_line(what: str) -> Iterator[None]:
 def _import(name: str) -> Callable[..., Any]:
     _look_in_current_folder()
     module_name, _, attribute = name.partition(":")
-    with _one_line(f"model.name {name!r} cannot be imported"):
+    with one_line(f"model.name {name!r} cannot be imported"):
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
@@ -124,7 +219,7 @@ def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return {name: one for name, one in parameters.items() if one.kind in by_keyword}
 
 
-def _check_asked(config: ModelConfig, asked: Mapping[str, inspect.Parameter]) -> None:
+def _check_asked(config: NetworkConfig, asked: Mapping[str, inspect.Parameter]) -> None:
     """Raise ConfigError for keys that the factory is not handed, for those given twice, and for those it needs."""
     problems = []
     from_weights = config.weights != _UNSET["weights"]
@@ -149,7 +244,7 @@ def _needed(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty
 
 
-def _names(config: ModelConfig, weights: Weights | None, asked: Mapping[str, inspect.Parameter]) -> list[str] | None:
+def _names(config: NetworkConfig, weights: Weights | None, asked: Mapping[str, inspect.Parameter]) -> list[str] | None:
     """The categories to hand on; None where neither the config nor a model directory has any, or none are asked for."""
     if config.categories is not None:
         return list(config.categories)
@@ -158,7 +253,7 @@ def _names(config: ModelConfig, weights: Weights | None, asked: Mapping[str, ins
     return [one.name for one in weights.description.categories]
 
 
-def _called(config: ModelConfig, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Segmenter:
+def _called(config: NetworkConfig, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Segmenter:
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -168,7 +263,7 @@ def _called(config: ModelConfig, factory: Callable[..., Any], arguments: Mapping
             signature.bind(**arguments)
         except TypeError as error:
             raise ConfigError(f"model.name {config.name!r}: cannot be called with model.options: {error}") from error
-    with _one_line(f"model.name {config.name!r}: its factory failed"):
+    with one_line(f"model.name {config.name!r}: its factory failed"):
         segmenter = factory(**arguments)
     lacking = [name for name in _METHODS if not callable(getattr(segmenter, name, None))]
     lacking += [name for name in ("module", "same_size_batches") if not hasattr(segmenter, name)]

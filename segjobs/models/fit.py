@@ -13,15 +13,18 @@ State = Mapping[str, torch.Tensor]
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def prefix_of(given: State, wanted: State) -> str:
+    """What stands before most of the wanted names in ``given``; of several the shortest."""
+    prefixes = Counter(prefix for key in given for prefix, rest in _cuts(key) if rest in wanted)
+    return min(prefixes, key=lambda one: (-prefixes[one], len(one)), default="")
+
+
 def under_own_names(given: State, wanted: State) -> dict[str, torch.Tensor]:
     """``given`` without the prefix that a wrapper puts before all of a module's names: ``module.``, ``model.net.``.
 
     It is the prefix under which most of the wanted names are found. Keys that would meet others keep theirs.
     """
-    prefixes = Counter(prefix for key in given for prefix, rest in _cuts(key) if rest in wanted)
-    if not prefixes:
-        return dict(given)
-    prefix = min(prefixes, key=lambda one: (-prefixes[one], len(one)))
+    prefix = prefix_of(given, wanted)
     return {(key if (rest := key.removeprefix(prefix)) in given else rest): value for key, value in given.items()}
 
 

@@ -10,18 +10,24 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segjobs.config import ModelConfig, digest, nearest
+from segjobs.config import NetworkConfig, TrainModelConfig, digest, nearest
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import Category, ModelCard, Task, make_categories
 from segjobs.models.base import Segmenter
-from segjobs.models.hf_files import CONFIG, OWN_RESIZE, Repository, open_repository
+from segjobs.models.hf_files import CONFIG, OWN_RESIZE, PROCESSOR, Repository, as_json, open_repository
+from segjobs.models.label_sets import things_of
 from segjobs.models.options import check_options
-from segjobs.models.weights import first_line
+from segjobs.models.weights import Weights, first_line
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage
 from segjobs.text import shorten
+
+if TYPE_CHECKING:
+    import torch
+
+    from segjobs.models.transfer import Transfer
 
 _MOST_CLASSES = 65_535  # a label map's ids are uint16, of which the last is no class
 _LONGEST_NAME = 200
@@ -51,15 +57,16 @@ ARCHITECTURES = {
     "upernet": Architecture("UperNetForSemanticSegmentation", "SegformerImageProcessor"),
 }
 """By the ``model_type`` of config.json."""
+_ONE_SIZE = ("eomt",)
 TASKS: tuple[Task, ...] = ("semantic", "instance", "panoptic")
 
 
-def describe(config: ModelConfig, storage: Storage) -> ModelCard:
+def describe(config: NetworkConfig, storage: Storage) -> ModelCard:
     """The card of the repository that ``config.weights`` names. Raises ConfigError or WeightsError."""
     return _opened(config, storage)[0]
 
 
-def build(config: ModelConfig, storage: Storage, *, device: str, precision: str) -> Segmenter:
+def build(config: NetworkConfig, storage: Storage, *, device: str, precision: str) -> Segmenter:
     """The Segmenter of ``describe``, with the repository's weights, in eval mode. Raises ConfigError, WeightsError."""
     card, repository = _opened(config, storage)
     from segjobs.models.hf_network import Resizing, SemanticLogits, load_network
@@ -74,7 +81,45 @@ def build(config: ModelConfig, storage: Storage, *, device: str, precision: str)
     return SemanticSegmenter(SemanticLogits(network), card, resizing=resizing, device=device, precision=precision)
 
 
-def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repository]:
+def describe_start(
+    config: TrainModelConfig, categories: Sequence[Category], storage: Storage
+) -> tuple[ModelCard, Weights]:
+    """The card of the repository's network that is to learn ``categories``. Raises ConfigError or WeightsError."""
+    card, repository = _opened(config.model_copy(update={"categories": None}), storage, learns=True)
+    licence = config.licence or card.licence
+    return replace(card, categories=tuple(categories), licence=licence), Weights(config.weights, repository.sha256)
+
+
+def start(
+    config: TrainModelConfig, card: ModelCard, storage: Storage, *, device: str, precision: str
+) -> "tuple[Segmenter, Transfer]":
+    """The Segmenter of ``describe_start``, and what became of the repository's tensors. Raises as that."""
+    from segjobs.models.hf_network import Resizing, SemanticLogits, fresh_network
+    from segjobs.models.semantic import SemanticSegmenter
+
+    repository = _opened(config.model_copy(update={"categories": None}), storage, learns=True)[1]
+    architecture = ARCHITECTURES[str(repository.config["model_type"])]
+    names = [category.name for category in card.categories]
+    network, transfer = fresh_network(repository, architecture.network, names, config.seed)
+    resizing = Resizing(repository, architecture.processor, card.preprocessing["resize"])
+    made = SemanticSegmenter(SemanticLogits(network), card, resizing=resizing, device=device, precision=precision)
+    return made, transfer
+
+
+def pretrained(
+    segmenter: Segmenter, config: NetworkConfig, storage: Storage
+) -> "tuple[dict[str, torch.Tensor], dict[str, bytes]]":
+    """What transformers' ``from_pretrained`` reads: tensors by name, and the repository's files for these classes."""
+    from segjobs.models.hf_network import labels_of, saved_tensors
+
+    repository = _opened(config.model_copy(update={"categories": None}), storage)[1]
+    described = {key: value for key, value in repository.config.items() if key != "num_labels"}
+    labels = labels_of([category.name for category in segmenter.card.categories])
+    files = {CONFIG: as_json({**described, **labels}), PROCESSOR: as_json(repository.processor)}
+    return saved_tensors(segmenter.module), files
+
+
+def _opened(config: NetworkConfig, storage: Storage, *, learns: bool = False) -> tuple[ModelCard, Repository]:
     if importlib.util.find_spec("transformers") is None:
         raise ConfigError(f"model.name={config.name} needs transformers: pip install 'segjobs[hf]'")
     repository = open_repository(config, storage, tokenizer_of="oneformer")
@@ -84,10 +129,24 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
             f"model.weights={config.weights}: {CONFIG} says model_type {kind!r}; model.name={config.name} takes "
             f"{', '.join(ARCHITECTURES)}"
         )
+    if learns and ARCHITECTURES[str(kind)].threshold is not None:
+        learning = [name for name, one in ARCHITECTURES.items() if one.threshold is None]
+        raise ConfigError(
+            f"model.weights={config.weights}: a {kind} is a network of queries, whose training is not built here; "
+            f"train takes repositories of {', '.join(learning)}, smp's directories, the models of the table, and "
+            "package.module:factory"
+        )
+    if config.resize is None and repository.described is not None:
+        config = config.model_copy(update={"resize": repository.described.preprocessing.get("resize")})
+    if kind in _ONE_SIZE and any(view.scale != 1 for view in config.views):
+        raise ConfigError(f"model.tta: a network of {kind} sees images of one size alone: keep to hflip and vflip")
     options, task = _options(config, ARCHITECTURES[str(kind)])
     categories = _categories(config, repository)
     if task == "panoptic":
         categories = _with_stuff(categories, options["stuff"])
+        known = things_of(_label_names(repository))
+        if "stuff" not in config.options and known and all(one.isthing is None for one in categories):
+            categories = tuple(replace(one, isthing=thing) for one, thing in zip(categories, known, strict=True))
     preprocessing = _preprocessing(config, repository)
     return ModelCard(
         name=config.name,
@@ -104,7 +163,7 @@ def _opened(config: ModelConfig, storage: Storage) -> tuple[ModelCard, Repositor
     ), repository
 
 
-def _options(config: ModelConfig, architecture: Architecture) -> tuple[dict[str, Any], Task]:
+def _options(config: NetworkConfig, architecture: Architecture) -> tuple[dict[str, Any], Task]:
     """Every option with its value, and the task. Raises ConfigError.
 
     A universal network does what it was trained for, which its repository's name may say and its config.json does not.
@@ -143,13 +202,15 @@ def _with_stuff(categories: Sequence[Category], stuff: Sequence[object]) -> tupl
     return tuple(replace(one, isthing=one.name not in stuff) if stuff else one for one in categories)
 
 
-def _categories(config: ModelConfig, repository: Repository) -> tuple[Category, ...]:
+def _categories(config: NetworkConfig, repository: Repository) -> tuple[Category, ...]:
     """The classes of ``id2label``, by channel, in the palette's colours; under the names that the config gives them.
 
     Of several of one name each but the first gets its number behind it: ``screen (130)``. Without ``id2label`` they are
     called as transformers calls them. Raises ConfigError or WeightsError.
     """
-    names = _label_names(repository)
+    names, about = _label_names(repository), repository.described
+    if config.categories is None and about is not None and [one.name for one in about.categories] == names:
+        return about.categories
     if config.categories is not None:
         if len(config.categories) != len(names):
             raise ConfigError(
@@ -207,7 +268,7 @@ def _label_names(repository: Repository) -> list[str]:
     return names
 
 
-def _preprocessing(config: ModelConfig, repository: Repository) -> dict[str, Any]:
+def _preprocessing(config: NetworkConfig, repository: Repository) -> dict[str, Any]:
     """``resize``, ``mean`` and ``std``, ``scale`` (a pixel's value times it is what these refer to), ``processor``.
 
     Raises ConfigError or WeightsError for what is no image processor, or one that leaves a part of the image out.

@@ -5,7 +5,6 @@
 Only names that a network needs are looked for; code that a repository brings is neither fetched nor run.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,16 +13,27 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from segjobs.config import ModelConfig
+from segjobs.config import NetworkConfig
 from segjobs.errors import WeightsError
-from segjobs.models.weights import digest_of, first_line, hub_file, hub_place, local_copy
+from segjobs.models.description import Description, parse_description
+from segjobs.models.weights import (
+    DESCRIPTION,
+    check_digest,
+    digest_of,
+    digest_of_files,
+    first_line,
+    hub_file,
+    hub_place,
+    local_copy,
+)
 from segjobs.narrow import is_list, is_object
 from segjobs.storage import Storage, join
 
 CONFIG = "config.json"
 OWN_RESIZE = "processor"
 """``preprocessing["resize"]`` of a card whose size is for its image processor to compute."""
-_PROCESSORS = (("preprocessor_config.json", None), ("processor_config.json", "image_processor"))
+PROCESSOR = "preprocessor_config.json"
+_PROCESSORS = ((PROCESSOR, None), ("processor_config.json", "image_processor"))
 """Where an image processor is described, and under which key."""
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them; an index names the files that share the tensors."""
@@ -40,7 +50,7 @@ class Repository:
 
     ``sha256``: of the one weights file, or of the lines ``name digest`` of several. ``config``, ``processor``: the
     JSON of config.json and of the image processor. ``named``: other files by name, those that are there. ``licence``:
-    as the README's head has it.
+    as the README's head has it. ``described``: model.json, of a directory that a training of segjobs wrote.
     """
 
     uri: str
@@ -50,10 +60,11 @@ class Repository:
     processor: Mapping[str, object]
     named: Mapping[str, Path]
     licence: str | None
+    described: Description | None = None
 
 
 def open_repository(
-    config: ModelConfig, storage: Storage, *, by: str = "transformers", tokenizer_of: str = ""
+    config: NetworkConfig, storage: Storage, *, by: str = "transformers", tokenizer_of: str = ""
 ) -> Repository:
     """Find or fetch the repository that ``config.weights`` names.
 
@@ -70,18 +81,31 @@ def open_repository(
     fetch = _fetch(uri, storage)
     described = _json(fetch, CONFIG, uri)
     weights, sha256 = _weights(fetch, uri)
-    if config.sha256 not in (None, sha256):
-        raise WeightsError(
-            f"{uri}: the SHA-256 of the weights is {sha256}, but model.sha256 says {config.sha256}: damaged or "
-            "replaced; fetch or save them again"
-        )
+    check_digest(uri, sha256, config.sha256)
     wanted: list[str] = list(_TOKENIZERS) if described.get("model_type") == tokenizer_of else []
     processor = _processor(fetch, uri) if by == "transformers" else {}
     classes = processor.get("class_info_file")
     if isinstance(classes, str) and PurePosixPath(classes).name == classes:
         wanted.append(classes)
     named = {name: path for name in wanted if (path := _there(fetch, name)) is not None}
-    return Repository(uri, weights, sha256, described, processor, named, _licence(fetch))
+    own = None if uri.startswith("hf://") else _there(fetch, DESCRIPTION)
+    about = None if own is None else _described(own.read_bytes(), join(uri, DESCRIPTION))
+    licence = about.licence if about else _licence(fetch)
+    return Repository(uri, weights, sha256, described, processor, named, licence, about)
+
+
+def _described(data: bytes, where: str) -> Description | None:
+    """A model.json that a training of segjobs wrote; None of another's file of that name. Raises WeightsError."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return parse_description(data, where) if is_object(content) and "training" in content else None
+
+
+def as_json(content: Mapping[str, object]) -> bytes:
+    """A file of a repository, as ``save_pretrained`` writes it."""
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _fetch(uri: str, storage: Storage) -> Fetch:
@@ -153,8 +177,7 @@ def _weights(fetch: Fetch, uri: str) -> tuple[tuple[Path, ...], str]:
         paths = tuple(fetch(part) for part in names)
     except FileNotFoundError as error:
         raise WeightsError(f"{uri}: {name} names a file that is not there: {first_line(error)}") from error
-    lines = "".join(f"{part} {digest_of(path)}\n" for part, path in zip(names, paths, strict=True))
-    return paths, hashlib.sha256(lines.encode()).hexdigest()
+    return paths, digest_of_files(dict(zip(names, paths, strict=True)))
 
 
 def _licence(fetch: Fetch) -> str | None:

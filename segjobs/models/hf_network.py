@@ -5,9 +5,11 @@ Nothing of a repository is run as code: the network is a class of transformers, 
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,10 +19,13 @@ from torch import nn
 from transformers.utils import logging
 
 from segjobs.errors import ItemError, WeightsError
+from segjobs.models.base import with_attributes
 from segjobs.models.hf_files import OWN_RESIZE, Repository
-from segjobs.models.resize import MAX_ASPECT, resize_image, target_size
+from segjobs.models.resize import MAX_ASPECT, resize_image, scaled_size, target_size
+from segjobs.models.transfer import Transfer, load_matching, why_no_head
 from segjobs.models.weights import first_line
 from segjobs.models.weights_file import read_tensors
+from segjobs.narrow import is_object
 from segjobs.text import first_few, size_text
 
 _MISFITS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
@@ -73,6 +78,60 @@ def load_network(repository: Repository, name: str) -> Any:
     return network
 
 
+def fresh_network(repository: Repository, name: str, labels: Sequence[str], seed: int) -> tuple[Any, Transfer]:
+    """transformers' network of class ``name`` for other classes, and what became of the repository's tensors.
+
+    The head stays random where ``labels`` are not the repository's. Raises WeightsError.
+    """
+    kind = getattr(transformers, name)
+    described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
+    tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
+
+    def config_of(names: Sequence[str]) -> Any:
+        return kind.config_class.from_dict({**described, **labels_of(names)})
+
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            made = kind(config_of(labels)).float()
+            with torch.device("meta"):
+                other = kind(config_of([*labels, "one more"])).state_dict()
+            # It knows by which names earlier releases called a tensor.
+            found, report = kind.from_pretrained(
+                None,
+                config=config_of(labels),
+                state_dict=tensors,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except _MISFITS as error:
+            raise WeightsError(
+                f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+    given = {key: value for key, value in found.state_dict().items() if key not in report["missing_keys"]}
+    given |= {key: torch.empty(shape) for key, shape, _ in report["mismatched_keys"]}
+    known = repository.config.get("id2label")
+    reason = why_no_head([str(label) for label in known.values()] if is_object(known) else [], labels)
+    head = [key for key, value in made.state_dict().items() if other[key].shape != value.shape]
+    return made, load_matching(made, given, left_out=dict.fromkeys(head, reason) if reason else None)
+
+
+def saved_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a ``SemanticLogits`` by the names under which transformers writes them."""
+    network: Any = module.get_submodule("network")
+    with _quiet(), TemporaryDirectory(prefix="segjobs-") as folder:
+        network.save_pretrained(folder, max_shard_size="1TB")
+        return read_tensors(Path(folder) / "model.safetensors")
+
+
+def labels_of(names: Sequence[str]) -> dict[str, object]:
+    """Classes as config.json has them."""
+    numbered = {str(number): name for number, name in enumerate(names)}
+    return {"id2label": numbered, "label2id": {name: int(number) for number, name in numbered.items()}}
+
+
 class SemanticLogits(nn.Module):
     """A network ``…ForSemanticSegmentation`` as ``SemanticSegmenter`` takes it: images in, logits out."""
 
@@ -94,6 +153,7 @@ class Resizing:
 
     def __init__(self, repository: Repository, usual: str, rule: str) -> None:
         self._rule = rule
+        self._factor = 1.0
         self._processor: Any = None if rule != OWN_RESIZE else _image_processor(repository, usual)
         self.patch_side = 0
         """Side of the patches that EoMT cuts an image's longer side into; 0 where it cuts none."""
@@ -108,19 +168,31 @@ class Resizing:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) → uint8 (3, h, w). Raises ItemError TOO_LARGE where that would be of no, or of huge, size."""
         resized_hw = self.size_hw((image.shape[-2], image.shape[-1]))
-        if self._processor is None:
+        if self._processor is None or self._factor != 1:
             return resize_image(image, resized_hw)
         return self._resized(image[None])[0] if self._processor.do_resize else image
+
+    def scaled(self, factor: float) -> "Resizing":
+        """The same for images whose sides become ``factor`` times as long: bilinear, as any ``model.resize`` is."""
+        return with_attributes(self, _factor=factor)
 
     def padding(self, resized_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows below and columns at the right of the resized image that the network is shown as well (EoMT)."""
         return max(self._padded_hw[0] - resized_hw[0], 0), max(self._padded_hw[1] - resized_hw[1], 0)
 
     def size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """An image's height and width → those that it is resized to. Raises ItemError TOO_LARGE.
+        """An image's height and width → those that it is resized to. Raises ItemError TOO_LARGE."""
+        multiple = 1 if self._processor is None else self._multiple()
+        resized_hw = self._size_hw(size_hw)
+        return resized_hw if self._factor == 1 else scaled_size(resized_hw, self._factor, multiple=multiple)
 
-        The processor is asked with an image that has a size and no pixels.
-        """
+    def _multiple(self) -> int:
+        """Of which the processor makes the sides (DPT, MaskFormer), where it says so."""
+        values = (getattr(self._processor, key, None) for key in ("ensure_multiple_of", "size_divisor"))
+        return next((value for value in values if isinstance(value, int) and value > 0), 1)
+
+    def _size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """At factor 1. The processor is asked with an image that has a size and no pixels."""
         if self._processor is None:
             return target_size(self._rule, size_hw)
         if not self._processor.do_resize:

@@ -16,14 +16,15 @@ from segjobs.config import LossConfig
 from segjobs.errors import ConfigError, ItemError, WeightsError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import Prediction, Target
+from segjobs.models.base import Prediction, Target, with_attributes
 from segjobs.models.hf_files import Repository
 from segjobs.models.hf_network import Resizing
-from segjobs.models.queries import Patch, Reading, Thresholds, instances, panoptic_map, semantic_map
+from segjobs.models.queries import Patch, Reading, Thresholds, instances, panoptic_map, semantic_map, semantic_scores
 from segjobs.models.resize import to_tensor
 from segjobs.models.semantic import AUTOCAST
 from segjobs.models.weights import first_line
 
+_TINY = 1e-12  # of a class's score; they may all be 0
 _READINGS = {
     "eomt": Reading(at_image=True),
     "mask2former": Reading(grid_hw=(384, 384)),
@@ -102,6 +103,28 @@ class UniversalSegmenter:
     @torch.inference_mode()
     def postprocess(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> Prediction:
         """Logits of one image → its prediction at ``size_hw``. Raises ItemError NON_FINITE."""
+        patches, reading, resized_hw = self._read(output, size_hw)
+        if not all(bool(torch.isfinite(one.classes.sum() + one.masks.sum())) for one in patches):
+            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
+        if self.card.task == "semantic":
+            return semantic_map(patches, reading, resized_hw, size_hw)
+        task = panoptic_map if self.card.task == "panoptic" else instances
+        return task(patches[0], reading, self._thresholds, size_hw)
+
+    @torch.inference_mode()
+    def planes(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> torch.Tensor:
+        """See ``base.GivesPlanes``: the logarithms of the classes' shares of all scores, on the CPU."""
+        patches, reading, resized_hw = self._read(output, size_hw)
+        scores = semantic_scores(patches, reading, resized_hw, size_hw).clamp(min=_TINY)
+        not_finite = sum(0 * (one.classes.sum() + one.masks.sum()) for one in patches)  # 0, or NaN
+        return (scores / scores.sum(dim=0)).log() + not_finite
+
+    def scaled(self, factor: float) -> "UniversalSegmenter":
+        """See ``base.Scales``; it shares the network."""
+        return with_attributes(self, _resizing=self._resizing.scaled(factor))
+
+    def _read(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> tuple[list[Patch], Reading, tuple[int, int]]:
+        """Logits on the CPU, how they are read, and the size that the image had for the network."""
         resized_hw = self._resizing.size_hw(size_hw)
         patches = [
             Patch(
@@ -113,15 +136,10 @@ class UniversalSegmenter:
             )
             for one in output
         ]
-        if not all(bool(torch.isfinite(one.classes.sum() + one.masks.sum())) for one in patches):
-            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
         reading = self._reading
         if self._kind == "eomt":  # reads its masks at the size of its input
             reading = Reading(grid_hw=patches[0].input_hw, at_image=True)
-        if self.card.task == "semantic":
-            return semantic_map(patches, reading, resized_hw, size_hw)
-        task = panoptic_map if self.card.task == "panoptic" else instances
-        return task(patches[0], reading, self._thresholds, size_hw)
+        return patches, reading, resized_hw
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Images uint8 (H, W, 3) RGB of any sizes → a prediction each."""

@@ -14,6 +14,7 @@ the longer side alone; ``HxW`` is exact; ``native`` resizes nothing.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -32,8 +33,8 @@ from segjobs.config import LossConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, Options
 from segjobs.models import batching
-from segjobs.models.base import Instances, Prediction, Target
-from segjobs.models.resize import to_tensor
+from segjobs.models.base import Instances, Prediction, Target, with_attributes
+from segjobs.models.resize import scaled_size, to_tensor
 from segjobs.models.semantic import AUTOCAST
 
 
@@ -123,12 +124,13 @@ class InstanceSegmenter:
         self._index_of_channel = np.full(max(category.id for category in card.categories) + 2, -1)
         self._index_of_channel[[category.id for category in card.categories]] = np.arange(len(card.categories))
         self._rule: str = card.preprocessing["resize"]
+        self._transform: Any = self.module.transform
         self._set_transform()
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) RGB → uint8 (3, H, W): the resize is the network's own. Raises ItemError TOO_LARGE."""
         height, width = image.shape[:2]
-        transform: Any = self.module.transform
+        transform = self._transform
         if self._rule.startswith(("short", "long")):
             scale = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
             if math.floor(min(height, width) * scale) < 1:
@@ -143,7 +145,7 @@ class InstanceSegmenter:
         """Prepared tensors of any sizes → the objects of each, boxes in the resized frame."""
         network: Any = self.module
         with self._autocast():
-            images, _ = network.transform(self._scaled(batch), None)
+            images, _ = self._transform(self._scaled(batch), None)
             features = network.backbone(images.tensors.contiguous(memory_format=torch.channels_last))
             proposals, _ = network.rpn(images, features, None)
             return self._detect(features, proposals, images.image_sizes)
@@ -166,6 +168,21 @@ class InstanceSegmenter:
             corners_xy=crops.corners_xy,
         )
 
+    def scaled(self, factor: float) -> "InstanceSegmenter":
+        """See ``base.Scales``; it shares the network."""
+        transform = copy(self._transform)
+        other = with_attributes(self, _transform=transform)
+        if self._rule == "native":
+            transform.resize = partial(_enlarge, factor)
+            return other
+        transform.resize = partial(_resize_in_use, transform, type(transform).resize.__get__(transform))
+        transform.min_size = tuple(round(side * factor) for side in transform.min_size)
+        transform.max_size = round(transform.max_size * factor)
+        if transform.fixed_size is not None:
+            height, width = scaled_size(transform.fixed_size[::-1], factor)
+            transform.fixed_size = (width, height)
+        return other
+
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Images uint8 (H, W, 3) RGB of any sizes → Instances each, one image to a batch."""
         return batching.predict(self, images, batch_size=1)
@@ -185,7 +202,7 @@ class InstanceSegmenter:
 
     def _set_transform(self) -> None:
         """Give torchvision's transform the card's rule (for use: in training nothing is resized), means, deviations."""
-        transform: Any = self.module.transform
+        transform = self._transform
         transform.image_mean = list(self.card.preprocessing["mean"])
         transform.image_std = list(self.card.preprocessing["std"])
         # In training images are of the size that they were augmented to.
@@ -256,3 +273,9 @@ def _resize_in_use(
 ) -> Sized:
     """torchvision's ``resize`` (None: none), but in training neither an image nor its target is resized."""
     return (image, target) if resize is None or transform.training else resize(image, target)
+
+
+def _enlarge(factor: float, image: torch.Tensor, target: None = None) -> Sized:
+    """The image (3, H, W), which no rule resizes, at ``factor`` times its sides; as torchvision interpolates."""
+    size_hw = scaled_size((image.shape[-2], image.shape[-1]), factor)
+    return F.interpolate(image[None], size_hw, mode="bilinear", align_corners=False)[0], target

@@ -1,5 +1,7 @@
 """An exported network as ``SemanticSegmenter`` takes it: normalised images in, class logits out, by ONNX Runtime."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,15 @@ class OnnxLogits(nn.Module):
     Of probabilities the logits are logarithms, of a label map 0 and a large number; softmax gives them back.
     """
 
-    def __init__(self, weights: Weights, exported: Exported, resize: str, *, device: str) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        exported: Exported,
+        resize: str,
+        *,
+        device: str,
+        external: Mapping[str, Path] | None = None,
+    ) -> None:
         super().__init__()
         assert weights.path is not None, "a file"  # noqa: S101
         self._uri, self._exported = weights.uri, exported
@@ -37,14 +47,21 @@ class OnnxLogits(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        # As bytes, those beside it too: no file is read that the digest says nothing of.
+        beside = {name: path.read_bytes() for name, path in (external or {}).items()}
+        if beside and not hasattr(options, "add_external_initializers_from_files_in_memory"):
+            raise WeightsError(
+                f"{self._uri}: its numbers lie in {', '.join(beside)}, which ONNX Runtime {onnxruntime.__version__} "
+                "takes from its path alone: upgrade it to 1.24 or later, or export the network into one file"
+            )
+        if beside:
+            options.add_external_initializers_from_files_in_memory(
+                list(beside), list(beside.values()), [len(data) for data in beside.values()]
+            )
         try:
-            # As bytes: a network whose numbers lie in another file would have a digest that says nothing of them.
             self._session = onnxruntime.InferenceSession(weights.path.read_bytes(), options, providers=[provider])
         except _FAULTS as error:
-            raise WeightsError(
-                f"{self._uri}: not readable as ONNX, or its numbers lie in another file: {first_line(error)}; "
-                "export it again into one file"
-            ) from error
+            raise WeightsError(f"{self._uri}: not readable as ONNX: {first_line(error)}; export it again") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _TYPES or len(inputs[0].shape) != 4:
             given = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
@@ -52,6 +69,8 @@ class OnnxLogits(nn.Module):
                 f"{self._uri}: its inputs are {given}; expected one of images, floats of four dimensions"
             )
         height, width = inputs[0].shape[1:3] if exported.layout == "NHWC" else inputs[0].shape[2:4]
+        self.fixed_size = type(height) is int or type(width) is int
+        """Whether it takes images of one size alone."""
         if type(height) is type(width) is int and resize != f"{height}x{width}":
             raise WeightsError(
                 f"{self._uri}: takes images of {height}x{width} (height x width) alone, and they would be resized by "

@@ -86,7 +86,7 @@ def segments_of_runs(
 
 
 class BandedSegments:
-    """The segments of a semantic image whose label map comes band by band; the same as of the whole.
+    """The segments of a semantic image whose label map comes piece by piece; the same as of the whole.
 
     ``config`` has passed ``check_tiles``: what must see the whole label map at once is not asked for.
     """
@@ -99,18 +99,18 @@ class BandedSegments:
         self._sums = np.zeros(len(categories))
         self._total = 0.0
 
-    def add(self, band: LabelMap) -> None:
-        """The next rows, from the top."""
+    def add(self, band: LabelMap, *, top: int, left: int) -> None:
+        """The pixels of a rectangle, with its corner at ``top`` and ``left``."""
         ids, confidence = _sure(band, len(self._categories), self._config)
         self._total += float(confidence.sum(dtype=np.float64))
         ids = _unsure_as_void(ids, confidence, self._config)
         for rows in range(0, len(ids), _ROWS_AT_ONCE):
             some, sure = ids[rows : rows + _ROWS_AT_ONCE].ravel(), confidence[rows : rows + _ROWS_AT_ONCE].ravel()
             self._sums += np.bincount(some, weights=sure, minlength=len(self._sums))[: len(self._sums)]
-        self._bands.add(ids)
+        self._bands.add(ids, top=top, left=left)
 
     def finish(self) -> tuple[list[Segment], float]:
-        """All rows were added: see ``to_segments``."""
+        """All pixels were added: see ``to_segments``."""
         regions = self._bands.regions()
         segments = _chosen(regions, self._sums, self._size_hw, self._categories, self._config)
         return segments, self._total / (self._size_hw[0] * self._size_hw[1])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from segjobs.config import ModelConfig
+from segjobs.config import ENSEMBLE, ModelConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.base import Segmenter
-from segjobs.models.resize import padded_size, resize_array, resize_image, target_size, to_tensor
+from segjobs.models.resize import padded_size, resize_array, resize_image, scaled_size, target_size, to_tensor
 from segjobs.models.table import FROM_WEIGHTS, get_spec
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Preparing:
     """``rule``: of ``resize.py``; sides are padded to multiples of ``divisor``, to at least ``least``, by ``fill``.
 
-    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes several times as long.
+    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes several times as long. ``factor``:
+    both sides are so many times as long as by the rule (a view of ``model.tta``).
     """
 
     rule: str
@@ -32,13 +33,18 @@ class Preparing:
     least: int
     fill: tuple[int, int, int]
     by: Literal["torch", "numpy"]
+    factor: float = 1.0
 
     def array(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) RGB → uint8 (h, w, 3): resized; padded at right and bottom. Raises ItemError TOO_LARGE."""
-        size_hw = target_size(self.rule, (image.shape[0], image.shape[1]))
+        size_hw = self.inner_size((image.shape[0], image.shape[1]))
         if size_hw != image.shape[:2]:
             image = self._resized(image, size_hw)
         return self.padded(image, self.padded_size(size_hw))
+
+    def inner_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of an image of ``size_hw`` in what the network sees, without what is padded."""
+        return scaled_size(target_size(self.rule, size_hw), self.factor)
 
     def padded_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width that the network takes for an image of ``size_hw``."""
@@ -81,8 +87,14 @@ def check_preparing(segmenter: Segmenter, preparing: Preparing | None) -> None:
 
 
 def preparing_of(config: ModelConfig, card: ModelCard) -> Preparing | None:
-    """What decoding tasks can do for the model; None for one that prepares images in ways of its own."""
-    if ":" in config.name or config.name in FROM_WEIGHTS or card.task != "semantic":
+    """What decoding tasks can do for the model; None for one that prepares images in ways of its own, or in several."""
+    if (
+        config.views
+        or config.name == ENSEMBLE
+        or ":" in config.name
+        or config.name in FROM_WEIGHTS
+        or card.task != "semantic"
+    ):
         return None
     spec = get_spec(config.name)
     by = "numpy" if config.is_exported else "torch"

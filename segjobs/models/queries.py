@@ -13,14 +13,13 @@ Papers: Cheng et al. 2021 (https://arxiv.org/abs/2107.06278) and 2022 (https://a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap
+from segjobs.models.base import VOID, Instances, LabelMap, LazyCrops, PanopticMap
 from segjobs.models.upsample import upsample_on_cpu
 
 _LEAST = 0.01  # of a mask's probability: outside the window of those above it, it counts as 0
@@ -70,25 +69,28 @@ class Patch:
     start: int = 0
 
 
-def semantic_map(patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW) -> LabelMap:
-    """Each class's score is the sum over queries of class probability times mask probability; the largest wins.
+def semantic_scores(patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW) -> torch.Tensor:
+    """Each class's score, the sum over queries of class probability times mask probability: float32 (C, h, w).
 
-    Patches of an image of ``resized_hw`` pixels are averaged where they overlap (EoMT). The confidence is the winner's
-    share of all classes' scores.
+    Patches of an image of ``resized_hw`` pixels are averaged where they overlap (EoMT).
     """
     if len(patches) == 1:
-        scores = _class_scores(patches[0], reading)
-    else:
-        along_height = size_hw[0] > size_hw[1]
-        scores = torch.zeros((patches[0].classes.shape[1] - 1, *resized_hw))
-        counts = torch.zeros(resized_hw)
-        for patch in patches:
-            length = patch.input_hw[0] if along_height else patch.input_hw[1]
-            part = np.s_[patch.start : patch.start + length]
-            place = (part, np.s_[:]) if along_height else (np.s_[:], part)
-            scores[:, *place] += _class_scores(patch, reading)
-            counts[*place] += 1
-        scores /= counts.clamp(min=1)
+        return _class_scores(patches[0], reading)
+    along_height = size_hw[0] > size_hw[1]
+    scores = torch.zeros((patches[0].classes.shape[1] - 1, *resized_hw))
+    counts = torch.zeros(resized_hw)
+    for patch in patches:
+        length = patch.input_hw[0] if along_height else patch.input_hw[1]
+        part = np.s_[patch.start : patch.start + length]
+        place = (part, np.s_[:]) if along_height else (np.s_[:], part)
+        scores[:, *place] += _class_scores(patch, reading)
+        counts[*place] += 1
+    return scores.div_(counts.clamp(min=1))
+
+
+def semantic_map(patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW) -> LabelMap:
+    """The class of the largest ``semantic_scores``. The confidence is its share of all classes' scores."""
+    scores = semantic_scores(patches, reading, resized_hw, size_hw)
     if reading.antialias and _shrinks((scores.shape[1], scores.shape[2]), size_hw):
         scores = F.interpolate(scores[None], size_hw, mode="bilinear", antialias=True)[0]
     return LabelMap(*upsample_on_cpu(scores.contiguous().numpy(), size_hw, scores=True))
@@ -138,25 +140,6 @@ def instances(patch: Patch, reading: Reading, thresholds: Thresholds, size_hw: S
             continue
         found.append(_Object(label, total, mask if reading.at_image else mask.sigmoid()))
     return _as_instances(found, size_hw, interpolated=reading.at_image)
-
-
-class LazyCrops(Sequence[np.ndarray]):
-    """Objects' mask probabilities inside their windows, float32 (h, w), each made when it is asked for."""
-
-    def __init__(self, count: int, make: Callable[[int], np.ndarray]) -> None:
-        self._count = count
-        self._make = make
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        places = range(self._count)[index]
-        return self._make(places) if isinstance(places, int) else [self._make(place) for place in places]
 
 
 @dataclass(frozen=True)

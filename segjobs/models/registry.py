@@ -9,10 +9,11 @@ no network of the table does without torch, or without torchvision: their import
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from segjobs.config import (
+    LabellingModelConfig,
+    MemberConfig,
     ModelConfig,
     NetworkConfig,
     PostprocessConfig,
@@ -34,6 +35,7 @@ from segjobs.manifest.schema import (
 from segjobs.models.base import GivesLogits, Segmenter
 from segjobs.models.description import Description
 from segjobs.models.encoders import check_encoder, normalisation
+from segjobs.models.ensemble import ensemble_card, together, with_views
 from segjobs.models.factories import call_factory
 from segjobs.models.options import MOST_UNITS, check_options
 from segjobs.models.runtimes import Exporting, check_runtime
@@ -58,6 +60,15 @@ def resolve(config: ModelConfig, storage: Storage) -> ModelCard:
     Raises ConfigError or WeightsError.
     """
     check_runtime(config)
+    if members := members_of(config):
+        return ensemble_card([resolve(one, storage) for one in members])
+    if ":" in config.name and config.views:
+        segmenter = call_factory(config, storage)
+        return together([(segmenter, config.views)], with_views(segmenter.card, config.views)).card
+    return with_views(_resolve_one(config, storage), config.views)
+
+
+def _resolve_one(config: ModelConfig, storage: Storage) -> ModelCard:
     if ":" in config.name:
         return call_factory(config, storage).card
     if config.name in FROM_WEIGHTS:
@@ -87,6 +98,17 @@ def build(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    members = members_of(config)
+    if not members and not config.views:
+        return _build_one(config, storage, device=device, precision=precision)
+    built = [(_build_one(one, storage, device=device, precision=precision), one.views) for one in members or (config,)]
+    cards = [with_views(segmenter.card, views) for segmenter, views in built]
+    return together(built, ensemble_card(cards) if members else cards[0])
+
+
+def _build_one(config: ModelConfig, storage: Storage, *, device: str, precision: str) -> Segmenter:
+    import torch
+
     if ":" in config.name:
         segmenter = call_factory(config, storage, device=device, precision=precision)
         segmenter.module.eval().to(device)
@@ -119,7 +141,7 @@ def build_by_runtime(
     if config.runtime == "compile":
         from segjobs.models.compiled import compile_network
 
-        plain = ModelConfig.model_validate(config.model_dump(exclude={"runtime", "precision"}))
+        plain = ModelConfig.model_validate(config.model_dump(include=set(NetworkConfig.model_fields)))
         return compile_network(build(plain, storage, device=device, precision=precision, threads=threads))
     if device != "cpu" or precision != "fp32":
         asked = f"compute.precision={precision}" if device == "cpu" else "a GPU"
@@ -130,22 +152,20 @@ def build_by_runtime(
     return Exporting(config, card or resolve(config, storage), storage, threads or 1).segmenter()
 
 
-def trainable(name: str) -> ModelSpec:
-    """The entry of a model that can learn. Raises ConfigError for others, a factory of the user's, and for no model."""
-    if ":" in name or name in FROM_WEIGHTS:
-        raise ConfigError(f"model.name {name!r}: only the models of the table can be trained")
-    return get_spec(name)
+def members_of(config: ModelConfig) -> Sequence[MemberConfig]:
+    """The models of an ensemble; none of one model."""
+    return config.members if isinstance(config, LabellingModelConfig) else ()
 
 
 def resolve_start(
     config: TrainModelConfig, categories: Sequence[Category], storage: Storage
 ) -> tuple[ModelCard, Weights]:
-    """The card of a model that is to learn ``categories``, and the weights that it starts from.
+    """The card of a model of the table that is to learn ``categories``, and the weights that it starts from.
 
     Architecture and preprocessing come from the weights, where a model directory describes them. Raises ConfigError
     or WeightsError.
     """
-    spec = trainable(config.name)
+    spec = get_spec(config.name)
     _check_options(config.name, spec, config.options)
     weights = _located(config, spec, storage)
     options = {**spec.options, **_saved_options(weights), **config.options}
@@ -169,7 +189,7 @@ def start(
     """
     import torch
 
-    from segjobs.models.transfer import load_matching
+    from segjobs.models.transfer import load_matching, why_no_head
     from segjobs.models.weights_file import read_tensors
 
     spec = get_spec(card.name)
@@ -180,7 +200,7 @@ def start(
     if weights.path is not None:
         known = _known_categories(card.name, spec, weights)
         left_out: dict[str, str] = {}
-        if known and (reason := _why_no_head([one.name for one in known], [one.name for one in card.categories])):
+        if known and (reason := why_no_head([one.name for one in known], [one.name for one in card.categories])):
             with torch.device("meta"):
                 other = spec.network(card.options, _channel_count(card) + 1).state_dict()
             left_out = {key: reason for key, value in module.state_dict().items() if other[key].shape != value.shape}
@@ -190,19 +210,6 @@ def start(
                 transfer, note="the file names no classes: where it has as many, they are taken for these"
             )
     return _segmenter(module, card, device=device, precision=precision), transfer
-
-
-def _why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
-    old, new = ([name.casefold() for name in names] for names in (known, wanted))
-    if old == new:
-        return None
-    if sorted(old) == sorted(new):
-        return "the same classes in another order"
-    other = next(
-        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
-    )
-    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def _from_weights(name: str) -> Any:

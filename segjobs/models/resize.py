@@ -52,6 +52,12 @@ def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
     return (new_long, new_short) if height > width else (new_short, new_long)
 
 
+def scaled_size(size_hw: tuple[int, int], factor: float, *, multiple: int = 1) -> tuple[int, int]:
+    """Both sides ``factor`` times as long, to the nearest multiple, of which there is one at least."""
+    height, width = (multiple * max(1, round(side * factor / multiple)) for side in size_hw)
+    return height, width
+
+
 def padded_size(size_hw: tuple[int, int], *, divisor: int, least: int) -> tuple[int, int]:
     """Height and width that a network sees: multiples of ``divisor``, and at least so long."""
     height, width = (-(-max(side, least) // divisor) * divisor for side in size_hw)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from segjobs.config import ModelConfig, NetworkConfig
+from segjobs.config import LabellingModelConfig, ModelConfig, NetworkConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.exported import ExportedSegmenter, Network
@@ -39,9 +39,16 @@ _SHOWN = 300
 
 def check_runtime(config: NetworkConfig) -> None:
     """Raise ConfigError where the model cannot be computed as ``model.runtime`` says, before anything is fetched."""
-    if not isinstance(config, ModelConfig) or config.runtime == "torch":  # what is trained has no runtime
+    if not isinstance(config, ModelConfig):  # what is trained has no runtime
         return
-    key = f"model.runtime={config.runtime}"
+    members = config.members if isinstance(config, LabellingModelConfig) else ()
+    other = next((one.runtime for one in (config, *members) if one.runtime != "torch"), None)
+    if other is None:
+        return
+    key = f"model.runtime={other}"
+    if members or config.views:
+        what = "the models of an ensemble" if members else "the views of model.tta"
+        raise ConfigError(f"{key}: {what} are averaged by torch, as torch computes them; drop model.runtime")
     if ":" in config.name or config.name in FROM_WEIGHTS:
         raise ConfigError(
             f"{key}: {config.name} brings a network of its own, and those of the table in flows/README.md alone are "
@@ -110,7 +117,7 @@ class Exporting:
         """A process that imports torch, so that this one need not. Raises its SegjobsError as a ConfigError."""
         request: dict[str, Any] = {
             **task,
-            "model": self.config.model_dump(mode="json", exclude={"runtime", "precision"}),
+            "model": self.config.model_dump(mode="json", include=set(NetworkConfig.model_fields)),
             "storage": self.storage.config.model_dump(mode="json"),
             "digest": self.card.digest,
         }

@@ -9,6 +9,7 @@ torchvision followed by an interpolation does.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from torch import nn
 
 from segjobs.config import LossConfig
 from segjobs.errors import ItemError
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.schema import ModelCard
 from segjobs.models import batching
-from segjobs.models.base import VOID, LabelMap, LabelRuns, Prediction, Target
+from segjobs.models.base import VOID, LabelMap, LabelRuns, Prediction, Scales, Target, with_attributes
 from segjobs.models.losses import resolve_class_weights, semantic_loss
 from segjobs.models.preparing import preparing_by_card
-from segjobs.models.resize import target_size, to_tensor
+from segjobs.models.resize import to_tensor
 from segjobs.models.run_finder import find_runs
+from segjobs.models.uncertainty import of_logits
 from segjobs.models.upsample import upsample_on_cpu
 from segjobs.models.upsample_device import DeviceLogits, runs_on_device, upsample_on_device, upsampled
 
@@ -94,7 +97,6 @@ class SemanticSegmenter:
         self.preparing = preparing_by_card(card, divisor=divisor, least=least, by="torch")
         self._device = torch.device(device)
         self._dtype = AUTOCAST[precision]
-        self._rule: str = card.preprocessing["resize"]
         self._resizing = resizing
         self._range = 1 / card.preprocessing.get("scale", 1 / 255)
         self._mean = torch.tensor(card.preprocessing["mean"], device=device)[:, None, None]
@@ -151,13 +153,27 @@ class SemanticSegmenter:
         self._check_finite(torch.isfinite(logits.sum()))
         return upsampled(logits, size_hw, by_way_of=by_way_of)
 
+    def uncertainty(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Uncertainty:
+        """See ``base.GivesUncertainty``."""
+        return of_logits(self._at_inner_size(output, size_hw)[0])
+
+    @torch.inference_mode()
+    def planes(self, output: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        """See ``base.GivesPlanes``."""
+        return self._at_inner_size(output, size_hw)[0]
+
+    def scaled(self, factor: float) -> "SemanticSegmenter":
+        """See ``base.Scales``; it shares the network."""
+        resizing = self._resizing.scaled(factor) if isinstance(self._resizing, Scales) else self._resizing
+        return with_attributes(self, preparing=replace(self.preparing, factor=factor), _resizing=resizing)
+
     def _at_inner_size(
         self, output: torch.Tensor, size_hw: tuple[int, int]
     ) -> tuple[torch.Tensor, tuple[int, int] | None]:
         """Logits without what was padded, float32, and the size to upsample them to before the image's, if any."""
         if self._resizing is not None:
             return output.float(), None
-        inner = target_size(self._rule, size_hw)
+        inner = self.preparing.inner_size(size_hw)
         if self._divisor > 1:
             output = output[:, : inner[0], : inner[1]]
         logits = output.float()

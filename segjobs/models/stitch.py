@@ -36,7 +36,7 @@ class _Piece:
 
 
 class Stitcher:
-    """The objects of an image of ``rows`` by ``columns`` of tiles, which come row by row and from left to right."""
+    """The objects of an image of ``rows`` by ``columns`` of tiles, which come in any order."""
 
     def __init__(
         self,
@@ -69,11 +69,10 @@ class Stitcher:
                 pieces.append(_Piece(len(self._segments), replace(segment, stated_bbox=(x + left, y + top, w, h))))
                 self._segments.append(pieces[-1].segment)
                 self._same_as.append(pieces[-1].number)
-        for place in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
+        for place in ((row + down, column + across) for down in (-1, 0, 1) for across in (-1, 0, 1)):
             if others := self._of_tile.get(place):
                 self._match(pieces, others, self._shared((row, column), place))
         self._of_tile[row, column] = pieces
-        self._of_tile.pop((row - 2, column), None)
 
     def finish(self) -> tuple[list[Segment], float | None]:
         """All tiles were added: whole objects by descending score, and the mean of their scores."""

@@ -18,7 +18,8 @@ from torch import nn
 from segjobs.errors import ConflictError, WeightsError
 from segjobs.manifest.seal import sealed_json
 from segjobs.models.base import Segmenter
-from segjobs.models.fit import State, nearest, under_own_names, unfit
+from segjobs.models.fit import State, nearest, prefix_of, under_own_names, unfit
+from segjobs.models.hf_files import OWN_RESIZE
 from segjobs.models.weights import DESCRIPTION, TENSORS
 from segjobs.models.weights_file import read_tensors
 from segjobs.storage import Storage, join
@@ -31,14 +32,17 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
     """Copy the tensors of the file at ``path``, known to the user as ``uri``, into ``module``.
 
     Raises WeightsError naming those that do not fit.
-    Left out without complaint: an auxiliary head (torchvision's, smp's) that the module was built without, and the
-    batch counters that frozen batch norms lack.
+    Left out without complaint: an auxiliary head (torchvision's, smp's) that the module was built without, the
+    batch counters that frozen batch norms lack, and what a trainer keeps beside a model that is there as a whole.
     """
     wanted = module.state_dict()
-    given = under_own_names(read_tensors(path), wanted)
+    tensors = read_tensors(path)
+    prefix, given = prefix_of(tensors, wanted), under_own_names(tensors, wanted)
     given = {key: value for key, value in given.items() if key in wanted or not _needless(key, wanted)}
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in given if key not in wanted]
+    if not missing:  # what lies beside a whole model is its trainer's: the weights of a loss, a second model
+        unexpected = [key for key in unexpected if key not in tensors or key.startswith(prefix)]
     both = {key: value for key, value in given.items() if key in wanted}
     mismatched = [
         f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
@@ -64,18 +68,29 @@ def load_into(module: nn.Module, path: Path, uri: str) -> None:
             f"{uri}: the weights do not fit the model: {found}. "
             "Check model.name, model.options and the number of model.categories"
         )
-    module.load_state_dict(given, strict=False)
+    module.load_state_dict(both, strict=False)
 
 
-def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mapping[str, object] | None = None) -> str:
+def save_model(
+    segmenter: Segmenter,
+    uri: str,
+    storage: Storage,
+    *,
+    extra: Mapping[str, object] | None = None,
+    tensors: State | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> str:
     """Write a model directory at ``uri`` that ``model.weights`` takes; returns the SHA-256 of its tensors.
 
     ``extra`` (JSON values: training settings, scores) is laid beside the description in model.json, which is
-    written last: with it the directory is complete. Raises ConflictError where ``uri`` holds another model.
+    written last: with it the directory is complete. ``tensors``: by the names that they are to have, by default those
+    of the module; ``beside``: further files, by name. Raises ConflictError where ``uri`` holds another model.
     """
     card = segmenter.card
-    tensors = {key: value.contiguous().cpu() for key, value in segmenter.module.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    given = segmenter.module.state_dict() if tensors is None else tensors
+    data = safetensors.torch.save(
+        {key: value.contiguous().cpu() for key, value in given.items()}, metadata={"format": "pt"}
+    )
     sha256 = hashlib.sha256(data).hexdigest()
     description = {
         **(extra or {}),
@@ -83,11 +98,12 @@ def save_model(segmenter: Segmenter, uri: str, storage: Storage, *, extra: Mappi
         "task": card.task,
         "options": card.options,
         "categories": [asdict(category) for category in card.categories],
-        "preprocessing": card.preprocessing,
+        "preprocessing": {key: value for key, value in card.preprocessing.items() if value != OWN_RESIZE},
         "licence": card.licence,
         "sha256": sha256,
     }
-    for name, content in ((TENSORS, data), (DESCRIPTION, sealed_json(description, indent=2))):
+    files = {TENSORS: data, **(beside or {}), DESCRIPTION: sealed_json(description, indent=2)}
+    for name, content in files.items():
         target = join(uri, name)
         if not storage.put_if_absent(target, content) and storage.read(target) != content:
             raise ConflictError(f"{target}: another model is there already; give another place to save this one")

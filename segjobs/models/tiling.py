@@ -14,7 +14,9 @@ gaussian    the tiles' weights are Gaussians of an eighth of the tile (as nnU-Ne
 linear      the weight falls from 1 to 0 along the seam
 none        the seam has no width: each pixel is of the tile whose edge is farther
 
-What is held is one tile, and the seams to the right of it and below its row: (C, seam, W) numbers.
+What is held is one tile, and the seams to the right of it and below its row: (C, seam, W) numbers. So that these do not
+grow with the image, a wide one is worked on in blocks of columns of tiles, each from the top to the bottom; the last
+column of a block is computed again for the seam to the next.
 """
 
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ _STRIDE = 32
 _ALIGNED_FROM = 8 * _STRIDE  # a smaller step would lose too much of itself
 _KEPT_OF_OVERLAP = 0.75
 _SIGMA_OF_SIZE = 1 / 8
+_BLOCK_BYTES = 2**28
+_LEAST_OF_BLOCK = 8  # columns of tiles: one of so many is computed twice
+_BYTES_OF_PIXEL = 12  # of a row of tiles: two copies of the pixels, label map and confidence
 _ROWS_AT_ONCE = 64  # that are compared, so that no copy of a tile's logits is made
 
 
@@ -76,15 +81,37 @@ def cut(length: int, config: TilesConfig) -> Axis:
     return Axis(length, size, tuple(starts), tuple(seams))
 
 
-class Blender:
-    """Tiles of one image in, row by row and from left to right; the logits that are finished with each out."""
+def blocks(rows: Axis, columns: Axis, classes: int) -> list[range]:
+    """Columns of tiles that are worked on together, in even blocks. ``classes``: of the logits to blend, or 0."""
+    seam = max((end - begin for begin, end in rows.seams), default=0)
+    bytes_of_column = rows.size * _BYTES_OF_PIXEL + 4 * classes * seam
+    most = max(_LEAST_OF_BLOCK, _BLOCK_BYTES * len(columns.starts) // (bytes_of_column * columns.length))
+    number = -(-len(columns.starts) // most)
+    bounds = [len(columns.starts) * n // number for n in range(number + 1)]
+    return [range(first, last) for first, last in pairwise(bounds)]
 
-    def __init__(self, rows: Axis, columns: Axis, config: TilesConfig) -> None:
+
+class Blender:
+    """Tiles of a block of columns in, row by row and from left to right; the logits that are finished with each out.
+
+    ``block``: by default all columns. Of a later block, each row begins with ``begin`` on the tile before it.
+    """
+
+    def __init__(self, rows: Axis, columns: Axis, config: TilesConfig, block: range | None = None) -> None:
+        block = range(len(columns.starts)) if block is None else block
         self._rows = rows
         self._columns = columns
+        self._begin, self._end = columns.finished(block.start)[0], columns.finished(block.stop - 1)[1]
         self._blend = config.blend
         self._left = torch.empty(0)
         self._above: torch.Tensor | None = None
+
+    @torch.inference_mode()
+    def begin(self, row: int, column: int, logits: torch.Tensor) -> None:
+        """float32 (C, size, size) of the last tile of the block before: what it gives to the seam."""
+        top, bottom = (side - self._rows.starts[row] for side in self._rows.used(row))
+        left, right = (side - self._columns.starts[column] for side in self._columns.seams[column])
+        self._left = logits[:, top:bottom, left:right].clone()
 
     @torch.inference_mode()
     def add(self, row: int, column: int, logits: torch.Tensor) -> torch.Tensor:
@@ -112,8 +139,8 @@ class Blender:
         """The seam above the tile, or below it: (C, seam, width), a view of what is held of a whole row of them."""
         if self._above is None:
             seam = self._rows.seams[0][1] - self._rows.seams[0][0] if self._rows.seams else 0
-            self._above = tile.new_empty(len(tile), seam, self._columns.length)
-        return self._above[:, :, left : left + width]
+            self._above = tile.new_empty(len(tile), seam, self._end - self._begin)
+        return self._above[:, :, left - self._begin : left - self._begin + width]
 
     def _shares(self, axis: Axis, number: int) -> torch.Tensor:
         """The later tile's share of the sum of both weights, float64 (seam,), along the seam before it."""

@@ -4,14 +4,15 @@ Of weights for other classes the head does not fit: its tensors keep their rando
 use, where everything has to fit.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import torch
 from torch import nn
 
 from segjobs.errors import WeightsError
-from segjobs.models.fit import under_own_names, unfit
+from segjobs.models.fit import nearest, under_own_names, unfit
 
 _LEAST_SHARE = 0.25  # of the module's tensors; unrelated architectures share next to no names and shapes
 _SHOWN = 6
@@ -23,13 +24,14 @@ class Transfer:
 
     ``loaded``: keys of the module. ``skipped``: the module's others, which stay as they were, each with the reason.
     ``unused``: keys of the weights that the module lacks. Counters of batch norms are in none of them.
-    ``note``: what else there is to say.
+    ``near``: names of the weights that may be those of skipped tensors. ``note``: what else there is to say.
     """
 
     loaded: tuple[str, ...]
     skipped: Mapping[str, str]
     unused: tuple[str, ...]
     note: str = ""
+    near: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.skipped)} tensors"
@@ -37,6 +39,8 @@ class Transfer:
             text += f"; new: {_first([f'{key} ({why})' for key, why in self.skipped.items()])}"
         if self.unused:
             text += f"; not used: {_first(self.unused)}"
+        if self.near:
+            text += f"; perhaps under another name: {_first(self.near)}"
         return f"{text}; {self.note}" if self.note else text
 
 
@@ -64,7 +68,9 @@ def load_matching(
             skipped[key] = why
     loaded = tuple(key for key in wanted if key not in skipped)
     unused = tuple(key for key in tensors if key not in wanted and not _counter(key))
-    found = Transfer(loaded, skipped, unused)
+    lacking = [key for key in skipped if key not in tensors]
+    near = tuple(islice(nearest(lacking, unused, tensors, wanted), _SHOWN)) if unused else ()
+    found = Transfer(loaded, skipped, unused, near=near)
     if len(loaded) < _LEAST_SHARE * len(wanted):
         raise WeightsError(
             f"the weights are of another architecture: {found}. Check model.name and model.options, "
@@ -73,6 +79,19 @@ def load_matching(
     counters = {key: value for key, value in tensors.items() if _counter(key) and _fits(value, state.get(key))}
     module.load_state_dict({**counters, **{key: tensors[key] for key in loaded}}, strict=False)
     return found
+
+
+def why_no_head(known: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Why a head of ``known`` classes says nothing of the ``wanted`` ones; None where they are the same."""
+    old, new = ([name.casefold() for name in names] for names in (known, wanted))
+    if old == new:
+        return None
+    if sorted(old) == sorted(new):
+        return "the same classes in another order"
+    other = next(
+        pair for pair in zip_longest(known, wanted) if (pair[0] or "").casefold() != (pair[1] or "").casefold()
+    )
+    return "other classes: {!r} there, {!r} here".format(*other)
 
 
 def _counter(key: str) -> bool:

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".bin")
 _EXPORTED = ".onnx"
+
+_MEND = "export the network to ONNX (torch.onnx.export) for model.name=onnx, or save its state_dict()"
+RUNS_CODE = {
+    "pt2": "an archive of torch.export (.pt2), whose loading by torch.export.load runs pickled code and expressions "
+    f"that it may hold: {_MEND}",
+    "torchscript": "an archive of TorchScript, a program that may write any file of this machine (aten::save) as "
+    f"soon as it is called: {_MEND}",
+}
+"""Exported networks that are not taken, and why."""
+_OF_ENDING = {".pt2": "pt2", ".torchscript": "torchscript", ".ptl": "torchscript"}
 
 WeightsFile = tuple[Path, Description | None]
 """A weights file on this node and, for a model directory, the content of its model.json."""
@@ -53,6 +63,7 @@ def locate(config: NetworkConfig, published: str | None, storage: Storage) -> We
     Raises WeightsError where they are missing, unreachable or not of ``config.sha256``.
     """
     uri = config.weights
+    check_no_program(uri)
     if uri == "none":
         return Weights(uri, f"seed:{config.seed}")
     if uri == "default" or uri.startswith("torchvision:"):
@@ -61,6 +72,13 @@ def locate(config: NetworkConfig, published: str | None, storage: Storage) -> We
     if uri.startswith("hf://"):
         return _checked(uri, _fetch_hub(uri), config.sha256)
     return _checked(uri, _fetch_stored(uri, storage), config.sha256)
+
+
+def check_no_program(uri: str) -> None:
+    """Raise WeightsError, with the reason, for an exported network that only its own code could run."""
+    kind = next((kind for ending, kind in _OF_ENDING.items() if uri.endswith(ending)), None)
+    if kind is not None:
+        raise WeightsError(f"model.weights={uri}: {RUNS_CODE[kind]}")
 
 
 def beside(uri: str, name: str, storage: Storage) -> bytes:
@@ -75,6 +93,17 @@ def beside(uri: str, name: str, storage: Storage) -> bytes:
         raise WeightsError(f"{place}: no such file; expected it beside {uri.rpartition('/')[2]}") from None
     except OSError as error:
         raise WeightsError(f"{place}: cannot be read: {error}") from error
+
+
+def file_beside(uri: str, name: str, storage: Storage) -> Path:
+    """As ``beside``, a large one: its path on this node. Raises WeightsError."""
+    try:
+        if uri.startswith("hf://"):
+            folder = hub_place(uri)[2].rpartition("/")[0]
+            return hub_file(uri, f"{folder}/{name}" if folder else name)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{uri}: {name} is not beside it: {first_line(error)}") from error
+    return local_copy(f"{uri.rpartition('/')[0]}/{name}", storage)
 
 
 def published_entry(name: str, published: str | None, uri: str) -> "WeightsEnum":
@@ -105,6 +134,21 @@ def digest_of(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_files(files: Mapping[str, Path]) -> str:
+    """SHA-256 (hex) of the lines ``name sha256`` of several files, by name."""
+    lines = "".join(f"{name} {digest_of(path)}\n" for name, path in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def check_digest(uri: str, sha256: str, expected: str | None) -> None:
+    """Raise WeightsError where the weights' digest is not the one that ``model.sha256`` says."""
+    if expected not in (None, sha256):
+        raise WeightsError(
+            f"{uri}: the SHA-256 of the weights is {sha256}, but model.sha256 says {expected}: damaged or replaced; "
+            "fetch or save them again"
+        )
 
 
 def _checked(uri: str, found: WeightsFile, expected: str | None) -> Weights:

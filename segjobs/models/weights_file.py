@@ -21,17 +21,24 @@ import torch
 from safetensors import SafetensorError
 
 from segjobs.errors import WeightsError
-from segjobs.models.weights import first_line
+from segjobs.models.weights import RUNS_CODE, first_line
 from segjobs.text import first_few
 
 _WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
-    *("ema", "model_ema"),
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema"),
 )
 """Keys that training scripts put a state dict under; of several, the first of these is taken."""
 _LEVELS = 3  # of such keys
 _HARMLESS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [argparse.Namespace]
 """Beside tensors in the checkpoints of torchvision's reference training."""
+_LEFT_OUT = re.compile(
+    r"(lightning|lightning_fabric|pytorch_lightning|mmengine|omegaconf|numpy|pathlib|torch|torchvision|torchmetrics|timm"
+    r"|segmentation_models_pytorch|typing|enum)\..+|collections\.defaultdict|functools\.partial"
+    r"|builtins\.(list|dict|tuple|set|int|float|str|bool|object)|_codecs\.encode"
+)
+"""What trainers keep beside the tensors (settings, paths, histories, losses). Nothing of it is built, nor imported: a
+``LeftOut`` stands in its place. What other names a file holds are a reason to refuse it."""
 _UNPACKED_FACTOR, _UNPACKED_BYTES = 4, 64 << 20  # torch stores tensors as they are; others have zipped them
 _GARBLED = (
     *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, struct.error),
@@ -52,15 +59,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         content = _content(path)
     except pickle.UnpicklingError as error:
         if found := _REFUSED.search(str(error)):
-            raise WeightsError(
-                f"{path}: holds more than tensors ({found[1] or found[2]}), which is not run; "
-                "save its state_dict() alone, best as .safetensors"
-            ) from error
+            raise _more_than_tensors(path, found[1] or found[2]) from error
         raise _garbled(path, error) from error
     except _GARBLED as error:
         raise _garbled(path, error) from error
     state = _state_dict_in(content, _LEVELS)
     if state is None:
+        values = [content, *(content.values() if isinstance(content, Mapping) else ())]
+        if left_out := next((type(one) for one in values if isinstance(one, LeftOut)), None):
+            raise _more_than_tensors(path, f"{left_out.__module__}.{left_out.__name__}")
         raise WeightsError(
             f"{path}: expected a state dict (names and tensors), found {_described(content)}; "
             "save the model's state_dict() alone, best as .safetensors"
@@ -77,18 +84,64 @@ def _content(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     if start.startswith(b"PK"):
-        _check_unpacked(path)
-    with torch.serialization.safe_globals(_HARMLESS):
+        _check_zip(path)
+    others = _stand_ins(path) if start.startswith(b"PK") else []
+    with torch.serialization.safe_globals([*_HARMLESS, *others]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _check_unpacked(path: Path) -> None:
-    """Raise ValueError, before anything is inflated, where a zip holds far more than its file."""
+class LeftOut:
+    """In the place of what a checkpoint holds besides tensors: takes what the pickle gives it, and keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> "LeftOut":
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _stand_ins(path: Path) -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
+    """For each name of ``_LEFT_OUT`` in the file, what stands in its place while it is read."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except _GARBLED:  # which reading it says better
+        return []
+    return [(_stand_in(name), name) for name in names if _LEFT_OUT.fullmatch(name)]
+
+
+def _stand_in(full_name: str) -> Callable[..., object]:
+    """A class of that name. Torch's unpickler fills dicts alone."""
+    module, _, name = full_name.rpartition(".")
+    if name == "AttributeDict":
+        return dict
+    return _filled if name == "defaultdict" else type(name, (LeftOut,), {"__module__": module})
+
+
+def _filled(*args: object) -> dict[object, object]:
+    return {}
+
+
+def _check_zip(path: Path) -> None:
+    """Raise WeightsError of an exported network, ValueError, before anything is inflated, of a zip that holds far more
+    than its file."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
+        names = {entry.filename.partition("/")[2] for entry in archive.infolist()}
         unpacked = sum(entry.file_size for entry in archive.infolist())
+    for kind, mark in (("torchscript", "constants.pkl"), ("pt2", "archive_format")):
+        if mark in names:
+            raise WeightsError(f"{path}: {RUNS_CODE[kind]}")
     if unpacked > max(_UNPACKED_BYTES, _UNPACKED_FACTOR * size):
         raise ValueError(f"{size} bytes that unpack to {unpacked}, where torch stores tensors as they are")
+
+
+def _more_than_tensors(path: Path, name: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: holds more than tensors ({name}), which is not run; save its state_dict() alone, best as .safetensors"
+    )
 
 
 def _garbled(path: Path, error: Exception) -> WeightsError:

@@ -6,7 +6,7 @@
 As ``page.py``'s, these pages load nothing and run nothing, and every text in them may be hostile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -34,7 +34,8 @@ class NightContents:
     """What the page of a night shows.
 
     ``examples``: change → some image_ids; ``failures``: code → (count, image_id, message) of one of them. ``earlier``:
-    figures of the nights before, the oldest first; ``usual``: their medians. ``version``: None of a night that is held.
+    figures of the nights before, the oldest first; ``usual``: their medians; ``last``: the newest of them that labelled
+    anything. ``version``: None of a night that is held. ``held``: runs of earlier nights that wait for a look.
     """
 
     collection: str
@@ -47,20 +48,24 @@ class NightContents:
     figures: NightFigures
     earlier: Sequence[NightFigures]
     usual: NightFigures | None
+    last: NightFigures | None
     gate: Sequence[RuleResult]
+    held: Sequence[str] = ()
     new: Sequence[NightCard] = ()
     unsure: Sequence[NightCard] = ()
+    changed: Sequence[NightCard] = ()
 
 
 @dataclass(frozen=True)
 class NightLine:
-    """A night in the list of all."""
+    """A night in the list of all. ``version``: None where it is held, or ``discarded``."""
 
     night: str
     counts: Mapping[str, int]
     version: int | None
     figures: NightFigures
     missed: Sequence[str]
+    discarded: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,21 +114,27 @@ def night_page(night: NightContents) -> str:
     if night.failures:
         tables.append(_failures(night))
     if night.figures["images"]:
-        tables += [_drift(night), _classes(night)]
-    groups = [Group("New images, drawn at random", night.new), Group("The least confident", night.unsure)]
-    lines = [where, f"model {night.model}"]
+        tables += [_drift(night), _classes(night), _objects(night)]
+    if night.figures["compared"]:
+        tables.append(_disagreements(night))
+    groups = [
+        Group("New images, drawn at random", night.new),
+        Group("The least confident", night.unsure),
+        Group("Labelled again, and most unlike their earlier masks", night.changed),
+    ]
+    lines = [where, f"model {night.model}", *(f"held by its gate since an earlier night: {run}" for run in night.held)]
     return _html(Page(f"Night {night.night}", lines, tables, [group for group in groups if group.cards]))
 
 
 def index_page(collection: str, nights: Sequence[NightLine]) -> str:
     """The list of all nights, the newest first."""
-    names = ("new", "changed", "retry", "stale", "touched", "held", "gone", "same")
+    names = ("new", "changed", "retry", "stale", "touched", "waiting", "held", "gone", "same")
     rows = [
         [
             Cell(one.night, href=f"{one.night}/index.html"),
             *(Cell(str(one.counts.get(name, 0))) for name in names),
             Cell(_percent(one.figures["failed"] if one.figures["images"] else None)),
-            Cell("held" if one.version is None else str(one.version)),
+            Cell(str(one.version) if one.version is not None else "discarded" if one.discarded else "held"),
             Cell("; ".join(one.missed) or NONE),
         ]
         for one in sorted(nights, key=lambda one: one.night, reverse=True)
@@ -147,6 +158,7 @@ _WORDS = {
     "stale": "had masks of another model or other settings, and were labelled anew",
     "stale_kept": "have masks of another model or other settings, which are kept",
     "touched": "have another time, etag or place, and the same bytes",
+    "waiting": "were labelled by a night that its gate holds, and wait for a look at it",
     "held": "have other bytes than those that a person masked; the person's masks are kept",
     "gone": "are no longer listed",
     "same": "are as they were",
@@ -168,7 +180,9 @@ def _changes(night: NightContents) -> Table:
 
 
 def _gate(results: Sequence[RuleResult]) -> Table:
-    rows = [[Cell(one.text), Cell(_figure(one.value)), Cell("met" if one.met else "missed")] for one in results]
+    rows = [
+        [Cell(one.text), Cell(one.why or _figure(one.value)), Cell("met" if one.met else "missed")] for one in results
+    ]
     return Table("Gate", ("rule", "tonight", ""), rows)
 
 
@@ -186,56 +200,78 @@ def _failures(night: NightContents) -> Table:
     return Table("What failed", ("code", "images", "the image", "one of them", "why"), rows)
 
 
+Show = Callable[[float | None], str]
+
+
 def _drift(night: NightContents) -> Table:
-    now, usual, every = night.figures, night.usual, [*night.earlier, night.figures]
+    def row(name: str, get: Callable[[NightFigures], float | None], show: Show) -> list[Cell]:
+        return [Cell(name), *_beside(night, get, show)]
+
     rows = [
-        [
-            Cell("failed"),
-            Cell(_percent(now["failed"])),
-            Cell(_percent(usual["failed"] if usual else None)),
-            _trend([one["failed"] for one in every]),
-        ],
-        [
-            Cell("confidence"),
-            Cell(_figure(now["confidence"])),
-            Cell(_figure(usual["confidence"] if usual else None)),
-            _trend([one["confidence"] for one in every]),
-        ],
-        [
-            Cell("megapixels"),
-            Cell(_figure(now["megapixels"])),
-            Cell(_figure(usual["megapixels"] if usual else None)),
-            _trend([one["megapixels"] for one in every]),
-        ],
-        [
-            Cell("images"),
-            Cell(f"{now['images']:,}"),
-            Cell(f"{usual['images']:,}" if usual else NONE),
-            _trend([float(one["images"]) for one in every]),
-        ],
+        row("images", lambda one: one["images"], lambda value: NONE if value is None else f"{value:,.0f}"),
+        row("failed", lambda one: one["failed"], _percent),
+        *(
+            row(f"failed: {code}", lambda one, code=code: one["failures"].get(code, 0.0), _percent)
+            for code in night.figures["failures"]
+        ),
+        row("confidence", lambda one: one["confidence"], _figure),
+        row("megapixels", lambda one: one["megapixels"], _figure),
     ]
     words = (
-        "Of the images that the night labelled, beside the median of up to 14 nights before; the line: night by night."
+        "Of the images that the night labelled, beside the last night before and the median of up to 14; the line: "
+        "night by night."
     )
-    return Table("Beside earlier nights", ("figure", "tonight", "usual", "nights"), rows, words)
+    return Table("Beside earlier nights", ("figure", *_BESIDE), rows, words)
+
+
+_BESIDE = ("tonight", "last night", "usual", "nights")
+
+
+def _beside(night: NightContents, get: Callable[[NightFigures], float | None], show: Show) -> list[Cell]:
+    """A figure tonight, the night before, as usual, and as a line."""
+    shown = [Cell(show(get(one) if one else None)) for one in (night.figures, night.last, night.usual)]
+    return [*shown, _trend([get(one) for one in (*night.earlier, night.figures)])]
 
 
 def _classes(night: NightContents) -> Table:
-    now, every = night.figures["pixels"], [*night.earlier, night.figures]
-    before: Mapping[str, float] = night.usual["pixels"] if night.usual else {}
-    names: list[str] = [name for name in dict.fromkeys([*now, *before]) if now.get(name) or before.get(name)]
-    names.sort(key=lambda name: -max(now.get(name, 0.0), before.get(name, 0.0)))
+    return _shares("Classes' shares of the pixels", night, lambda one: one["pixels"])
+
+
+def _objects(night: NightContents) -> Table:
+    return _shares("Classes' shares of the objects", night, lambda one: one["objects"])
+
+
+def _shares(heading: str, night: NightContents, get: Callable[[NightFigures], Mapping[str, float]]) -> Table:
+    now = get(night.figures)
+    last, usual = (get(one) if one else {} for one in (night.last, night.usual))
+    names = [name for name in dict.fromkeys([*now, *usual]) if now.get(name) or usual.get(name)]
+    names.sort(key=lambda name: -max(now.get(name, 0.0), usual.get(name, 0.0)))
     rows = [
         [
             Cell(name),
-            Cell(_percent(now.get(name, 0.0))),
-            Cell(_percent(before.get(name, 0.0) if night.usual else None)),
-            Cell(_percent(drift(night.figures, night.usual, name) if night.usual else None)),
-            _trend([one["pixels"].get(name, 0.0) for one in every]),
+            *_beside(night, lambda one, name=name: get(one).get(name, 0.0), _percent),
+            Cell(_percent(drift(now, last, name))),
+            Cell(_percent(drift(now, usual, name))),
         ]
         for name in names[:_CLASSES]
     ]
-    return Table("Classes' shares of the pixels", ("class", "tonight", "usual", "drift", "nights"), rows)
+    return Table(heading, ("class", *_BESIDE, "drift since last", "drift"), rows)
+
+
+def _disagreements(night: NightContents) -> Table:
+    by_class = sorted(night.figures["disagreements"].items(), key=lambda one: (-one[1], one[0]))
+    rows = [
+        [Cell("all classes"), *_beside(night, lambda one: one["disagreement"], _percent)],
+        *(
+            [Cell(name), *_beside(night, lambda one, name=name: one["disagreements"].get(name), _percent)]
+            for name, _ in by_class[:_CLASSES]
+        ),
+    ]
+    words = (
+        f"Of {night.figures['compared']:,} images that had masks of the same bytes before: one minus the intersection "
+        "over the union of the masks then and now, by pixels of all these images."
+    )
+    return Table("Beside their earlier masks", ("class", *_BESIDE), rows, words)
 
 
 def _percent(value: float | None) -> str:

@@ -131,15 +131,20 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> np.ndarray:
 
 def _colour16(data: bytes, eight: np.ndarray) -> np.ndarray:
     """16-bit colour → uint8 RGB rounded from all 16 bits; ``eight`` is Pillow's, the high bytes, as a check."""
+    return _scale(wide_colour(data, eight)[..., :3], 16)
+
+
+def wide_colour(data: bytes, eight: np.ndarray) -> np.ndarray:
+    """16-bit colour → uint16 (H, W, 3 or 4) RGB(A); ``eight``: Pillow's high bytes of the RGB. Raises ItemError."""
     plain = _bare_png(data) if data.startswith(PNG_START) else data
     try:
         wide = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         wide = None
     if wide is not None and wide.dtype == np.uint16 and wide.ndim == 3 and wide.shape[2] in (3, 4):
-        wide = np.asarray(wide[..., 2::-1], np.uint16)  # BGR(A)
-        if wide.shape == eight.shape and np.array_equal(wide >> 8, eight):
-            return _scale(wide, 16)
+        wide = np.asarray(wide[..., [2, 1, 0, 3][: wide.shape[2]]], np.uint16)  # BGR(A)
+        if wide.shape[:2] == eight.shape[:2] and np.array_equal(wide[..., :3] >> 8, eight):
+            return wide
     raise ItemError("UNSUPPORTED_MODE", "16-bit colour in a layout that is not read exactly; save it as a plain PNG")
 
 

@@ -122,7 +122,11 @@ def _check_one(image: ImageFile.ImageFile, data: bytes) -> None:
         bands = image.tag_v2.get(tiff.SAMPLES, 1)
         if bands != 1:
             raise ItemError("UNSUPPORTED_MODE", f"a label map of {bands} bands: save the one of the ids alone")
-    pages = _pages(image, data)
+    check_pages(_pages(image, data))
+
+
+def check_pages(pages: int) -> None:
+    """Raise ItemError where a file has more than one."""
     if pages > 1:
         raise ItemError(
             "UNSUPPORTED_MODE",
@@ -151,8 +155,7 @@ def _wide_ids(data: bytes, max_pixels: int) -> np.ndarray | None:
     sizes = [page.first(wide) * page.first(high) for wide, high in tiff.AREAS]
     if max(sizes) > max_pixels:
         raise ItemError("TOO_LARGE", f"{max(sizes)} pixels, decode.max_pixels is {max_pixels}")
-    if tiff.pages(data) > 1:
-        raise ItemError("UNSUPPORTED_MODE", f"a label map of {tiff.pages(data)} pages: one is expected")
+    check_pages(tiff.pages(data))
     try:
         ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

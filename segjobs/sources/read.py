@@ -23,6 +23,8 @@ NO_PHOTOGRAPH = ""
 
 
 _HASHED_AT_ONCE = 2**24  # bytes
+LARGE_BYTES = 2**26
+"""Larger files are read slice by slice, where what they hold can be."""
 
 
 class Reads(Protocol):
@@ -55,6 +57,17 @@ def opened_item(storage: Storage, planned: FileInfo) -> Generator[Slices]:
     with _opened(storage, planned.uri) as data:
         yield data
     _check_unchanged(planned, _looked_up(storage, planned.uri))
+
+
+@contextmanager
+def opened_file(storage: Storage, uri: str, *, what: str | None = None) -> Generator[Slices]:
+    """Any file, read slice by slice. Raises as ``read_file``."""
+    try:
+        _looked_up(storage, uri)
+        with _opened(storage, uri) as data:
+            yield data
+    except OSError as error:
+        raise item_error(error, uri, what=what) from error
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def ends_early(data: bytes) -> bool:
     return first is None or not first.complete
 
 
-def pages(data: bytes) -> int:
+def pages(data: Slices) -> int:
     """How many pages are images of their own: overviews and transparency masks are not."""
     return sum(not one.first(_SUBFILE, 0) & _REDUCED_OR_MASK for one in directories(data))
 

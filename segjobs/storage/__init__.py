@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from segjobs.config import EXTRA_SCHEMES, StorageConfig
-from segjobs.errors import ConfigError
+from segjobs.errors import ConfigError, StorageError
 from segjobs.storage.local import LocalFiles, writing
 from segjobs.storage.local_walk import NO_FILE, OnTrouble, refuse
 from segjobs.storage.uris import FileInfo, is_remote, is_utf8, join, local_path, local_uri, scheme_of
@@ -171,6 +171,16 @@ class Storage:
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         return self._of(uri).put_if_absent(uri, data)
+
+    def put_first(self, uri: str, data: bytes) -> bool:
+        """``put_if_absent`` of the first file of an output. Raises StorageError where the store replaces files."""
+        new = self.put_if_absent(uri, data)
+        if new and is_remote(uri) and self.put_if_absent(uri, data):
+            raise StorageError(
+                f"{uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's files; "
+                "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
+            )
+        return new
 
     def put_file_if_absent(self, uri: str, path: Path) -> bool:
         return self._of(uri).put_file_if_absent(uri, path)

@@ -1,29 +1,31 @@
 """Where deltalake finds a table: a URI and the storage's settings in, its place and options, or an open file, out."""
 
+import re
+
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
 from segjobs.errors import ConfigError, StorageError
 from segjobs.storage import Storage, local_path
-from segjobs.storage.local import writing
 from segjobs.storage.uris import scheme_of
 
+_MISREAD = re.compile(r"[#?\\\x00-\x1f]|%[0-9A-Fa-f]{2}")  # delta-kernel makes URLs of paths, and of their parts
 
-def delta_place(storage: Storage, uri: str, *, make: bool = False) -> tuple[str, dict[str, str]]:
+
+def delta_place(storage: Storage, uri: str) -> tuple[str, dict[str, str]]:
     """What ``DeltaTable`` takes for the table at ``uri``, with the credentials of the other stores.
 
-    ``make``: the folder, where there is none. Raises ConfigError where the scheme is neither local nor S3.
+    Raises ConfigError where Delta Lake could open none there.
     """
     scheme = scheme_of(uri)
-    if scheme == "file":
-        path = local_path(uri).absolute()
-        if make:
-            with writing(uri):
-                path.mkdir(parents=True, exist_ok=True)
-        return str(path), {}
-    if scheme != "s3":
+    if scheme not in ("file", "s3"):
         raise ConfigError(f"{uri}: a collection lies on the local disk or in S3; keep it there")
-    return uri, _s3_options(storage)
+    place = str(local_path(uri).absolute()) if scheme == "file" else uri
+    if found := _MISREAD.search(place):
+        raise ConfigError(
+            f"{uri}: Delta Lake opens no table below a name with {found[0]!r} in it; take a place without # ? \\ or %"
+        )
+    return place, {} if scheme == "file" else _s3_options(storage)
 
 
 def open_delta_file(storage: Storage, uri: str, name: str) -> pa.NativeFile:

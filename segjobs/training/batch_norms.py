@@ -9,7 +9,7 @@ import torch
 from segjobs.config import TrainConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import ModelCard
-from segjobs.models.table import get_spec
+from segjobs.models.table import FROM_WEIGHTS, get_spec
 from segjobs.training.optim import to_train_mode
 
 _UNKNOWN_PX = 512  # a side, where only the images say it
@@ -23,6 +23,8 @@ def check_batch(config: TrainConfig, card: ModelCard) -> None:
     """
     if config.batch_size > 1 or card.task != "semantic":
         return
+    if ":" in card.name or card.name in FROM_WEIGHTS:
+        return  # told at its first step
     spec = get_spec(card.name)
     height, width = (
         -(-max(side, spec.least) // spec.divisor) * spec.divisor

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from segjobs.config import SourceConfig
 from segjobs.errors import ItemError, ManifestError
-from segjobs.manifest.parts import Run, read_part
+from segjobs.manifest.parts import Run, footer_of, read_part
 from segjobs.manifest.rows import OkRow, segments_of, sha256_of
 from segjobs.manifest.segments import Segment
-from segjobs.sources.decode import decode_image
+from segjobs.sources.bands import Bands
 from segjobs.sources.read import opened_original, read_original
-from segjobs.sources.windows import Window, open_windows
+from segjobs.sources.windows import Window, open_windows, read_image
 from segjobs.storage import FileInfo, Storage
 
 _READ_COLUMNS = ("image_id", "uri", "width", "height", "source", "segments")
@@ -31,13 +31,19 @@ class ExampleSource:
     """A manifest as the model sees it. ``key``: of the config, for messages. ``index``: category id → class.
 
     The class is the model's. A category without one (None) is not learnt: its pixels are unlabelled, its objects
-    are left out.
+    are left out. ``half``: another source has the manifest's images of other origin, and counts them.
     """
 
     key: str
     config: SourceConfig
     run: Run
     index: Mapping[int, int | None]
+    half: bool = False
+
+    @property
+    def bands(self) -> Bands | None:
+        """Of which the images have their pixels, as the manifest's footer says."""
+        return Bands.of(footer_of(self.run).pixels)
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,9 @@ class ExampleReader:
         window = window_of((row["height"], row["width"]), self._part_px, seed=seed) if self._part_px else None
         try:
             if window is None:
-                image, segments = self._image(row), segments_of(row)
+                image, segments = self._image(row, source.bands), segments_of(row)
             else:
-                image, segments = self._pixels_of(row, window), _seen_in(segments_of(row), window)
+                image, segments = self._pixels_of(row, window, source.bands), _seen_in(segments_of(row), window)
         except (ItemError, ManifestError) as error:
             raise ManifestError(f"{source.key}: image {row['image_id']!r}: {error}") from error
         return Example(row["image_id"], image, _used(segments, source))
@@ -113,19 +119,19 @@ class ExampleReader:
         number, part, row = (int(one) for one in place)
         return self._part(number, part)["image_id"][row].as_py()
 
-    def _image(self, row: OkRow) -> np.ndarray:
+    def _image(self, row: OkRow, bands: Bands | None) -> np.ndarray:
         data = read_original(self._storage, row["uri"], sha256=sha256_of(row))
-        image = decode_image(data, max_pixels=self._max_pixels)
+        image = read_image(data, max_pixels=self._max_pixels, bands=bands)
         _check_size(row, (image.shape[0], image.shape[1]))
         return image
 
-    def _pixels_of(self, row: OkRow, window: Window) -> np.ndarray:
+    def _pixels_of(self, row: OkRow, window: Window, bands: Bands | None) -> np.ndarray:
         # A huge file is compared with its sha256 once: each example would read all of it otherwise.
         known = (row["uri"], self._storage.info(row["uri"]))
         sha256 = None if known in self._compared else sha256_of(row)
         with opened_original(self._storage, row["uri"], sha256=sha256) as data:
             self._compared.add(known)
-            windows = open_windows(data, max_pixels=self._max_pixels)
+            windows = open_windows(data, max_pixels=self._max_pixels, bands=bands)
             _check_size(row, windows.size_hw)
             return windows.read(window)
 

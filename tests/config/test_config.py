@@ -16,7 +16,7 @@ from segjobs.config import (
     EvaluateConfig,
     ExportConfig,
     LabelConfig,
-    ModelConfig,
+    LabellingModelConfig,
     OutputConfig,
     PostprocessConfig,
     PrepareConfig,
@@ -334,7 +334,7 @@ def test_a_printed_config_loads_as_the_same_config(
         {
             "input": {"uri": uri, "exclude": patterns, "limit": limit},
             "output": OutputConfig(uri="out"),
-            "model": ModelConfig(name="unet", options=options),
+            "model": LabellingModelConfig(name="unet", options=options),
             "postprocess": PostprocessConfig(score_threshold=threshold, classes=patterns or None),
             "shard": ShardConfig(images=3),
         }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segjobs.errors import ConfigError, ItemError, ManifestError
 from segjobs.exporters.label_studio_rle import encode_mask
 from segjobs.labels.base import Masks, Policy
 from segjobs.labels.cvat import read_cvat
-from segjobs.labels.drawn import Document, Drawn, DrawnImage, ellipse, masks_of
+from segjobs.labels.drawn import Document, Drawn, DrawnImage, ellipse, masks_of, unix_time
 from segjobs.labels.kaggle import read_kaggle
 from segjobs.labels.label_studio import read_label_studio
 from segjobs.labels.label_studio_rle import decode_mask
@@ -167,6 +168,55 @@ def test_cvat_images() -> None:
     assert all(row.mask().tolist() == SQUARE.tolist() for row in found.segments)
     assert (document.images["sub/a.jpg"].size_hw, document.images["sub/a.jpg"].without_area) == (SIZE_HW, 2)
     assert masks(document.images["b.jpg"]).segments[0].area >= 14
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        ({"completed_by": {"id": 7, "email": "ann@x.org", "first_name": "Ann"}}, "ann@x.org"),
+        ({"completed_by": {"id": 7, "email": "", "first_name": "Ann", "last_name": "Lee"}}, "Ann Lee"),
+        ({"completed_by": {"id": 7}}, "7"),
+        ({"completed_by": 7}, "7"),
+        ({}, None),
+    ],
+)
+def test_who_completed_a_label_studio_annotation(who: dict[str, Any], expected: str | None) -> None:
+    when = {"created_at": "2026-01-02T03:04:05.600000Z", "updated_at": "2026-01-03T03:04:05Z"}
+    tasks = [{"data": {"image": "a.jpg"}, "annotations": [{"result": [], **when, **who}]}]
+    found = masks(read_label_studio(json.dumps(tasks).encode()).images["a.jpg"]).annotation
+    assert found == (expected, datetime(2026, 1, 3, 3, 4, 5, tzinfo=UTC))
+
+
+def test_who_a_cvat_task_is_assigned_to() -> None:
+    def of(meta: str, task: str = "") -> Any:
+        text = CVAT.replace("<task><name>t</name></task>", meta).replace('id="1"', f'id="1" {task}')
+        return masks(read_cvat(text.encode()).images["b.jpg"]).annotation
+
+    owner = "<owner><username>ann</username><email/></owner>"
+    when = "<updated>2026-01-03 03:04:05.000000+00:00</updated>"
+    moment = datetime(2026, 1, 3, 3, 4, 5, tzinfo=UTC)
+    assert of(f"<task><id>3</id>{owner}<assignee></assignee>{when}</task>") == ("ann", moment)
+    assert of(f"<job>{owner}<assignee><username>bob</username></assignee>{when}</job>") == ("bob", moment)
+    tasks = f"<task><id>3</id>{owner}</task><task><id>4</id><owner><email>c@x.org</email></owner></task>"
+    assert of(f"<project><tasks>{tasks}</tasks></project>", 'task_id="4"') == ("c@x.org", None)
+    assert of(f"<project><tasks>{tasks}</tasks></project>") is None, "it does not say of which task"
+    assert of("<task><updated>yesterday</updated></task>") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1.5, 1.5),
+        ("1970-01-01T01:00:01+01:00", 1.0),
+        ("0001-01-01T00:00:00+05:00", None),
+        (float("nan"), None),
+        (1e30, None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_moments(given: object, expected: float | None) -> None:
+    assert unix_time(given) == expected
 
 
 def region(kind: str, attributes: dict[str, Any], **shape: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjobs.errors import ItemError
+from segjobs.manifest import bands
 from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.rle import VOID, encode_label_map
 
@@ -17,28 +18,43 @@ from segjobs.manifest.rle import VOID, encode_label_map
 def test_bands_give_the_regions_of_the_whole(seed: int, height: int, width: int, data: st.DataObject) -> None:
     ids = np.random.default_rng(seed).choice(np.array([0, 1, 7, VOID], np.uint16), (height, width))
     ids[:, : width // 2] = 7  # runs that go over bands and columns
-    bands, row = LabelBands((height, width)), 0
+    pieces_of, row = LabelBands((height, width)), 0
     while row < height:
         rows = data.draw(st.integers(1, height - row))
-        bands.add(ids[row : row + rows])
+        middle = data.draw(st.integers(0, width))
+        pieces = [(left, right) for left, right in ((middle, width), (0, middle)) if left < right]
+        for left, right in pieces:  # in any order
+            pieces_of.add(ids[row : row + rows, left:right], top=row, left=left)
         row += rows
-    assert bands.regions() == encode_label_map(ids)
+    assert pieces_of.regions() == encode_label_map(ids)
+
+
+def test_codes_that_are_written_a_few_columns_at_a_time_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.random.default_rng(1).integers(0, 3, (40, 90)).astype(np.uint16)
+    ids[:, 30:50] = 2  # a run over several steps
+    expected = encode_label_map(ids)
+    for at_once in (1, 7, 100):
+        monkeypatch.setattr(bands, "_RUNS_AT_ONCE", at_once)
+        pieces = LabelBands(ids.shape)
+        for top in range(0, 40, 8):
+            pieces.add(ids[top : top + 8], top=top)
+        assert pieces.regions() == expected
 
 
 def test_nothing_but_void_has_no_region() -> None:
-    bands = LabelBands((3, 2))
-    bands.add(np.full((3, 2), VOID, np.uint16))
-    assert bands.regions() == []
+    found = LabelBands((3, 2))
+    found.add(np.full((3, 2), VOID, np.uint16), top=0)
+    assert found.regions() == []
 
 
 def test_the_label_map_is_not_held() -> None:
     size_hw, rows = (20_000, 500), 100
     tracemalloc.start()
     try:
-        bands = LabelBands(size_hw)
+        found = LabelBands(size_hw)
         for top in range(0, size_hw[0], rows):
-            bands.add(np.full((rows, size_hw[1]), top // 10_000, np.uint16))
-        regions = bands.regions()
+            found.add(np.full((rows, size_hw[1]), top // 10_000, np.uint16), top=top)
+        regions = found.regions()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

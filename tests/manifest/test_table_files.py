@@ -23,8 +23,10 @@ def test_a_uri_may_end_with_a_version() -> None:
 
 def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
     rows = rows_of({"a": ["sr"], "b": ["rr"]})
-    name, size_bytes = write_file(Storage(), str(tmp_path), rows)
-    assert write_file(Storage(), str(tmp_path), rows) == (name, size_bytes)
+    name, size_bytes, new = write_file(Storage(), str(tmp_path), rows)
+    assert new and write_file(Storage(), str(tmp_path), rows) == (name, size_bytes, False)
+    marked, _, new = write_file(Storage(), str(tmp_path), rows, mark="1")
+    assert new and marked != name and pq.read_table(tmp_path / marked).equals(pq.read_table(tmp_path / name))
     sha256 = digest_in(name)
     assert sha256 is not None and digest_in("part-00000-1.parquet") is None
     part = PartInfo(name, 2, sha256, "a", "b")

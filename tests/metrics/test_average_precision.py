@@ -60,10 +60,10 @@ def test_a_case_by_hand():
 
 
 def test_interpolation_takes_the_best_precision_from_there_on():
-    right, wrong = np.array([[0, 1, 1, 2]]), np.array([[1, 1, 2, 2]])
-    assert interpolated(right, wrong, np.array([2])) == pytest.approx(0.5)
-    assert np.isnan(interpolated(right, wrong, np.array([0]))).all()
-    assert interpolated(np.zeros((1, 0)), np.zeros((1, 0)), np.array([3])).tolist() == [0.0]
+    right = np.array([[False, True, False, True], [False] * 4])
+    assert interpolated(right, ~right, 2) == pytest.approx([0.5, 0.0])
+    assert np.isnan(interpolated(right, ~right, 0)).all()
+    assert interpolated(np.zeros((1, 0), bool), np.zeros((1, 0), bool), 3).tolist() == [0.0]
 
 
 # --- against pycocotools -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, Task, make_categories
 from segjobs.models.base import VOID, Instances, LabelMap, PanopticMap
 from segjobs.models.batching import forward_in_halves
-from segjobs.models.check_prediction import checked, checked_tensor, of_the_model
+from segjobs.models.check_prediction import checked, checked_prepared, of_the_model
 
 SIZE_HW = (2, 3)
 OBJECTS = Instances(
@@ -67,7 +67,7 @@ def test_a_prediction_of_another_task_and_a_target_are_refused() -> None:
         checked(LabelMap(np.zeros(SIZE_HW, np.uint16)), card("semantic"), SIZE_HW)
     for value in (np.zeros((3, 2, 2)), torch.zeros(2, 2), None):
         with pytest.raises(ItemError, match="preprocess gave"):
-            checked_tensor(value)
+            checked_prepared(value)
 
 
 def test_the_device_s_faults_are_no_image_s() -> None:

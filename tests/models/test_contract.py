@@ -4,21 +4,37 @@ A new model's test is its line in ``MODELS``, or its line in ``tests/tiny_hf.py`
 brings its architecture along. Those that packages bring are held to the same (tests/test_plugins.py).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
+from PIL import Image
 
-from segjobs.config import ModelConfig, PostprocessConfig
+from segjobs.config import (
+    ENSEMBLE,
+    InputConfig,
+    LabellingModelConfig,
+    ModelConfig,
+    PostprocessConfig,
+    TilesConfig,
+)
 from segjobs.errors import ConfigError, ItemError
-from segjobs.manifest.rle import decode
-from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap
+from segjobs.jobs.engine.watchdog import Watchdog
+from segjobs.jobs.label.decode import Decoding
+from segjobs.jobs.label.tiled import Tiler
+from segjobs.manifest.rle import decode, paint
+from segjobs.models.averaging import AveragingSegmenter
+from segjobs.models.base import VOID, GivesLogits, Instances, LabelMap, PanopticMap, tensors_of
 from segjobs.models.check_prediction import checked
 from segjobs.models.contract import CHECKS, Subject, run_contract
 from segjobs.models.postprocess import to_segments
-from segjobs.models.registry import build, resolve
+from segjobs.models.registry import build, check_blend, check_tiles, resolve
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
 from segjobs.models.tiling import label_map_of
+from segjobs.sources.images import list_images
 from segjobs.storage import Storage
 from tests.tiny_hf import KINDS, UNIVERSAL, save_tiny
 from tests.tiny_onnx import save_onnx
@@ -64,11 +80,42 @@ def as_arrays(prediction):
     return {**arrays, **{f"crop {i}": crop for i, crop in enumerate(prediction.crops)}}
 
 
-@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx"])
+TTA = ["hflip", "scale:0.5", "vflip+scale:1.5"]
+SEVERAL = [
+    *("tta lraspp_mobilenet_v3_large", "tta unet", "ensemble semantic"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("tta maskrcnn_resnet50_fpn", "ensemble instance")),
+]
+
+
+def several(name, *kind, folder):
+    """A model with views of the image, or an ensemble; of networks that meet at different resolutions."""
+    if name == "tta":
+        return LabellingModelConfig.model_validate({**contract_config(*kind).model_dump(), "tta": TTA})
+    if kind == ("instance",):
+        hf = {"name": "hf", "weights": str(save_tiny(folder, "maskformer")), "options": {"task": "instance"}}
+        names = {"categories": ["right", "background", "left"]}  # another order than the network's own
+        members = [{**hf, "tta": ["hflip"]}, {**hf, **names}]
+    else:
+        onnx = {"name": "onnx", "weights": str(save_onnx(folder)), "categories": ["Right", "background", "left"]}
+        members = [contract_config("lraspp_mobilenet_v3_large").model_dump(), {**onnx, "tta": ["hflip"]}]
+        members.append({"name": "tests.toy_model:field5", "categories": CLASSES, "tta": ["vflip"]})
+    return LabellingModelConfig.model_validate({"name": ENSEMBLE, "models": members})
+
+
+@pytest.fixture(scope="module", params=[*NAMES, *REPOSITORIES, "onnx", "smp", *SEVERAL])
 def config(request, tmp_path_factory):
     name, *kind = request.param.split()
+    if name in ("tta", "ensemble"):
+        return several(name, *kind, folder=tmp_path_factory.mktemp("several"))
     if name == "onnx":
         return ModelConfig(name=name, weights=str(save_onnx(tmp_path_factory.mktemp("exported"), resize="64x64")))
+    if name == "smp":
+        folder = tmp_path_factory.mktemp("saved")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = smp.FPN("resnet18", encoder_weights=None, classes=len(CLASSES))
+        made.save_pretrained(folder)
+        return ModelConfig(name=name, weights=str(folder), categories=CLASSES, resize="64x64")
     if not kind:
         return contract_config(name)
     options = {"task": kind[1], **({} if kind[1] == "semantic" else {"threshold": 0.1})} if kind[1:] else {}
@@ -116,8 +163,102 @@ def test_way_back_to_the_original_size(model, size_hw):
         assert np.array_equal(np.sum(masks, axis=0), prediction.ids != VOID)
 
 
+@pytest.mark.parametrize("size_hw", [(30_000, 10), (10, 30_000)])
+def test_a_strip_is_predicted_or_refused_as_too_large(model, size_hw):
+    """Never resized to what no memory holds: at short:520 it would be 1.5 million pixels long."""
+    try:
+        (prediction,) = model.predict([draw(*size_hw)])
+    except ItemError as error:
+        assert error.code == "TOO_LARGE"
+        return
+    checked(prediction, model.card, size_hw)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Two images that tiles of 48 pixels cut, and one that a tile covers."""
+    folder = tmp_path_factory.mktemp("scene")
+    for name, size_hw in (("a", (100, 70)), ("b", (1, 200)), ("c", (48, 48))):
+        Image.fromarray(draw(*size_hw)).save(folder / f"{name}.png")
+    return sorted(list_images(STORAGE, InputConfig(uri=str(folder))), key=lambda item: item.path)
+
+
+def tiled(model, item, batch_size=8, **tiles):
+    """The image's segments and its confidence, tile by tile."""
+    settings = TilesConfig(**{"size": 48, "overlap": 0.5, "above_pixels": 0, **tiles})
+    check_tiles(model.card, settings, PostprocessConfig())
+    check_blend(model, settings)
+    decoding = Decoding(STORAGE, 10**6, 1, 600.0, 0)
+    with ThreadPoolExecutor(1) as device, Watchdog(600.0, print) as watchdog:
+        tiler = Tiler(model, decoding, settings, PostprocessConfig(), batch_size, device, False, watchdog)
+        found = tiler.label(item)
+    return found.segments, found.confidence
+
+
+def modes_of(model):
+    """Every tile mode that the model has."""
+    if model.card.task == "instance":
+        return [{"merge": merge} for merge in ("smaller", "union")]
+    blends = ("gaussian", "linear", "none") if isinstance(model, GivesLogits) else ("none",)
+    return [{"blend": blend} for blend in blends]
+
+
+def agreement(segments, others, size_hw):
+    """The share of pixels of one class in both."""
+    maps = [paint([(one.category_id, one.counts) for one in side], size_hw) for side in (segments, others)]
+    return (maps[0] == maps[1]).mean()
+
+
+def test_tiles_of_every_mode(model, scene):
+    """They cover the image; twice the same; a batch of 1 gives what one of N does; one tile is the whole image."""
+    if model.card.task == "panoptic":
+        with pytest.raises(ConfigError, match="a panoptic map is made of a whole image"):
+            tiled(model, scene[0])
+        return
+    (large, line, small), semantic = scene, model.card.task == "semantic"
+    first, *others = modes_of(model)
+    segments, confidence = tiled(model, large, **first)
+    assert (segments, confidence) == tiled(model, large, **first)
+    alone, _ = tiled(model, large, batch_size=1, **first)
+    if not semantic:
+        assert len(alone) == len(segments)
+    for item, size_hw, mode in ((large, (100, 70), first), *((line, (1, 200), mode) for mode in others)):
+        found = segments if item is large else tiled(model, item, **mode)[0]
+        assert all(segment.size_hw == size_hw for segment in found)
+        if semantic:
+            assert (np.sum([decode(one.counts, size_hw) for one in found], axis=0) == 1).all()
+    if semantic:
+        assert agreement(segments, alone, (100, 70)) > 0.99 and 0 <= confidence <= 1
+        whole = to_segments(model.predict([draw(48, 48)])[0], model.card.categories, PostprocessConfig())[0]
+        assert agreement(tiled(model, small, **first)[0], whole, (48, 48)) > 0.99
+
+
+def test_tiles_out_of_memory_are_halved(model, scene, monkeypatch):
+    """A device that holds one tile gives what one that holds eight does, and one that holds none a row."""
+    if model.card.task != "semantic":
+        return
+    mode, forward = modes_of(model)[-1], model.forward
+    expected, _ = tiled(model, scene[0], **mode)
+    most = 1
+
+    def short(batch):
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("no room")
+        return forward(batch)
+
+    monkeypatch.setattr(model, "forward", short)
+    assert agreement(tiled(model, scene[0], **mode)[0], expected, (100, 70)) > 0.99
+    most = 0
+    with pytest.raises(ItemError) as caught:
+        tiled(model, scene[0], **mode)
+    assert caught.value.code == "GPU_OOM"
+
+
 def test_prepared_tensors(model):
-    tensor = model.preprocess(draw(50, 70))
+    tensor, *others = tensors_of(model.preprocess(draw(50, 70)))
+    assert {one.dtype for one in (tensor, *others)} <= {torch.uint8, torch.float32}
+    if model.card.name == ENSEMBLE:
+        return  # each member's own
     assert tensor.dtype == torch.uint8
     side = max(64, get_spec(model.card.name).least) if model.card.name in MODELS else 64
     assert tensor.shape == ((3, side, side) if model.same_size_batches else (3, 50, 70))
@@ -140,13 +281,17 @@ def test_batch_of_one_equals_batch_of_three(model):
 
 
 def test_logits_for_tiles_are_those_that_the_label_map_is_made_of(model):
-    per_pixel = isinstance(model, SemanticSegmenter)  # queries give scores, of which a map is made at once
+    per_pixel = isinstance(
+        model, SemanticSegmenter | AveragingSegmenter
+    )  # queries give scores, of which a map is made at once
     assert isinstance(model, GivesLogits) == per_pixel
     if per_pixel:
         (output,) = model.forward([model.preprocess(draw(50, 70))])
         logits = model.logits(output, (50, 70))
         assert (logits.dtype, tuple(logits.shape)) == (torch.float32, (len(CLASSES), 50, 70))
         assert np.array_equal(label_map_of(logits).ids, model.postprocess(output, (50, 70)).ids)
+        if isinstance(model, AveragingSegmenter):
+            return  # see test_averaging.py
         with pytest.raises(ItemError, match="NaN or infinity"):
             model.logits(output * torch.nan, (50, 70))
 
@@ -166,6 +311,8 @@ def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_a
     assert torch.equal(torch.rand(1), expected), "building must not draw from the caller's generator"
     for key, value in model.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[key], value), key
+    if model.card.name == ENSEMBLE:
+        return  # its members have seeds
     other = resolve(config.model_copy(update={"seed": 1}), STORAGE)
     assert (other.digest != model.card.digest) is (config.weights == "none")
 
@@ -173,8 +320,9 @@ def test_a_network_is_the_same_each_time_and_random_weights_come_from_the_seed_a
 @pytest.mark.parametrize(
     "config",
     [
-        *("lraspp_mobilenet_v3_large", "onnx"),
+        *("lraspp_mobilenet_v3_large", "onnx", "tta lraspp_mobilenet_v3_large", "ensemble semantic"),
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("maskrcnn_resnet50_fpn", "hf mask2former panoptic")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("tta maskrcnn_resnet50_fpn", "ensemble instance")),
     ],
     indirect=True,
 )
@@ -227,6 +375,10 @@ def test_training_lowers_the_loss(model, config):
     trained = build(config, STORAGE, device="cpu")
     if config.name == "onnx":
         return  # it cannot learn, and train takes none
+    if getattr(config, "tta", ()) or config.name == ENSEMBLE:
+        with pytest.raises(ConfigError, match="several passes are not trained together"):
+            trained.loss(*two_halves("semantic"))
+        return
     if "task" in config.options:
         with pytest.raises(ConfigError, match="a network of queries is not trained by segjobs"):
             trained.loss(*two_halves("semantic"))
@@ -251,7 +403,7 @@ def test_training_lowers_the_loss(model, config):
 
 
 def test_a_target_of_another_size_or_kind(model):
-    if "task" in model.card.options:
+    if "task" in model.card.options or "tta" in model.card.preprocessing or model.card.name == ENSEMBLE:
         return  # takes none
     images, targets = two_halves(model.card.task)
     other = two_halves("semantic" if model.card.task == "instance" else "instance")[1]

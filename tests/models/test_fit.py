@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segjobs.models.fit import nearest, under_own_names, unfit
+from segjobs.models.fit import nearest, prefix_of, under_own_names, unfit
 
 WANTED = {"stem.weight": torch.zeros(2, 3), "stem.bias": torch.zeros(2), "head.weight": torch.zeros(4)}
 
@@ -12,6 +12,11 @@ WANTED = {"stem.weight": torch.zeros(2, 3), "stem.bias": torch.zeros(2), "head.w
 def test_the_prefix_of_a_wrapper_is_taken_off(prefix: str) -> None:
     given = {f"{prefix}{key}": value for key, value in WANTED.items()}
     assert under_own_names(given, WANTED).keys() == WANTED.keys()
+
+
+def test_of_two_models_the_one_with_the_shorter_prefix_is_meant() -> None:
+    given = {f"{prefix}{key}": value for prefix in ("ema_model.", "model.") for key, value in WANTED.items()}
+    assert (prefix_of(given, WANTED), prefix_of(WANTED, WANTED), prefix_of({}, WANTED)) == ("model.", "", "")
 
 
 def test_only_the_models_names_lose_it() -> None:

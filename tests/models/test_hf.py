@@ -10,7 +10,7 @@ import pytest
 from segjobs.config import ModelConfig
 from segjobs.errors import ConfigError, WeightsError
 from segjobs.manifest.schema import palette_color
-from segjobs.models.registry import resolve, trainable
+from segjobs.models.registry import resolve
 from segjobs.storage import Storage
 from tests.tiny_hf import save_tiny
 
@@ -186,8 +186,6 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         card(folder)
 
 
-def test_an_option_that_is_none_and_a_training(folder: Path) -> None:
+def test_an_option_that_is_none(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.options\.encoder: no option of hf"):
         card(folder, options={"encoder": "resnet18"})
-    with pytest.raises(ConfigError, match=r"'hf': only the models of the table can be trained"):
-        trainable("hf")

@@ -6,14 +6,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fsspec.registry import _registry
 
-from segjobs.config import ModelConfig
+from segjobs.config import ModelConfig, StorageConfig
 from segjobs.errors import WeightsError
+from segjobs.models.base import LabelMap
 from segjobs.models.hf_files import open_repository
+from segjobs.models.registry import build, resolve
 from segjobs.storage import Storage
+from tests.fake_bucket import FakeBucket
+from tests.tiny_hf import save_tiny
 
 STORAGE = Storage()
 TENSORS = {"a": torch.zeros(2), "b": torch.ones(3)}
@@ -126,3 +132,24 @@ def test_a_repository_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.Monk
         opened(f"hf://org/repo@{revision}/model.safetensors")
     with pytest.raises(WeightsError, match=r"hf://org/other@main: no config\.json there"):
         opened("hf://org/other@main")
+
+
+@pytest.mark.parametrize("kind", ["segformer", "oneformer"])
+def test_a_repository_in_a_bucket_is_the_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_registry, "gs", FakeBucket)
+    monkeypatch.setenv("SEGJOBS_CACHE", str(tmp_path / "cache"))
+    folder = save_tiny(tmp_path, kind)
+    storage, there = Storage(StorageConfig(schemes=["gs"])), f"gs://bucket/{kind}"
+    for file in folder.iterdir():
+        storage.put_if_absent(f"{there}/{file.name}", file.read_bytes())
+    options = {"task": "semantic"} if kind == "oneformer" else {}
+    about = {"name": "hf", "options": options}
+    far = ModelConfig.model_validate({**about, "weights": there}, context={"schemes": ["gs"]})
+    near = ModelConfig.model_validate({**about, "weights": str(folder)})
+    assert resolve(far, storage).digest == resolve(near, storage).digest
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    one, other = (build(config, storage, device="cpu").predict([image])[0] for config in (far, near))
+    assert isinstance(one, LabelMap) and isinstance(other, LabelMap)
+    assert np.array_equal(one.ids, other.ids)
+    tokenizer = {"tokenizer.json", "vocab.json", "merges.txt"} & {file.name for file in folder.iterdir()}
+    assert bool(tokenizer) is (kind == "oneformer")

@@ -17,9 +17,10 @@ from segjobs.manifest.schema import VOC_NAMES, make_categories
 from segjobs.models.base import VOID, LabelMap
 from segjobs.models.description import parse_description
 from segjobs.models.encoders import ENCODERS, normalisation
-from segjobs.models.registry import _why_no_head, build, check_postprocess, check_tiles, resolve, start
+from segjobs.models.registry import build, check_postprocess, check_tiles, resolve, start
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.models.table import MODELS, get_spec
+from segjobs.models.transfer import why_no_head
 from segjobs.models.weights import Weights, published_entry
 from segjobs.storage import Storage
 from tests.tiny_hf import save_tiny
@@ -240,7 +241,7 @@ def test_a_label_index_that_is_no_class():
     ],
 )
 def test_why_a_head_stays_random(known: list[str], reason: str | None) -> None:
-    assert _why_no_head(known, ["ground", "square"]) == reason
+    assert why_no_head(known, ["ground", "square"]) == reason
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["a model directory", "torchvision's"])

@@ -67,6 +67,16 @@ def test_weights_of_another_architecture():
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+def test_names_that_may_be_the_same_tensors_are_told():
+    module, given = network(3, 0), network(3, 1).state_dict()
+    renamed = {key.replace("3.", "head."): value for key, value in given.items()}
+    transfer = load_matching(module, renamed)
+    assert transfer.near == ("head.weight (3, 4, 1, 1) → 3.weight", "head.bias (3,) → 3.bias")
+    assert str(transfer).endswith(
+        "perhaps under another name: head.weight (3, 4, 1, 1) → 3.weight, head.bias (3,) → 3.bias"
+    )
+
+
 @pytest.mark.slow
 def test_a_backbone_is_shared_between_architectures():
     """torchvision's FCN and DeepLab have the same backbone; a U-Net has none of it."""

@@ -1,10 +1,14 @@
 """Weights files as people have them, which load, and hostile ones: one line with the file and the mend."""
 
 import argparse
+import collections
 import contextlib
+import functools
 import io
 import json
 import struct
+import sys
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from segjobs.errors import WeightsError
@@ -73,11 +78,67 @@ def header(text: bytes, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
+class AttributeDict(dict[str, object]):
+    """As Lightning keeps hyper_parameters."""
+
+
+def lightning(**hyper_parameters: object) -> bytes:
+    """A checkpoint of Lightning's Trainer: the module's tensors beside a loss's and a metric's, and its settings."""
+    content = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5.5",
+        "state_dict": {**prefixed("model."), "loss.weight": torch.ones(4), "val_iou.confmat": torch.zeros(2, 2)},
+        "loops": {},
+        "callbacks": {"ModelCheckpoint{'monitor': 'iou'}": {"best_model_score": torch.tensor(0.5), "dirpath": "x"}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": AttributeDict(hyper_parameters),
+    }
+    module = types.ModuleType("lightning.fabric.utilities.data")
+    module.AttributeDict = AttributeDict  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AttributeDict, "__module__", module.__name__)
+        for name in ("lightning", "lightning.fabric", "lightning.fabric.utilities"):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, module.__name__, module)
+        return torch_file(content)
+
+
+class Calls:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+def of_settings() -> bytes:
+    counts: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
+    counts["a"].append(1)
+    return lightning(
+        root=Path("data"),
+        loss=nn.CrossEntropyLoss(),
+        optimiser=functools.partial(torch.optim.Adam, lr=1e-3),
+        best=np.float64(0.5),
+        curve=np.ones(3),
+        config=OmegaConf.create({"model": {"encoders": ["resnet18"]}}),
+        counts=counts,
+    )
+
+
 LEGAL: dict[str, Callable[[], bytes]] = {
     "plain.pth": lambda: torch_file(state()),
     "old.pt": lambda: torch_file(state(), old=True),
     "plain.safetensors": lambda: safetensors.torch.save(state()),
     "lightning.ckpt": lambda: torch_file({"state_dict": prefixed("model."), "epoch": 1, "loops": {}}),
+    "settings.ckpt": of_settings,
+    "compiled.pth": lambda: torch_file(prefixed("module._orig_mod.")),
+    "averaged.pth": lambda: torch_file({**prefixed("module."), "n_averaged": torch.tensor(5)}),
+    "student.ckpt": lambda: torch_file({"state_dict": {**prefixed("model."), **prefixed("ema_model.module.")}}),
+    "timm.pth.tar": lambda: torch_file({"epoch": 1, "state_dict_ema": state(), "args": argparse.Namespace(p=Path())}),
+    "shadow.pth": lambda: torch_file({"ema": {"decay": 0.9, "shadow": state()}, "history": np.ones(2)}),
     "parallel.pth": lambda: torch_file({"model_state_dict": prefixed("module."), "optimizer": {"state": {}}}),
     "both.pth": lambda: torch_file({"model": prefixed("module.model.net."), "step": 2}),
     "reference.pth": lambda: torch_file({"model": state(), "optimizer": {}, "args": argparse.Namespace(lr=1)}),
@@ -220,3 +281,34 @@ def test_flipped_bits_and_missing_ends(name: str, tmp_path: Path) -> None:
         path.write_bytes(flipped)
         with contextlib.suppress(WeightsError):
             load_into(network(), path, name)
+
+
+def test_what_stands_beside_tensors_is_not_run_whatever_its_name(tmp_path: Path) -> None:
+    """A name of a known library is no licence: its function is never called."""
+    path, touched = tmp_path / "a.pth", tmp_path / "touched"
+    path.write_bytes(torch_file({"state_dict": state(), "history": Calls(torch.save, 1, str(touched))}))
+    assert read_tensors(path).keys() == state().keys()
+    assert not touched.exists()
+    path.write_bytes(torch_file({"state_dict": state(), "history": Calls(contextlib.suppress)}))
+    with pytest.raises(WeightsError, match=r"holds more than tensors \(contextlib.suppress\), which is not run"):
+        read_tensors(path)
+    path.write_bytes(torch_file(network()))
+    with pytest.raises(
+        WeightsError, match=r"more than tensors \(torch.nn.modules.container.Sequential\), which is not run"
+    ):
+        read_tensors(path)
+
+
+def test_what_lies_beside_a_model_is_left_out_only_where_the_model_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    for content, words in (
+        ({**prefixed("model."), "model.2.weight": torch.ones(1)}, "1 unexpected: 2.weight"),
+        ({**state(), "loss.weight": torch.ones(1)}, "1 unexpected: loss.weight"),
+        (
+            {**{key: value for key, value in prefixed("model.").items() if "bias" not in key}, "loss": torch.ones(4)},
+            r"2 missing: 0.bias, 1.bias; 1 unexpected: loss; 2 perhaps under another name: loss \(4,\) → 0.bias, loss",
+        ),
+    ):
+        path.write_bytes(torch_file(content))
+        with pytest.raises(WeightsError, match=words):
+            load_into(network(), path, "a.pth")

@@ -10,9 +10,11 @@ import tifffile
 from PIL import Image
 
 from segjobs.errors import ItemError
+from segjobs.sources import windows
 from segjobs.sources.decode import decode_image
+from segjobs.sources.label_map import decode_label_png
 from segjobs.sources.tiff import FileSlices
-from segjobs.sources.windows import Window, count_pixels, open_windows
+from segjobs.sources.windows import Window, count_pixels, open_label_map, open_windows, rows_of
 from tests.sources.test_decode import save, tiff, tiff16
 
 LIMIT = 10**6
@@ -136,6 +138,55 @@ def test_what_a_window_does_not_touch_is_not_read(name: str) -> None:
     before = data.read
     assert np.array_equal(opened.read(Window(2, 3, 5, 6)), RGB[2:7, 3:9])
     assert data.read - before < len(data) / 4
+
+
+def test_one_giant_strip_is_decoded_once_and_a_larger_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no row of it can be read alone: deflate, and 75 rows in a strip, by windows of ten."""
+    data, decoded = written(RGB, rowsperstrip=HIGH, compression="zlib"), []
+
+    def counted(file: bytes, *, max_pixels: int) -> np.ndarray:
+        decoded.append(len(file))
+        return decode_image(file, max_pixels=max_pixels)
+
+    monkeypatch.setattr(windows, "decode_image", counted)
+    monkeypatch.setattr(windows, "_AT_ONCE_PX", 100)
+    opened = open_windows(data, max_pixels=HIGH * WIDE)
+    for top in range(0, 70, 10):
+        assert np.array_equal(opened.read(Window(top, 0, 10, WIDE)), RGB[top : top + 10])
+    assert len(decoded) == 1
+    with pytest.raises(
+        ItemError, match=r"strips of 90x75 pixels, which are read whole: decode.max_pixels is too"
+    ) as caught:
+        open_windows(data, max_pixels=HIGH * WIDE - 1).read(Window(0, 0, 10, WIDE))
+    assert caught.value.code == "TOO_LARGE"
+
+
+@pytest.mark.parametrize("name", ["16 bits", "grey", "grey, 16 bits, big-endian", "tiles, LZW", "palette", "1 bit"])
+def test_a_label_map_by_rows_has_the_ids_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = LAYOUTS[name]
+    if name in ("16 bits", "tiles, LZW"):  # of colours
+        with pytest.raises(ItemError, match=r"a label map of mode RGB|TIFF of 3 bands"):
+            list(rows_of(open_label_map(data, max_pixels=LIMIT)))
+        return
+    whole = decode_label_png(data, max_pixels=LIMIT)
+    monkeypatch.setattr(windows, "_BAND_PX", 20 * WIDE)
+    bands = list(rows_of(open_label_map(data, max_pixels=LIMIT)))
+    assert len(bands) > 3 and [top for top, _ in bands] == sorted(top for top, _ in bands)
+    assert np.array_equal(np.concatenate([ids for _, ids in bands]), whole)
+
+
+def test_ids_of_any_width_and_pages_of_label_maps() -> None:
+    wide = np.arange(HIGH * WIDE, dtype=np.int64).reshape(HIGH, WIDE)
+    wide[70:] += 2**40
+    data = written(wide, rowsperstrip=8, compression="zlib")
+    bands = [ids for _, ids in rows_of(open_label_map(data, max_pixels=12 * WIDE))]
+    assert np.array_equal(np.concatenate(bands), wide)
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for _ in range(2):
+            writer.write(RGB[..., 0], photometric="minisblack", metadata=None)
+    with pytest.raises(ItemError, match="a label map of 2 pages"):
+        open_label_map(file.getvalue(), max_pixels=LIMIT)
 
 
 def test_a_file_is_read_in_slices(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from segjobs.storage.delta import delta_place
 
 
 def test_a_local_table_is_a_path(tmp_path: Path) -> None:
-    place = delta_place(Storage(), f"file://{tmp_path}/a%20b", make=True)
-    assert place == (f"{tmp_path}/a b", {}) and (tmp_path / "a b").is_dir()
+    place = delta_place(Storage(), f"file://{tmp_path}/a%20b")
+    assert place == (f"{tmp_path}/a b", {})
 
 
 def test_a_table_in_s3_has_the_storages_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,5 +39,10 @@ def test_a_table_in_s3_has_the_storages_settings(monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_is_told() -> None:
     with pytest.raises(ConfigError, match="local disk or in S3"):
         delta_place(Storage(), "gs://bucket/street/masks")
+    for name, shown in (("a#b", "#"), ("a?b", "?"), ("a%20b", "%20"), ("a\\b", "\\\\"), ("a\nb", "\\n")):
+        for root in ("/x", "s3://bucket"):
+            with pytest.raises(ConfigError) as caught:
+                delta_place(Storage(), f"{root}/{name}/masks")
+            assert f"a name with '{shown}' in it" in str(caught.value)
     with pytest.raises(StorageError, match="nobody"):
         delta_place(Storage(StorageConfig(s3=S3Config(profile="nobody"))), "s3://bucket/street/masks")

@@ -253,3 +253,14 @@ def test_other_schemes_do_not_open() -> None:
             is_remote(uri)
     with pytest.raises(ConfigError, match="no bucket"):
         Storage().read("s3://")
+
+
+def test_a_store_that_replaces_files_is_refused_at_the_first_one(tmp_path: Path) -> None:
+    class Replacing(Storage):
+        def put_if_absent(self, uri: str, data: bytes) -> bool:
+            return True
+
+    with pytest.raises(StorageError, match="ignores 'If-None-Match"):
+        Replacing().put_first("s3://bucket/street/masks/_delta_log/0.json", b"{}")
+    assert Storage().put_first(str(tmp_path / "first"), b"1") and not Storage().put_first(str(tmp_path / "first"), b"2")
+    assert (tmp_path / "first").read_bytes() == b"1"

@@ -22,8 +22,9 @@ from segjobs.jobs.engine.ray_errors import own_error
 from segjobs.manifest.parts import part_bytes
 from segjobs.manifest.rows import Author, ok_row
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer
-from segjobs.sources.decode import decode_image
+from segjobs.sources.bands import Bands, pixels_of
 from segjobs.sources.read import read_item
+from segjobs.sources.windows import read_image
 from segjobs.storage import FileInfo, Storage, join
 
 if TYPE_CHECKING:
@@ -53,12 +54,20 @@ class Bare:
     forward_split: float
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """Milliseconds an image of one stage: on the clock, and of this process's CPUs, whatever it waits for."""
+
+    ms: float
+    cpu_ms: float
+
+
 class BareModelHandle(Protocol):
     """A ``BareModel`` as an actor."""
 
     ready: Asked[[], None]
     rate: Asked[[Step], float]
-    stage_ms: Asked[[str], dict[str, float]]
+    stage_times: Asked[[str], dict[str, StageTime]]
 
 
 def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) -> Bare:
@@ -77,10 +86,10 @@ def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) ->
     return Bare(predict, forward, sum(_rates(split, "forward")))
 
 
-def measure_stages(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, uri: str) -> dict[str, float]:
-    """Milliseconds per image of each stage alone, on one thread or GPU; its one part is written below ``uri``."""
+def measure_stages(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, uri: str) -> dict[str, StageTime]:
+    """What an image takes of each stage alone, on one thread or GPU; its one part is written below ``uri``."""
     (actor,) = _start(config, files, lay, processes=1, threads=1)
-    return _get([actor.stage_ms.remote(uri)])[0]
+    return _get([actor.stage_times.remote(uri)])[0]
 
 
 def _node_cpus() -> float:
@@ -141,18 +150,19 @@ class BareModel:
             images += len(self._images)
         return images / (time.perf_counter() - start)
 
-    def stage_ms(self, uri: str) -> dict[str, float]:
-        """Milliseconds per image of every stage, one after the other, each over all images on this thread."""
+    def stage_times(self, uri: str) -> dict[str, StageTime]:
+        """What an image takes of every stage, one after the other, each over all images on this thread."""
         from segjobs.models.batching import compute_single_threaded
         from segjobs.models.postprocess import to_segments
 
         compute_single_threaded()
-        card, spent = self._segmenter.card, dict[str, float]()
+        card, spent = self._segmenter.card, dict[str, StageTime]()
 
         def stage(name: str, work: Callable[[], Result]) -> Result:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             result = work()
-            spent[name] = 1000 * (time.perf_counter() - start) / len(self._images)
+            took = time.perf_counter() - start, time.process_time() - cpu
+            spent[name] = StageTime(*(1000 * seconds / len(self._images) for seconds in took))
             return result
 
         batches = self._batches()
@@ -181,7 +191,9 @@ class BareModel:
         return spent
 
     def _decode(self, data: bytes) -> np.ndarray:
-        return decode_image(data, max_pixels=self._config.decode.max_pixels)
+        given = self._config.input
+        bands = Bands.of(pixels_of(given) if given else None)
+        return read_image(data, max_pixels=self._config.decode.max_pixels, bands=bands)
 
     def _size_hw(self, number: int) -> tuple[int, int]:
         return self._images[number].shape[0], self._images[number].shape[1]

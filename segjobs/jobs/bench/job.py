@@ -3,7 +3,9 @@
     images ─→ rounds of │ bare model, single stages │ label job │ plain script │ ─→ medians, ratios, memory
 
 All sides are measured by turns, each in processes of its own, so that what else the machine does
-meets them alike: believe the ratios before the rates.
+meets them alike: believe the ratios before the rates. Where rounds differ by more than a quarter, the figure says that
+the machine was too noisy to judge. ``figures.py`` is how rounds become figures, ``compare.py`` holds two benches
+against each other.
 """
 
 import itertools
@@ -11,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,7 +22,8 @@ from rich.table import Table
 
 from segjobs.config import BenchConfig, InputConfig, LabelConfig, OutputConfig
 from segjobs.errors import ConfigError, ConflictError
-from segjobs.jobs.bench.bare_model import Bare, measure_bare, measure_stages
+from segjobs.jobs.bench.bare_model import Bare, StageTime, measure_bare, measure_stages
+from segjobs.jobs.bench.figures import cells, spread_of
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import connect
 from segjobs.jobs.engine.layout import Layout, Resources, layout
@@ -77,7 +80,7 @@ class _Measured:
     have: Resources
     lay: Layout
     bare: list[Bare] = field(default_factory=list)
-    stages_ms: list[dict[str, float]] = field(default_factory=list)
+    stages: list[dict[str, StageTime]] = field(default_factory=list)
     label: list[Observed] = field(default_factory=list)
     plain: list[Observed] = field(default_factory=list)
     long: Observed | None = None
@@ -106,7 +109,7 @@ class _Bench:
         for number in range(1, config.repeats + 1):
             self._note(f"round {number} of {config.repeats}: bare model and single stages")
             measured.bare.append(self._bare())
-            measured.stages_ms.append(measure_stages(config, self._files, self._lay, self._new_place()))
+            measured.stages.append(measure_stages(config, self._files, self._lay, self._new_place()))
             ray.shutdown()
             self._note(f"round {number} of {config.repeats}: label job")
             measured.label.append(self._label(self._inputs))
@@ -222,8 +225,14 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
         ratios["pipeline / plain script"] = _ratios(
             (window.images_per_s for window in label), (window.images_per_s for window in plain)
         )
-    stages_ms = {stage: _spread(run[stage] for run in measured.stages_ms) for stage in measured.stages_ms[0]}
+        ratios["whole run, pipeline / plain script"] = _ratios(
+            (run.command_s for run in measured.plain), (run.command_s for run in measured.label)
+        )
+    stages_ms = {stage: spread_of(run[stage].ms for run in measured.stages) for stage in measured.stages[0]}
+    stages_cpu_ms = {stage: spread_of(run[stage].cpu_ms for run in measured.stages) for stage in measured.stages[0]}
     medians = {stage: spread["median"] for stage, spread in stages_ms.items()}
+    phases = dict.fromkeys(phase for run in measured.label for phase in run.phases_s)
+    remote = config.input is not None and is_remote(config.input.uri)
     runs = measured.label + ([measured.long] if measured.long else [])
     return {
         "model": config.model.name,
@@ -233,10 +242,13 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
         "shard_images": config.shard.images,
         "layout": str(lay),
         "ratios": ratios,
-        "bare": {kind: _spread(getattr(one, kind) for one in measured.bare) for kind in _BARE},
+        "bare": {kind: spread_of(getattr(one, kind) for one in measured.bare) for kind in _BARE},
         "pipeline": _side(measured.label, label, startups_s),
         "plain_script": _side(measured.plain, plain, plain_startups_s) if plain else None,
+        "start_s": {phase: spread_of(run.phases_s.get(phase, 0.0) for run in measured.label) for phase in phases},
         "stages_ms": stages_ms,
+        "stages_cpu_ms": stages_cpu_ms,
+        "get_cpu_ms": stages_cpu_ms["read"] if remote else None,
         "bottleneck": bottleneck(medians, have.cpus, lay.max_actors * lay.gpus_per_actor),
         "memory_mb": [
             {"images": run.whole.images, **{name: round(n / _MB) for name, n in asdict(run.memory).items()}}
@@ -253,21 +265,17 @@ def _startup_s(run: Observed, window: SteadyWindow, actors: int) -> float:
 def _side(runs: Sequence[Observed], windows: Sequence[SteadyWindow], startups_s: Iterable[float]) -> dict[str, Any]:
     """One side's figures."""
     return {
-        "images_per_s": _spread(window.images_per_s for window in windows),
-        "cpu_ms_per_image": _spread(run.cpu_ms(window) for run, window in zip(runs, windows, strict=True)),
-        "first_file_s": _spread(run.first_file_s for run in runs),
-        "startup_s": _spread(startups_s),
-        "whole_run_images_per_s": _spread(run.whole.images_per_s for run in runs),
+        "whole_run_s": spread_of(run.command_s for run in runs),
+        "images_per_s": spread_of(window.images_per_s for window in windows),
+        "cpu_ms_per_image": spread_of(run.cpu_ms(window) for run, window in zip(runs, windows, strict=True)),
+        "first_file_s": spread_of(run.first_file_s for run in runs),
+        "startup_s": spread_of(startups_s),
+        "whole_run_images_per_s": spread_of(run.whole.images_per_s for run in runs),
     }
 
 
 def _ratios(above: Iterable[float], below: Iterable[float]) -> dict[str, Any]:
-    return _spread(one / other for one, other in zip(above, below, strict=True))
-
-
-def _spread(runs: Iterable[float]) -> dict[str, Any]:
-    values = [round(value, 3) for value in runs]
-    return {"median": round(median(values), 3), "min": min(values), "max": max(values), "runs": values}
+    return spread_of(one / other for one, other in zip(above, below, strict=True))
 
 
 def bottleneck(stages_ms: Mapping[str, float], cpus: float, gpus: float) -> str:
@@ -283,29 +291,33 @@ def bottleneck(stages_ms: Mapping[str, float], cpus: float, gpus: float) -> str:
 
 def _tables(report: Mapping[str, Any]) -> Iterable[Table]:
     rates = Table(
-        "", "images/s", "least – most", "CPU ms/image", "start-up s", title=f"{report['model']}, {report['layout']}"
+        *("", "images/s", "least – most", "CPU ms/image", "start-up s", "command to end s"),
+        title=f"{report['model']}, {report['layout']}",
     )
     for kind, text in _BARE.items():
-        rates.add_row(text, *_cells(report["bare"][kind]))
+        rates.add_row(text, *cells(report["bare"][kind]))
     for name in ("pipeline", "plain_script"):
         if side := report[name]:
-            cpu, startup = side["cpu_ms_per_image"]["median"], side["startup_s"]["median"]
-            rates.add_row(name.replace("_", " "), *_cells(side["images_per_s"]), f"{cpu:.1f}", f"{startup:.1f}")
+            others = (side[figure]["median"] for figure in ("cpu_ms_per_image", "startup_s", "whole_run_s"))
+            rates.add_row(name.replace("_", " "), *cells(side["images_per_s"]), *(f"{value:.1f}" for value in others))
     yield rates
-    ratios = Table("ratio of steady rates", "median", "least – most")
+    ratios = Table("ratio of steady rates", "median", "least – most", "")
     for name, spread in report["ratios"].items():
-        ratios.add_row(name, *_cells(spread, digits=2))
+        ratios.add_row(name, *cells(spread, digits=2), "too noisy to judge" if spread["noisy"] else "")
     yield ratios
-    stages = Table("stage alone, one thread", "ms/image", "images/s")
+    phases = Table("phase of the start", "s", "least – most")
+    for phase, spread in report["start_s"].items():
+        phases.add_row(phase, *cells(spread))
+    yield phases
+    stages = Table("stage alone, one thread", "ms/image", "CPU ms/image", "images/s")
     for stage, spread in report["stages_ms"].items():
         mark = " (bottleneck)" if stage == report["bottleneck"] else ""
-        stages.add_row(stage + mark, f"{spread['median']:.2f}", f"{1000 / max(spread['median'], 0.001):.0f}")
+        cpu = report["stages_cpu_ms"][stage]["median"]
+        stages.add_row(
+            stage + mark, f"{spread['median']:.2f}", f"{cpu:.2f}", f"{1000 / max(spread['median'], 0.001):.0f}"
+        )
     yield stages
     memory = Table("peak memory, MiB", "driver RSS", "driver USS", "largest worker RSS", "largest worker USS")
     for run in report["memory_mb"]:
         memory.add_row(f"{run['images']} images", *(str(value) for name, value in run.items() if name != "images"))
     yield memory
-
-
-def _cells(spread: Mapping[str, Any], digits: int = 1) -> tuple[str, str]:
-    return f"{spread['median']:.{digits}f}", f"{spread['min']:.{digits}f} – {spread['max']:.{digits}f}"

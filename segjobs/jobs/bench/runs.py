@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +81,22 @@ class Memory:
 class Observed:
     """One run. ``cpu_s``: (Unix time, CPU seconds until then of all its processes on this machine), ascending.
 
-    ``first_mask_s``: Unix time of its first mask, where its files tell.
+    ``ended_s``: Unix time at which its command was over. ``first_mask_s``: that of its first mask, where its files
+    tell. ``phases_s``: seconds of its start by phase, where its run.json tells.
     """
 
     started_s: float
     published: Sequence[Published]
     memory: Memory
     cpu_s: Sequence[tuple[float, float]]
+    ended_s: float = 0.0
     first_mask_s: float | None = None
+    phases_s: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def command_s(self) -> float:
+        """Seconds from the command to its end."""
+        return self.ended_s - self.started_s
 
     @property
     def first_file_s(self) -> float:
@@ -130,7 +138,9 @@ def run_label(config: LabelConfig, scratch: Path) -> Observed:
         rows = {part.name: part.rows for part in open_run(storage, uri).parts}
         return [Published(f.mtime_us / 1e6, rows[f.path]) for f in storage.walk(join(uri, "parts"))]
 
-    return _run([sys.executable, "-m", "segjobs", "label", "--config", str(file)], config.compute.address, published)
+    run = _run([sys.executable, "-m", "segjobs", "label", "--config", str(file)], config.compute.address, published)
+    timings = open_run(Storage(config.storage), config.output.uri).info.timings
+    return replace(run, phases_s=timings.start or {})
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,7 @@ def _run(command: Sequence[str], address: str | None, published: Callable[[], Se
         watch.start()
         try:
             said, _ = process.communicate()
+            ended_s = time.time()
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -179,7 +190,7 @@ def _run(command: Sequence[str], address: str | None, published: Callable[[], Se
     if process.returncode:
         lines = " | ".join(said.splitlines()[-_LAST_LINES:])
         raise ClusterError(f"a measured run ended with exit code {process.returncode}: {lines}")
-    return Observed(started_s, published(), watch.memory(), watch.cpu_s)
+    return Observed(started_s, published(), watch.memory(), watch.cpu_s, ended_s)
 
 
 class _Watch(threading.Thread):

@@ -2,43 +2,45 @@
 
     status, history, diff ─→ read a version or two
     add, publish, restore, compact ─→ one commit each; vacuum: files that no kept version has go
+    discard ─→ a held night that is given up
 
 What changes something says with ``dry_run`` what it would do. No cluster is needed.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.config import CollectionConfig
-from segjobs.errors import ConfigError, ManifestError
+from segjobs.errors import ManifestError
 from segjobs.jobs.engine.terminal import Terminal
-from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection, vacuumed
-from segjobs.manifest.nights import add_run, commit_night, night_of_run, nights_of, open_night, read_end
+from segjobs.manifest.adoption import add_run, app_id_of_run, check_run
+from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection
+from segjobs.manifest.held_nights import discard, held_nights, is_discarded
+from segjobs.manifest.nights import Night, app_id_of_night, commit_night, night_of_run, nights_of, open_night
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
-from segjobs.manifest.table_files import split_version
-from segjobs.manifest.versions import compaction, contents_of, difference
+from segjobs.manifest.table_files import check_newest, masks_uri, split_version
+from segjobs.manifest.versions import Difference, compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
-from segjobs.storage import Storage
+from segjobs.storage import Storage, join
 
 _HISTORY = 30  # versions that are shown to a person
-_HOURS = 24.0
+_THREADS = 32  # that delete files
+_LONGEST_DAYS = 365_000.0
 _ATTEMPTS = 10
 
 
 def collection(config: CollectionConfig, *, dry_run: bool = False) -> CollectionResult | DryRun:
     """Do what ``config`` says. Raises a SegjobsError for what stops it."""
     storage = Storage(config.storage)
-    base, version = split_version(config.collection.uri)
-    if version is not None and config.do not in ("status", "history", "diff"):
-        raise ConfigError(
-            f"collection.uri: {config.collection.uri} names a version, and only the newest one is changed"
-        )
-    return _DOES[config.do](config, storage, base, dry_run)
+    if config.do not in ("status", "history", "diff"):
+        check_newest(config.collection.uri)
+    return _DOES[config.do](config, storage, split_version(config.collection.uri)[0], dry_run)
 
 
 def _told(config: CollectionConfig, uri: str, lines: list[str], figures: Mapping[str, object]) -> CollectionResult:
@@ -65,7 +67,7 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
     now = open_collection(storage, config.collection.uri)
     found = contents_of(now)
     ended, begun = nights_of(storage, base)
-    held = [name for name in ended if _is_held(now, storage, name)]
+    held = held_nights(storage, base, now, ended)
     size_bytes = sum(file.size_bytes for file in now.files)
     figures: dict[str, object] = {
         "version": now.version,
@@ -89,15 +91,11 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
         *(
             f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
-            f"collection.uri={base} publishes it"
+            f"collection.uri={base} publishes it, and discard in its place gives it up"
             for name in held
         ),
     ]
     return _told(config, now.pinned, lines, figures)
-
-
-def _is_held(now: Collection, storage: Storage, name: str) -> bool:
-    return read_end(storage, now.uri, name).get("published") is None and now.holds(f"night:{name}") is None
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -162,7 +160,9 @@ def _run_at(storage: Storage, uri: str) -> Run:
 
 def _would_add(storage: Storage, base: str, run: Run) -> dict[str, str | int]:
     now = find_collection(storage, base)
-    held = now.holds(f"run:{run.info.run_id}") if now else None
+    held = now.holds(app_id_of_run(run)) if now else None
+    if now and held is None:
+        check_run(now, run)
     known = _image_ids(now) if now else pa.array([], pa.string())
     rows = sum(part.rows for part in run.parts)
     there = sum(
@@ -186,24 +186,62 @@ def _image_ids(now: Collection) -> pa.Array:
 
 def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
+    now = find_collection(storage, base)
+    version = now.holds(app_id_of_night(night.name)) if now else None
+    if version is None and is_discarded(storage, base, night.name):
+        raise ManifestError(
+            f"night {night.name} was discarded: its images are labelled by the nights after it. To have its masks all "
+            f"the same: segjobs collection add {night.run_uri} collection.uri={base}"
+        )
     if dry_run:
-        held = open_collection(storage, base).holds(f"night:{night.name}")
-        about = "no" if held is None else f"in version {held}: nothing to do"
-        return DryRun(({"collection": base, "night": night.name, "images": _listed(night.counts), "committed": about},))
+        return _would(night, {"committed": "no" if version is None else f"in version {version}: nothing to do"})
     return _committed(config, base, f"night {night.name}", commit_night(storage, night))
+
+
+def _discard(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
+    night = open_night(storage, base, night_of_run(config.words[0]))
+    now = find_collection(storage, base)
+    version = now.holds(app_id_of_night(night.name)) if now else None
+    if version is not None:
+        raise ManifestError(
+            f"night {night.name} is in version {version}; segjobs collection restore VERSION takes versions back"
+        )
+    before = is_discarded(storage, base, night.name)
+    if dry_run:
+        return _would(night, {"discarded": "before: nothing to do" if before else "no"})
+    new = discard(storage, night)
+    what = f"night {night.name} is discarded: its images are new again to the next night"
+    line = what if new else f"nothing to do: night {night.name} was discarded before"
+    return _told(config, base, [line], {"night": night.name, "new": new})
+
+
+def _would(night: Night, about: Mapping[str, str]) -> DryRun:
+    return DryRun(({"collection": night.uri, "night": night.name, "images": _listed(night.counts), **about},))
 
 
 def _restore(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     old, now = open_collection(storage, f"{base}@{config.words[0]}"), open_collection(storage, base)
-    found = difference(old, now)
-    back = _listed(found.counts) if found.counts else "nothing"
+    found, strange = _taken_back(old, now)
+    back = strange or (_listed(found.counts) if found.counts else "nothing")
+    if found.human:
+        back += f"; of these {found.human} are people's masks, which version {now.version} keeps"
     if dry_run:
         return DryRun(({"collection": base, "now": now.version, "restore": old.version, "taken back": back},))
-    if found.counts:
+    if found.counts or strange:
         now.restore(old.version)
     version = open_collection(storage, base).version
     line = f"version {version} is as version {old.version}: taken back: {back}"
-    return _told(config, base, [line], {"version": version, "taken_back": dict(found.counts)})
+    figures = {"version": version, "taken_back": dict(found.counts), "of_people": found.human}
+    return _told(config, base, [line], figures)
+
+
+def _taken_back(old: Collection, now: Collection) -> tuple[Difference, str]:
+    """What the newer version has; or why that is not known, where another tool has written to it."""
+    try:
+        len(now.files)
+    except ManifestError as error:
+        return Difference(), f"what another tool has written: {error}"
+    return difference(old, now), ""
 
 
 def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
@@ -221,11 +259,13 @@ def _compact(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _vacuum(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     now = open_collection(storage, base)
-    names = vacuumed(now, keep_hours=config.keep_days * _HOURS, dry_run=dry_run)
+    names = unneeded(now, keep=timedelta(days=min(config.keep_days, _LONGEST_DAYS)), at=datetime.now(UTC))
     if dry_run:
         about = f"{len(names)}; versions of more than {config.keep_days:g} days ago can no longer be read after it"
         return DryRun(({"collection": base, "deletes": about, "such as": ", ".join(names[:3])},))
-    line = f"{len(names)} files deleted that only versions of more than {config.keep_days:g} days ago had"
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(lambda name: storage.delete(join(masks_uri(base), name)), names))
+    line = f"{len(names)} files deleted that no version of the last {config.keep_days:g} days has"
     return _told(config, base, [line], {"files_deleted": len(names), "keep_days": config.keep_days})
 
 
@@ -235,6 +275,7 @@ _DOES: dict[str, Callable[[CollectionConfig, Storage, str, bool], CollectionResu
     "diff": _diff,
     "add": _add,
     "publish": _publish,
+    "discard": _discard,
     "restore": _restore,
     "compact": _compact,
     "vacuum": _vacuum,

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs import __version__
-from segjobs.errors import ConflictError, ManifestError, StorageError
+from segjobs.errors import ConflictError, ManifestError
 from segjobs.jobs.engine.shards import Job, run_key
 from segjobs.jobs.engine.standing import differences, read_standing, unlike
 from segjobs.manifest.parts import Run, crash_at, find_run, list_parts, part_uri, plan_uri, run_id_of
 from segjobs.manifest.plan import PLAN_MEND, Plan, read_plan, write_plan
 from segjobs.manifest.schema import FOOTER_KEY
 from segjobs.manifest.seal import damaged
-from segjobs.storage import Storage, is_remote
+from segjobs.storage import Storage
 
 _WORDS = {
     "labels.digest": "label files of its images came, went or changed since it was planned; with those files as they "
@@ -160,10 +160,5 @@ def publish_plan(storage: Storage, job: Job) -> None:
     about = {"run_id": job.run_id, "verb": job.verb, "identity": job.identity, "version": __version__}
     data = write_plan(job.plan, {FOOTER_KEY: json.dumps(about, sort_keys=True).encode()})
     crash_at("plan:before")
-    new = storage.put_if_absent(plan_uri(job.uri), data)
+    storage.put_first(plan_uri(job.uri), data)
     crash_at("plan:after")
-    if new and is_remote(job.uri) and storage.put_if_absent(plan_uri(job.uri), data):
-        raise StorageError(
-            f"{job.uri}: the store ignores 'If-None-Match: *', so two writers could replace each other's parts; "
-            "use a store that honours conditional writes (AWS S3, MinIO, Ceph, SeaweedFS, R2 do)"
-        )

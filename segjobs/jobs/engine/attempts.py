@@ -20,8 +20,10 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segjobs.errors import SegjobsError
 from segjobs.jobs.engine.death_blame import check_deaths
 from segjobs.jobs.engine.executor import OnRow, Work, Worker, work_on
+from segjobs.jobs.engine.logs import LOGGER, logging_about
 from segjobs.jobs.engine.ray_calls import Asked, own_address
 from segjobs.storage import Storage
 
@@ -101,11 +103,15 @@ class AttemptLogHandle(Protocol):
 
 @dataclass(frozen=True)
 class Attempts:
-    """The way of a run's stages to their record, and to the parts that stand; pickles small."""
+    """The way of a run's stages to their record, and to the parts that stand; pickles small.
+
+    ``run_id``: what lines of the workers' logs carry.
+    """
 
     storage: Storage
     uri: str
     record: AttemptLogHandle
+    run_id: str = ""
 
     def run(self, stage: str, items: pa.Table, worker: Worker) -> pa.Table:
         """One attempt of ``stage`` at a shard, which the worker shows its rows of, or in isolation after many deaths.
@@ -113,16 +119,24 @@ class Attempts:
         Where the run is being stopped, or another run has published the shard's part meanwhile, the
         items come back as they are, without a column ``status``: the writer sees that nothing was done.
         """
+        with logging_about(run=self.run_id, shard=items["shard"][0].as_py(), stage=stage):
+            return self._run(stage, items, worker)
+
+    def _run(self, stage: str, items: pa.Table, worker: Worker) -> pa.Table:
         shard = f"{stage} of shard {items['shard'][0].as_py()}"
         begun = ray.get(self.record.begin.remote(shard))
         if begun.stopping:
             return items
+        LOGGER.info("%d images begun%s", items.num_rows, f", after {begun.deaths} deaths" if begun.deaths else "")
         try:
             work = worker.isolated if begun.deaths >= DEATHS else self._shown(worker)
             rows = work_on(stage, items, work, storage=self.storage, uri=self.uri)
             if "status" in rows.column_names and not worker.proven:
                 check_deaths(rows, self.storage, self.uri)
             return rows
+        except SegjobsError as error:
+            LOGGER.error("%s", error)
+            raise
         finally:
             self.record.end.remote(shard)  # an exception of ours is no death
 
@@ -170,8 +184,8 @@ class _RowCount:
         self._record.count.remote(self._number, self._ok, self._failed)
 
 
-def open_attempts(storage: Storage, uri: str) -> Attempts:
+def open_attempts(storage: Storage, uri: str, run_id: str = "") -> Attempts:
     """Start the record of a run on the driver's own node: it takes no CPU and ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(AttemptLog).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-    return Attempts(storage, uri, cast("AttemptLogHandle", actor.remote()))
+    return Attempts(storage, uri, cast("AttemptLogHandle", actor.remote()), run_id)

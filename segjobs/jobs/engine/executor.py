@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from segjobs.errors import ClusterError
 from segjobs.jobs.engine.first_signal import FirstSignal
+from segjobs.jobs.engine.logs import logging_about
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.watchdog import OnStuck
-from segjobs.manifest.parts import part_uri, plan_uri
+from segjobs.manifest.parts import Receipt, part_uri, plan_uri
 from segjobs.storage import Storage, is_remote
 
 Work = Callable[[pa.Table], pa.Table]
@@ -93,6 +94,26 @@ class Stopping(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Is told how a run goes, for whoever watches it from afar (``metrics.py``)."""
+
+    def begun(self, waiting: int) -> None:
+        """So many images of the run have no published row yet."""
+        ...
+
+    def published(self, receipt: Receipt, spent_ms: Mapping[str, float], *, ours: bool) -> None:
+        """A shard's part stands, by this driver's workers (``ours``) or another's. ``spent_ms``: by stage."""
+        ...
+
+
+class Unmetered:
+    """Nobody watches."""
+
+    def begun(self, waiting: int) -> None: ...
+
+    def published(self, receipt: Receipt, spent_ms: Mapping[str, float], *, ours: bool) -> None: ...
+
+
 class Attempt(Protocol):
     """One attempt at a run."""
 
@@ -119,8 +140,12 @@ class Executor(Protocol):
         """
         ...
 
-    def attempt(self, storage: Storage, uri: str, progress: Progress) -> Attempt:
+    def attempt(self, storage: Storage, uri: str, progress: Progress, run_id: str = "") -> Attempt:
         """Begin an attempt at the run at ``uri``."""
+        ...
+
+    def meter(self, verb: str) -> Meter:
+        """Who is told how a run of that verb goes."""
         ...
 
 
@@ -164,16 +189,20 @@ class InProcess:
         for block in blocks:
             yield from task(block).to_pylist()
 
-    def attempt(self, storage: Storage, uri: str, progress: Progress) -> "_AttemptHere":
-        return _AttemptHere(storage, uri, progress)
+    def attempt(self, storage: Storage, uri: str, progress: Progress, run_id: str = "") -> "_AttemptHere":
+        return _AttemptHere(storage, uri, progress, run_id)
+
+    def meter(self, verb: str) -> Unmetered:
+        return Unmetered()
 
 
 class _AttemptHere:
     """A signal ends it between two shards: however long the grace time, the shard at work is done or lost."""
 
-    def __init__(self, storage: Storage, uri: str, progress: Progress) -> None:
+    def __init__(self, storage: Storage, uri: str, progress: Progress, run_id: str) -> None:
         self._storage = storage
         self._uri = uri
+        self._run_id = run_id
         self._progress = progress
         self._signal = FirstSignal()
 
@@ -183,7 +212,8 @@ class _AttemptHere:
             if self._signal.asked:
                 return
             for name, worker in workers:
-                block = work_on(name, block, worker.work, storage=self._storage, uri=self._uri)
+                with logging_about(run=self._run_id, shard=block["shard"][0].as_py(), stage=name):
+                    block = work_on(name, block, worker.work, storage=self._storage, uri=self._uri)
             yield from write(block).to_pylist()
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:

@@ -4,9 +4,24 @@ from segjobs.config import LabelConfig, NightlyConfig, PrepareConfig
 from segjobs.errors import ConfigError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.manifest.plan import Plan, make_plan
+from segjobs.manifest.table_files import has_table, split_version
 from segjobs.sources.images import list_images
 from segjobs.sources.left_out import LeftOut
 from segjobs.storage import Storage
+from segjobs.storage.uris import scheme_of
+
+
+def pinned(config: LabelConfig, storage: Storage) -> LabelConfig:
+    """The config with the version in ``input.uri`` that its collection has now; as it is where it names none."""
+    images = config.input
+    if scheme_of(images.uri) not in ("file", "s3") or split_version(images.uri)[1] is not None:
+        return config
+    if not has_table(storage, images.uri):
+        return config
+    from segjobs.manifest.collection import open_collection  # imports deltalake
+
+    uri = open_collection(storage, images.uri).pinned
+    return config.model_copy(update={"input": images.model_copy(update={"uri": uri})})
 
 
 def plan_input(config: LabelConfig | NightlyConfig | PrepareConfig, storage: Storage, progress: Progress) -> Plan:

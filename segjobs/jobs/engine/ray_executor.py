@@ -16,6 +16,8 @@ from segjobs.jobs.engine.attempts import Attempts, open_attempts
 from segjobs.jobs.engine.executor import Rows, Stage, Stopping, Tasks, Work
 from segjobs.jobs.engine.graceful_stop import GracefulStop
 from segjobs.jobs.engine.layout import Share
+from segjobs.jobs.engine.logs import log_in_worker
+from segjobs.jobs.engine.metrics import RayMeter
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_calls import total_resources
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, map_in_actors, rows_of
@@ -34,8 +36,11 @@ class RayExecutor:
     def each(self, blocks: Sequence[pa.Table], task: Work) -> Rows:
         return rows_of(_by_storage(dataset_of(blocks), task, len(blocks)))
 
-    def attempt(self, storage: Storage, uri: str, progress: Progress) -> "RayAttempt":
-        return RayAttempt(open_attempts(storage, uri), progress)
+    def attempt(self, storage: Storage, uri: str, progress: Progress, run_id: str = "") -> "RayAttempt":
+        return RayAttempt(open_attempts(storage, uri, run_id), progress)
+
+    def meter(self, verb: str) -> RayMeter:
+        return RayMeter(verb)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class RayAttempt:
         for stage in stages:
             data = _through(data, stage, self.attempts)
         with Waits(self.progress, [_need(stage) for stage in stages]):
-            yield from rows_of(_by_storage(data, write, len(blocks), waiting=waiting))
+            yield from rows_of(_by_storage(data, partial(_logged, write), len(blocks), waiting=waiting))
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
         return GracefulStop(self.attempts, self.progress, grace_s)
@@ -77,6 +82,11 @@ def _through(data: "Dataset", stage: Stage, attempts: Attempts) -> "Dataset":
     return map_in_actors(data, StageActor, (stage, attempts), stage.place)
 
 
+def _logged(work: Work, block: pa.Table) -> pa.Table:
+    log_in_worker()
+    return work(block)
+
+
 def _task(items: pa.Table, *, stage: Stage, attempts: Attempts) -> pa.Table:
     return StageActor(stage, attempts)(items)
 
@@ -92,6 +102,7 @@ class StageActor:
     """A stage's worker in its process; called with shards, by several threads at a time where its stage says so."""
 
     def __init__(self, stage: Stage, attempts: Attempts) -> None:
+        log_in_worker()
         self._name = stage.name
         self._attempts = attempts
         self._worker = stage.make(attempts.tell_stuck)

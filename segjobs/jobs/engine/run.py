@@ -7,7 +7,7 @@ those of the others (``shards.py``) and closes the run. Starting it again after 
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,9 +17,21 @@ from segjobs.errors import StorageError
 from segjobs.jobs.engine.adopt import adopt_run, moved_line, publish_plan
 from segjobs.jobs.engine.executor import Executor, Stage
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.shards import STAGES, Job, Tally, publish, shards_of, verify
-from segjobs.manifest.parts import PartInfo, Receipt, Run, list_parts, part_uri, write_run
+from segjobs.jobs.engine.receipts import Receipts, as_published, recall
+from segjobs.jobs.engine.shards import STAGES, Done, Job, Tally, publish, shards_of, verify
+from segjobs.manifest.parts import (
+    PART_MEND,
+    PartInfo,
+    Receipt,
+    Run,
+    check_parts,
+    list_part_files,
+    list_parts,
+    part_uri,
+    write_run,
+)
 from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
+from segjobs.manifest.seal import damaged
 from segjobs.storage import Storage
 
 
@@ -88,52 +100,69 @@ def run_job(
     if adopted.moved:
         progress.note(f"{job.verb}: {moved_line(adopted.job.uri, adopted.moved)}")
     job, run, done = adopted.job, adopted.run, adopted.done
-    summary = Summary(job.uri, job.run_id)
-    receipts: dict[int, Receipt] = {}
-    times: Counter[str] = Counter()
     if run is not None:
-        return summary_of_finished(job, run)
+        return summary_of_finished(storage, job, run, progress)
+    summary = Summary(job.uri, job.run_id)
+    standing: dict[int, Done] = {}
+    times: Counter[str] = Counter()
     shards = list(shards_of(job))
     pending = [(number, items) for number, items in shards if number not in done]
     summary.already_done = job.plan.items.num_rows - sum(items.num_rows for _, items in pending)
-    attempt = executor.attempt(storage, job.uri, progress)
+    attempt = executor.attempt(storage, job.uri, progress, job.run_id)
+    meter = executor.meter(progress.verb)
+    receipts = Receipts(storage, job)
     others = 0
+
+    def take(one: Done) -> None:
+        standing[one.number] = one
+        summary.add(one.receipt)
+        if tallies:
+            tallies.add(one.number, one.tally)
+
     if done:
-        with progress.phase("verifying", f"verifying {len(done)} shards that stand"):
-            for done_shard in verify(executor, storage, job, [shard for shard in shards if shard[0] in done]):
-                receipts[done_shard.number] = done_shard.receipt
-                summary.add(done_shard.receipt)
-                if tallies:
-                    tallies.add(done_shard.number, done_shard.tally)
+        with progress.phase("verifying", f"verifying {len(done)} shards that stand") as phase:
+            there = [shard for shard in shards if shard[0] in done]
+            known = recall(storage, job, there, progress) if job.verify == "receipts" else {}
+            phase.outcome = f"{len(known)} by their receipts, {len(there) - len(known)} read whole"
+            for one in known.values():
+                take(one)
+            for one in verify(executor, storage, job, [shard for shard in there if shard[0] not in known]):
+                take(one)
+                receipts.add(one)
     progress.start(total=job.plan.items.num_rows, done=summary.already_done)
+    meter.begun(job.plan.items.num_rows - summary.already_done)
     try:
         progress.begin()
         with attempt.stopping(job.grace_s) as stopping:
-            for done_shard in publish(attempt, storage, job, pending, stages):
+            for one in publish(attempt, storage, job, pending, stages):
                 if not summary.first_shard_s:
                     summary.first_shard_s = time.monotonic() - start
-                receipt = receipts[done_shard.number] = done_shard.receipt
-                summary.add(receipt)
-                times.update(done_shard.spent)
-                if tallies:
-                    tallies.add(done_shard.number, done_shard.tally)
-                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok, shard=done_shard.number)
-                if not done_shard.ours:
+                take(one)
+                receipts.add(one)
+                times.update(one.spent)
+                receipt = one.receipt
+                meter.published(receipt, one.spent, ours=one.ours)
+                progress.advance(ok=receipt.ok, failed=receipt.part.rows - receipt.ok, shard=one.number)
+                if not one.ours:
                     others += 1
                     if others == 1:
                         progress.note(f"{job.verb}: another run of the same job is at work on {job.uri}; it is shared")
-            if stopping.asked and len(receipts) < len(shards):
+            if stopping.asked and len(standing) < len(shards):
+                receipts.save()
                 stopping.leave()
+    except BaseException:
+        receipts.save()
+        raise
     finally:
         progress.stop()
-    assert len(receipts) == len(shards), "the stages lost a shard"  # noqa: S101
+    assert len(standing) == len(shards), "the stages lost a shard"  # noqa: S101
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
     summary.start_seconds = {phase: round(seconds, 3) for phase, seconds in progress.take_seconds().items()}
-    _check_seen(storage, job, receipts)
+    _check_there(executor, storage, job, standing)
     if tallies:
         tallies.publish()
-    if not _close(storage, job, summary, [receipts[number].part for number, _ in shards]):
+    if not _close(storage, job, summary, [standing[number].receipt.part for number, _ in shards]):
         progress.note(f"{job.verb}: another run of the same job finished {job.uri} first; its run.json stands")
     return summary
 
@@ -147,15 +176,26 @@ def gather(executor: Executor, storage: Storage, job: Job, tallies: TallySink) -
 # --- the end -----------------------------------------------------------------------------------
 
 
-def _check_seen(storage: Storage, job: Job, receipts: Collection[int]) -> None:
-    """Raise StorageError where a part that a worker has published is not to be seen from the driver."""
-    unseen = sorted(set(receipts) - list_parts(storage, job.uri))
+def _check_there(executor: Executor, storage: Storage, job: Job, standing: Mapping[int, Done]) -> None:
+    """Raise StorageError where a part that a worker has published is not to be seen from the driver.
+
+    And ManifestError where one is not any more what its receipt says: those that are listed with another size, time
+    or etag are read.
+    """
+    if not standing:
+        return
+    listed = list_part_files(storage, job.uri) if list_parts(storage, job.uri) else {}
+    unseen = sorted(set(standing) - set(listed))
     if unseen:
         raise StorageError(
             f"{part_uri(job.uri, unseen[0])}: a worker has published it, and it is not there for the driver, as "
-            f"{len(unseen)} of {len(receipts)} parts: the nodes have disks of their own. Take an output.uri that all "
+            f"{len(unseen)} of {len(standing)} parts: the nodes have disks of their own. Take an output.uri that all "
             "share (s3://bucket/prefix, or a disk mounted at one path everywhere) and run the command again"
         )
+    moved = {number for number, one in standing.items() if not as_published(one, listed[number])}
+    for one in verify(executor, storage, job, [shard for shard in shards_of(job) if shard[0] in moved]):
+        if one.receipt.part != standing[one.number].receipt.part:
+            raise damaged(part_uri(job.uri, one.number), "it was replaced while the run was at work", mend=PART_MEND)
 
 
 def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInfo]) -> bool:
@@ -176,8 +216,15 @@ def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInf
     return write_run(storage, Run(job.uri, tuple(parts), info))
 
 
-def summary_of_finished(job: Job, run: Run) -> Summary:
-    """The summary of a run that an earlier command finished."""
+def summary_of_finished(storage: Storage, job: Job, run: Run, progress: Progress) -> Summary:
+    """The summary of a run that an earlier command finished, whose parts are read where ``job.verify`` asks for it.
+
+    Raises ManifestError where one of them is not the one in run.json.
+    """
+    if job.verify == "full":
+        with progress.phase("verifying", f"verifying {len(run.parts)} parts") as phase:
+            check_parts(storage, run)
+            phase.outcome = "each is as run.json has it"
     counts = run.info.counts
     return Summary(
         job.uri,

@@ -13,17 +13,19 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segjobs.config import digest
 from segjobs.jobs.engine.executor import Attempt, Executor, Stage, check_seen
+from segjobs.jobs.engine.logs import LOGGER, log_rows, logging_about
 from segjobs.manifest.parts import PartInfo, Receipt, part_bytes, part_uri, publish_part, receipt_of
 from segjobs.manifest.plan import Plan
 from segjobs.manifest.schema import Footer
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 
 STAGES = ("read", "decode", "forward", "encode")
 TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
@@ -31,6 +33,9 @@ TIMES_SCHEMA = pa.schema([(f"{stage}_ms", pa.float32()) for stage in STAGES])
 TALLY_KEY = b"segjobs_tally"
 """Where a part's Parquet footer keeps what ``Job.tally`` made of its rows (JSON)."""
 
+
+_VERIFIED_AT_ONCE = 16
+"""Parts that a task reads: one each would cost more to begin than to read."""
 
 Tally = dict[str, Any]
 """What a job keeps of a shard's rows: a small JSON value, whose shape is the job's own."""
@@ -45,6 +50,7 @@ class Job:
     what to keep of a shard's rows, with the columns that the part leaves out, as a small JSON value.
     ``grace_s``: how long a stopped run may go on with the shards in flight. ``waiting``: so many shards,
     by their bytes, may be done and wait for each one that is being published; they are lost with the driver.
+    ``verify``: how parts that stand are looked at (``receipts.py``).
     """
 
     verb: str
@@ -57,6 +63,7 @@ class Job:
     tally: Callable[[pa.Table], Tally] | None = None
     grace_s: float = 0.0
     waiting: float = 10.0
+    verify: Literal["receipts", "full"] = "receipts"
 
     @property
     def run_id(self) -> str:
@@ -75,13 +82,18 @@ Shard = tuple[int, pa.Table]
 
 @dataclass(frozen=True)
 class Done:
-    """A published shard. ``spent``: stage → milliseconds of this attempt. ``ours``: this attempt published it."""
+    """A published shard. ``spent``: stage → milliseconds of this attempt. ``ours``: this attempt published it.
+
+    ``key``: of its image_ids (``shard_key``). ``file``: its part as it is listed; None where the store does not say.
+    """
 
     number: int
+    key: str
     receipt: Receipt
     spent: dict[str, float]
     tally: Tally
     ours: bool
+    file: FileInfo | None
 
 
 def shards_of(job: Job) -> Iterator[Shard]:
@@ -103,21 +115,34 @@ def publish(
     """
     if shards:
         write = _writer(storage, job).write
-        yield from map(_done, attempt.run(_blocks(shards), stages, write, waiting=job.waiting))
+        yield from map(done_of, attempt.run(_blocks(shards), stages, write, waiting=job.waiting))
 
 
 def verify(executor: Executor, storage: Storage, job: Job, shards: Iterable[Shard]) -> Iterator[Done]:
     """Read the parts of these shards, that other attempts published. Raises ManifestError where one is damaged."""
-    standing = list(shards)
-    if standing:
-        yield from map(_done, executor.each(_blocks(standing), _writer(storage, job).verify))
+    blocks = _blocks(list(shards))
+    together = [
+        pa.concat_tables(blocks[at : at + _VERIFIED_AT_ONCE]) for at in range(0, len(blocks), _VERIFIED_AT_ONCE)
+    ]
+    if together:
+        yield from map(done_of, executor.each(together, _writer(storage, job).verify))
 
 
-def _done(row: dict[str, Any]) -> Done:
+def done_of(row: dict[str, Any]) -> Done:
+    """A row of ``_RECEIPT_SCHEMA``, as tasks give it."""
     raw = json.loads(row["receipt"])
     raw["part"] = PartInfo(**raw["part"])
     raw["examples"] = {code: tuple(example) for code, example in raw["examples"].items()}
-    return Done(row["shard"], Receipt(**raw), json.loads(row["spent"]), json.loads(row["tally"]), row["ours"])
+    name, file = raw["part"].name, json.loads(row["file"])
+    return Done(
+        row["shard"],
+        row["key"],
+        Receipt(**raw),
+        json.loads(row["spent"]),
+        json.loads(row["tally"]),
+        row["ours"],
+        None if file is None else FileInfo(name, name, **file),
+    )
 
 
 # --- blocks ------------------------------------------------------------------------------------
@@ -155,6 +180,10 @@ class _Writer:
 
         Of a shard that was left undone: the receipt of the part that another run has published, if any.
         """
+        with logging_about(run=self.run_id, shard=rows["shard"][0].as_py(), stage="write"):
+            return self._write(rows)
+
+    def _write(self, rows: pa.Table) -> pa.Table:
         start = time.monotonic()
         check_seen(self.storage, self.uri)
         if "status" not in rows.column_names:
@@ -171,17 +200,34 @@ class _Writer:
         kept = {TALLY_KEY: json.dumps(self.tally(rows), ensure_ascii=False).encode()} if self.tally else None
         data, ours = publish_part(self.storage, self.uri, number, part_bytes(rows, self.footer, metadata=kept))
         receipt = self._receipt_of(number, data, image_ids)
+        file = self.storage.info(part_uri(self.uri, number))
         spent["write"] = 1000 * (time.monotonic() - start)
-        return _receipt_row(number, receipt, spent, data, ours=ours)
+        if ours:
+            log_rows(rows)
+        LOGGER.info("%s: %d images, %d ok", "published" if ours else "stood already", len(image_ids), receipt.ok)
+        done = Done(number, shard_key(image_ids), receipt, spent, _tally_in(data), ours, file)
+        return _receipts([done])
 
     def verify(self, items: pa.Table) -> pa.Table:
-        """A part that another attempt published → its receipt; none where there is no such part."""
-        number = items["shard"][0].as_py()
+        """Parts that another attempt published → their receipts; none of a shard that has no such part.
+
+        ``items``: of one shard after the other.
+        """
+        numbers, starts = np.unique(items["shard"].to_numpy(), return_index=True)
+        ends = [*starts[1:].tolist(), items.num_rows]
+        spans = zip(numbers.tolist(), starts.tolist(), ends, strict=True)
+        found = [self._standing(number, items["image_id"][at:end].to_pylist()) for number, at, end in spans]
+        return _receipts([done for done in found if done is not None])
+
+    def _standing(self, number: int, image_ids: list[str]) -> Done | None:
+        where = part_uri(self.uri, number)
+        file = self.storage.info(where)  # before its bytes: of another file that comes between, these are not the bytes
         try:
-            data = self.storage.read(part_uri(self.uri, number))
+            data = self.storage.read(where)
         except FileNotFoundError:
-            return _RECEIPT_SCHEMA.empty_table()
-        return _receipt_row(number, self._receipt_of(number, data, items["image_id"].to_pylist()), {}, data, ours=False)
+            return None
+        receipt = self._receipt_of(number, data, image_ids)
+        return Done(number, shard_key(image_ids), receipt, {}, _tally_in(data), ours=False, file=file)
 
     def _signed(self, rows: pa.Table) -> pa.Table:
         """Each row with this run's id: of a plan that another driver was first with, the stages know another one."""
@@ -199,16 +245,35 @@ def _writer(storage: Storage, job: Job) -> _Writer:
 _RECEIPT_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
+        ("key", pa.string()),
         ("receipt", pa.string()),
         ("spent", pa.string()),
         ("tally", pa.string()),
         ("ours", pa.bool_()),
+        ("file", pa.string()),
     ]
 )
 
 
-def _receipt_row(number: int, receipt: Receipt, spent: dict[str, float], data: bytes, *, ours: bool) -> pa.Table:
+def row_of(done: Done) -> dict[str, Any]:
+    """The inverse of ``done_of``: JSON in its columns."""
+    file = done.file and {"size": done.file.size, "mtime_us": done.file.mtime_us, "etag": done.file.etag}
+    return {
+        "shard": done.number,
+        "key": done.key,
+        "receipt": json.dumps(asdict(done.receipt)),
+        "spent": json.dumps(done.spent),
+        "tally": json.dumps(done.tally),
+        "ours": done.ours,
+        "file": json.dumps(file),
+    }
+
+
+def _receipts(done: Iterable[Done]) -> pa.Table:
+    return pa.Table.from_pylist([row_of(one) for one in done], _RECEIPT_SCHEMA)
+
+
+def _tally_in(data: bytes) -> Tally:
+    """What ``Job.tally`` made of the rows of a part."""
     metadata: dict[bytes, bytes] = pq.read_metadata(pa.BufferReader(data)).metadata or {}
-    tally = metadata.get(TALLY_KEY, b"{}").decode()
-    row = {"receipt": json.dumps(asdict(receipt)), "spent": json.dumps(spent), "tally": tally}
-    return pa.Table.from_pylist([{"shard": number, **row, "ours": ours}], _RECEIPT_SCHEMA)
+    return json.loads(metadata.get(TALLY_KEY, b"{}"))

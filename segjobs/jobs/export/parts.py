@@ -5,7 +5,7 @@ the texts that it gives to the documents of all images.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from segjobs.errors import ItemError
-from segjobs.exporters.base import Exporter, Labelled, Loss, Setting, Written
+from segjobs.exporters.base import Exporter, Labelled, Loss, Setting
 from segjobs.exporters.file_names import plain_name
 from segjobs.exporters.flatten import exported_segments
 from segjobs.exporters.table import get_exporter
@@ -99,6 +99,32 @@ def export_part(block: pa.Table, *, exporting: Exporting) -> pa.Table:
 
 def _export_row(exporting: Exporting, span: Span, place: int, row: ManifestRow) -> dict[str, object]:
     """One row of the manifest → one of the export; its file is published."""
+    name = span.names.get(row["image_id"]) or plain_name(row["image_id"])
+    made, data = written_row(
+        row,
+        exporting.setting,
+        exporting.known,
+        name=name,
+        number=lambda image_id: _number(span, place, image_id),
+        shares_name=row["image_id"] in span.shared,
+    )
+    return {**made, "file": _publish_file(exporting, name, data)}
+
+
+def written_row(
+    row: ManifestRow,
+    setting: Setting,
+    known: Sequence[int],
+    *,
+    name: str,
+    number: Callable[[str], int],
+    shares_name: bool,
+) -> tuple[dict[str, object], bytes | None]:
+    """One row of a manifest → one of ``EXPORT_SCHEMA``, and the bytes of its file, if the format has one.
+
+    ``known``: category ids of the manifest. ``number``: image_id → the image's id in documents, or an ItemError.
+    ``name``, ``shares_name``: see ``Labelled``.
+    """
     base: dict[str, object] = {
         "image_id": row["image_id"],
         "uri": row["uri"],
@@ -107,34 +133,33 @@ def _export_row(exporting: Exporting, span: Span, place: int, row: ManifestRow) 
         "records": [],
     }
     if row["status"] != "ok":
-        return {**base, "status": "failed", "error": row["error"]}
+        return {**base, "status": "failed", "error": row["error"]}, None
     try:
-        number = _number(span, place, row["image_id"])
-        segments, left_out = exported_segments(row, exporting.known, exporting.setting)
+        own = number(row["image_id"])
+        segments, left_out = exported_segments(row, known, setting)
         image = Labelled(
-            number=number,
+            number=own,
             image_id=row["image_id"],
             uri=row["uri"],
-            name=span.names.get(row["image_id"]) or plain_name(row["image_id"]),
+            name=name,
             size_hw=(row["height"], row["width"]),
             segments=segments,
             confidence=row["confidence"],
             model=row["model"],
-            shares_name=row["image_id"] in span.shared,
+            shares_name=shares_name,
         )
-        written = exporting.exporter.write(image, exporting.setting)
+        written = get_exporter(setting.config.format).write(image, setting)
     except ItemError as error:
-        return {**base, "status": "failed", "error": {"code": error.code, "message": error.message}}
-    file = _publish_file(exporting, image.name, written)
-    return {
+        return {**base, "status": "failed", "error": {"code": error.code, "message": error.message}}, None
+    made = {
         **base,
         "status": "ok",
-        "file": file,
         "segments": written.segments,
         "losses": _summed((*left_out, *written.losses)),
         "image": written.image,
         "records": written.records,
     }
+    return made, written.data
 
 
 def _number(span: Span, place: int, image_id: str) -> int:
@@ -145,13 +170,13 @@ def _number(span: Span, place: int, image_id: str) -> int:
     return span.numbers[image_id]
 
 
-def _publish_file(exporting: Exporting, name: str, written: Written) -> str | None:
+def _publish_file(exporting: Exporting, name: str, data: bytes | None) -> str | None:
     exporter = exporting.exporter
-    if written.data is None or exporter.folder is None:
+    if data is None or exporter.folder is None:
         return None
     path = f"{exporter.folder}/{name}{exporter.suffix}"
     uri = join(exporting.uri, path)
-    publish_same(exporting.storage, uri, written.data, "is there and differs: it belongs to something else")
+    publish_same(exporting.storage, uri, data, "is there and differs: it belongs to something else")
     return path
 
 

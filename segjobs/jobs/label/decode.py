@@ -6,7 +6,7 @@ block of items ─→ block with pixels ─→ Loaded   by tasks on any CPU, whe
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,11 @@ from segjobs.jobs.engine.executor import Work, Worker
 from segjobs.jobs.engine.isolation import work_isolated
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
 from segjobs.manifest.rows import planned_items
+from segjobs.sources.bands import Bands
 from segjobs.sources.blame import Blame
-from segjobs.sources.decode import decode_image
-from segjobs.sources.read import read_item
-from segjobs.sources.windows import count_pixels
+from segjobs.sources.read import LARGE_BYTES, Reads, read_item
+from segjobs.sources.read_ahead import ReadAhead
+from segjobs.sources.windows import count_pixels, read_image
 from segjobs.storage import FileInfo, Storage
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Decoding:
     """How images are read and decoded. ``threads``: of one task or actor; ``deadline_s``: for one image.
 
     ``most_whole_pixels``: larger images are left to whoever labels them in tiles; None decodes all of them whole.
+    ``bands``: of which an image's pixels are made; None takes its own colours.
     ``preparing``: what the model sees of an image, where tasks can say that; None leaves it to the model.
     """
 
@@ -43,6 +45,7 @@ class Decoding:
     threads: int
     deadline_s: float
     most_whole_pixels: int | None = None
+    bands: Bands | None = None
     preparing: "Preparing | None" = None
 
 
@@ -65,20 +68,27 @@ class Loaded:
     decode_ms: float = 0.0
 
 
-_READ_WHOLE_BYTES = 2**26
-"""Larger files are read at their turn, slice by slice, where huge images are labelled in tiles: many wait at a time."""
+def reading(planned: Sequence[FileInfo], decoding: Decoding, watchdog: Watchdog) -> Reads:
+    """The bytes of a shard's files, those of a remote store read ahead; a store that fails is told from its files."""
+    blame = Blame(decoding.storage, planned, holding=watchdog.holding)
+    return ReadAhead(blame, (item for item in planned if not _in_slices(item, decoding)))
 
 
-def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -> Loaded:
-    """Read and decode one image; what is wrong with it is its ``error``. ``blame``: its shard's."""
+def _in_slices(item: FileInfo, decoding: Decoding) -> bool:
+    """Whether it is read at its turn, where huge images are labelled in tiles: many wait at a time."""
+    return decoding.most_whole_pixels is not None and item.size > LARGE_BYTES
+
+
+def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, reads: Reads) -> Loaded:
+    """Read and decode one image; what is wrong with it is its ``error``. ``reads``: its shard's."""
     loaded = Loaded(item)
     most = decoding.most_whole_pixels
-    if most is not None and item.size > _READ_WHOLE_BYTES:
+    if _in_slices(item, decoding):
         loaded.huge = True
         return loaded
     start = time.perf_counter()
     try:
-        data = read_item(blame, item)
+        data = read_item(reads, item)
         loaded.sha256 = hashlib.sha256(data).hexdigest()
         middle = time.perf_counter()
         loaded.read_ms = 1000 * (middle - start)
@@ -86,7 +96,7 @@ def load(item: FileInfo, decoding: Decoding, watchdog: Watchdog, blame: Blame) -
             if most is not None and count_pixels(data) > most:
                 loaded.huge = True
                 return loaded
-            loaded.image = decode_image(data, max_pixels=decoding.max_pixels)
+            loaded.image = read_image(data, max_pixels=decoding.max_pixels, bands=decoding.bands)
         loaded.decode_ms = 1000 * (time.perf_counter() - middle)
     except ItemError as error:
         loaded.error = error
@@ -121,10 +131,10 @@ def _decoder(decoding: Decoding, report: OnStuck) -> Work:
     def decode(items: pa.Table) -> pa.Table:
         planned = planned_items(items)
         with Watchdog(decoding.deadline_s, report) as watchdog, ThreadPoolExecutor(decoding.threads) as threads:
-            blame = Blame(decoding.storage, planned, holding=watchdog.holding)
+            reads = reading(planned, decoding, watchdog)
 
             def work(item: FileInfo) -> Loaded:
-                loaded = load(item, decoding, watchdog, blame)
+                loaded = load(item, decoding, watchdog, reads)
                 with watchdog.holding([item.path]):
                     _prepare(loaded, decoding.preparing)
                 return loaded

@@ -14,7 +14,7 @@ from segjobs.jobs.engine.adopt import Adopted, adopt_run, moved_line
 from segjobs.jobs.engine.cluster import connect, expected
 from segjobs.jobs.engine.executor import Actors, Executor, Stage, Tasks
 from segjobs.jobs.engine.layout import DECODE_CPUS, Layout, layout
-from segjobs.jobs.engine.listing import plan_input
+from segjobs.jobs.engine.listing import pinned, plan_input
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.ray_executor import RayExecutor, storage_workers
 from segjobs.jobs.engine.run import Summary, run_job, summary_of_finished
@@ -29,12 +29,22 @@ from segjobs.jobs.label.redo import Redo, open_redo, redoing
 from segjobs.manifest.plan import Plan, first_there
 from segjobs.manifest.rows import Author
 from segjobs.manifest.schema import Footer, ModelCard, ModelFacts
-from segjobs.models.licence import licence_line
+from segjobs.models.licence import licence_lines
 from segjobs.results import DryRun, RunResult
+from segjobs.sources.bands import Bands, pixels_of
 from segjobs.storage import Storage
 
 _SHARDS_PER_ACTOR = 2  # one decodes while the other is on the device
 _SHARDS_IN_FLIGHT = _SHARDS_PER_ACTOR + 1  # and one ready
+_LATER = (
+    "storage.max_item_bytes",
+    "input.bands",
+    "input.range",
+    "uncertainty",
+    "model.runtime",
+    "model.precision",
+)
+"""Keys of an identity that joined it when runs had been made without them."""
 _WAITING = 1.0  # masks are dear: few shards shall be lost with a driver whose store is slow
 
 
@@ -48,12 +58,15 @@ def label(config: LabelConfig, *, dry_run: bool = False) -> RunResult | DryRun:
     # A name, a file or a setting that does not fit is said before a Ray is started for it.
     with progress.phase("weights", f"loading {config.model.name}"):
         card = resolve_model(config, storage)
+    given, config = config, pinned(config, storage)
     plan = plan_input(config, storage, progress)
     redo = open_redo(config.redo, storage, _identity(config, card))
     adopted = adopt_run(storage, make_job(config, plan, card, redo))
+    if adopted.moved:  # of another version than today's, which its plan does not name
+        adopted = replace(adopted, job=replace(adopted.job, config=given.model_dump(mode="json")))
     job = adopted.job
     if adopted.run is not None and not dry_run:
-        return print_summary(summary_of_finished(job, adopted.run), config.max_failed_fraction)
+        return print_summary(summary_of_finished(storage, job, adopted.run, progress), config.max_failed_fraction)
     check_writable(config.output.uri)
     lay = layout(config.compute, expected(config.compute, progress))
     if dry_run:
@@ -81,8 +94,8 @@ def label_images(
     if adopted.moved:
         progress.note(f"{verb}: {moved_line(job.uri, adopted.moved)}")
     progress.note(f"{verb}: {card.label} on {lay}")
-    if heed := licence_line(card.licence):
-        progress.note(f"{verb}: {card.label}: {heed}")
+    for line in licence_lines(card):
+        progress.note(f"{verb}: {line}")
     if isinstance(executor, RayExecutor):
         check_shared(storage, config.output.uri, {"input.uri": first_there(job.plan)})
     settings = _settings(config, storage, job, card, lay)
@@ -103,14 +116,13 @@ def resolve_model(config: LabelConfig, storage: Storage) -> ModelCard:
 
 
 def _identity(config: LabelConfig, card: ModelCard) -> dict[str, Any]:
-    """What of model and settings makes other masks."""
+    """What of model and settings makes other rows."""
     return {
         "model": card.label,
         "decode": config.decode.model_dump(),
         "postprocess": config.postprocess.model_dump(),
         "precision": config.compute.precision,
-        **later(config, "model.runtime", "model.precision", "storage.max_item_bytes"),
-        **later(config, *(f"tiles.{name}" for name in TilesConfig.model_fields)),
+        **later(config, *_LATER, *(f"tiles.{name}" for name in TilesConfig.model_fields)),
     }
 
 
@@ -130,6 +142,7 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
         categories=card.categories,
         config_digest=digest(identity),
         model=facts,
+        pixels=pixels_of(config.input),
     )
     return Job(
         "label",
@@ -137,9 +150,10 @@ def make_job(config: LabelConfig, plan: Plan, card: ModelCard, redo: Redo | None
         plan,
         identity,
         footer,
-        config.model_dump(mode="json"),
+        config.model_dump(mode="json", exclude={"notify"}),  # a webhook is nothing to keep
         grace_s=config.compute.grace_s,
         waiting=_WAITING,
+        verify=config.verify,
     )
 
 
@@ -153,6 +167,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
             config.compute.decode_threads,
             config.compute.batch_deadline_s,
             config.tiles.most_whole_pixels,
+            Bands.of(pixels_of(config.input)),
             preparing_of(config.model, card) if lay.decode == "task" else None,
         ),
         author=Author(job.run_id, card.label),
@@ -164,6 +179,7 @@ def _settings(config: LabelConfig, storage: Storage, job: Job, card: ModelCard, 
         device=lay.device,
         threads=lay.threads,
         tiles=config.tiles,
+        uncertainty=config.uncertainty,
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -25,18 +25,17 @@ from segjobs.errors import ItemError, SegjobsError
 from segjobs.jobs.engine.executor import OnRow
 from segjobs.jobs.engine.shards import TIMES_SCHEMA
 from segjobs.jobs.engine.watchdog import OnStuck, Watchdog
-from segjobs.jobs.label.decode import Decoding, Loaded, load, unpack
+from segjobs.jobs.label.decode import Decoding, Loaded, load, reading, unpack
 from segjobs.jobs.label.model_blame import ModelBlame
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import ModelCard
 from segjobs.sources.blame import Blame
 
 if TYPE_CHECKING:
-    import torch
-
     from segjobs.jobs.label.redo import Redo
+    from segjobs.manifest.rows import Uncertainty
     from segjobs.manifest.segments import Segment
-    from segjobs.models.base import RawOutput, Segmenter
+    from segjobs.models.base import Prepared, RawOutput, Segmenter
     from segjobs.models.batching import Computed
 
 _ENCODERS = 2
@@ -57,6 +56,7 @@ class Settings:
     threads: int
     redo: "Redo | None" = None
     tiles: TilesConfig = field(default_factory=TilesConfig)
+    uncertainty: bool = False
 
 
 def _build(settings: Settings) -> "Segmenter":
@@ -86,7 +86,7 @@ class _Prepared:
 
     loaded: Loaded
     size_hw: tuple[int, int] = (0, 0)
-    tensor: "torch.Tensor | None" = None
+    tensor: "Prepared | None" = None
 
 
 @dataclass
@@ -124,10 +124,12 @@ class Predictor:
         from segjobs.models.batching import beside_the_network, compute_single_threaded
         from segjobs.models.check_prediction import checked, checked_runs, of_the_model, prepared
         from segjobs.models.postprocess import needs_pixels, segments_of_runs, to_segments
+        from segjobs.models.uncertainty import measured
 
         self._settings = settings
         self._to_segments = to_segments
         self._segments_of_runs = segments_of_runs
+        self._measured = measured
         self._checked_runs = checked_runs
         self._checked = checked
         self._prepared = prepared
@@ -177,11 +179,11 @@ class Predictor:
         packed = "pixels" in items.column_names
         decoding = self._settings.decoding
         ahead = 2 * self._settings.batch_size + decoding.threads
-        blame = Blame(decoding.storage, planned, holding=self._watchdog.holding)
+        reads = reading(planned, decoding, self._watchdog)
 
         def prepare(number: int) -> _Prepared:
             item = planned[number]
-            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, blame)
+            loaded = unpack(items, number, item) if packed else load(item, decoding, self._watchdog, reads)
             one = _Prepared(loaded)
             with self._watchdog.holding([item.path]):
                 self._prepare(one)
@@ -219,7 +221,7 @@ class Predictor:
 
         ``shard.rows`` gets its keys here, in the order of the plan.
         """
-        waiting: dict[tuple[int, ...] | None, list[_Prepared]] = {}
+        waiting: dict[tuple[Any, ...] | None, list[_Prepared]] = {}
         for one in prepared:
             item = one.loaded.item
             shard.rows[item.path] = {}
@@ -250,6 +252,7 @@ class Predictor:
             self._device,
             settings.device != "cpu",
             self._watchdog,
+            settings.uncertainty,
         )
         try:
             tiled = tiler.label(loaded.item)
@@ -268,6 +271,7 @@ class Predictor:
             size_hw=tiled.size_hw,
             segments=tiled.segments,
             confidence=tiled.confidence,
+            uncertainty=tiled.uncertainty,
         )
         return {**row, **tiled.times}
 
@@ -340,12 +344,18 @@ class Predictor:
         runs = [one for one in found if not isinstance(one, ItemError)]
         segments = iter(self._segments_of_runs(runs, self._settings.card.categories, self._settings.postprocess))
         encode_ms = 1000 * (time.perf_counter() - start) / len(batch)
-        for one, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, ItemError):
-                one.loaded.error = answer
+        for one, output, answer in zip(batch, outputs, answers, strict=True):
+            try:
+                if isinstance(answer, ItemError):
+                    raise answer
+                masks, confidence = next(segments)
+                with self._watchdog.holding([one.loaded.item.path]), self._beside_the_network(self._segmenter):
+                    unsure = self._uncertainty(one, output, masks)
+            except ItemError as error:
+                one.loaded.error = error
                 shard.add(self._failed(one.loaded, forward_ms=forward_ms))
             else:
-                shard.add(self._ok(one, *next(segments), forward_ms=forward_ms, encode_ms=encode_ms))
+                shard.add(self._ok(one, masks, confidence, unsure, forward_ms=forward_ms, encode_ms=encode_ms))
 
     def _encode_each(
         self, shard: _Shard, batch: list[_Prepared], outputs: "list[RawOutput | ItemError]", forward_ms: float
@@ -367,17 +377,26 @@ class Predictor:
                 segments, confidence = self._to_segments(
                     prediction, self._settings.card.categories, self._settings.postprocess
                 )
+                uncertainty = self._uncertainty(one, output, segments)
         except ItemError as error:
             loaded.error = error
             return self._failed(loaded, forward_ms=forward_ms)
         encode_ms = 1000 * (time.perf_counter() - start)
-        return self._ok(one, segments, confidence, forward_ms=forward_ms, encode_ms=encode_ms)
+        return self._ok(one, segments, confidence, uncertainty, forward_ms=forward_ms, encode_ms=encode_ms)
+
+    def _uncertainty(self, one: _Prepared, output: "RawOutput", segments: "list[Segment]") -> "Uncertainty | None":
+        """How unsure the model is of an image, where that is asked for. Raises ItemError."""
+        if not self._settings.uncertainty:
+            return None
+        with self._of_the_model():
+            return self._measured(self._segmenter, output, one.size_hw, segments)
 
     def _ok(
         self,
         one: _Prepared,
         segments: "list[Segment]",
         confidence: float | None,
+        uncertainty: "Uncertainty | None",
         *,
         forward_ms: float,
         encode_ms: float,
@@ -389,6 +408,7 @@ class Predictor:
             size_hw=one.size_hw,
             segments=segments,
             confidence=confidence,
+            uncertainty=uncertainty,
         )
         return {**row, **_times(one.loaded), "forward_ms": forward_ms, "encode_ms": encode_ms}
 

@@ -3,9 +3,9 @@
     file ─→ a row of tiles ─→ batches of them ─→ network ─┬→ seams blended ─→ rows of pixels that are done, as runs
                                                           └→ objects, as runs ─→ merged where tiles cut them
 
-What is held is one row of tiles as pixels, the logits of one tile and of the seams to its neighbours
-(``models/tiling.py``), and runs: memory grows with the image's width alone, and little with that. Each batch of tiles
-is under the watchdog by itself.
+What is held is one row of tiles as pixels, of at most a block of columns (``tiling.blocks``), the logits of one tile
+and of the seams to its neighbours (``models/tiling.py``), and runs: memory grows with the masks, and with nothing else
+of the image. Each batch of tiles is under the watchdog by itself.
 """
 
 import time
@@ -22,13 +22,15 @@ from segjobs.config import PostprocessConfig, TilesConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
+from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, RawOutput, Segmenter
+from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, Prepared, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
 from segjobs.models.check_prediction import checked, checked_logits, of_the_model, prepared
 from segjobs.models.postprocess import BandedSegments
 from segjobs.models.stitch import Stitcher
-from segjobs.models.tiling import Axis, Blender, cut, label_map_of
+from segjobs.models.tiling import Axis, Blender, blocks, cut, label_map_of
+from segjobs.models.uncertainty import TILE_STEP, of_segments, pixels_of, summed_up
 from segjobs.sources.read import digest_of, opened_item
 from segjobs.sources.tiff import Slices
 from segjobs.sources.windows import Window, count_pixels, open_windows
@@ -49,6 +51,7 @@ class Tiled:
     segments: list[Segment]
     confidence: float | None
     times: dict[str, float]
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Tiler:
     device: Executor
     on_gpu: bool
     watchdog: Watchdog
+    uncertainty: bool = False
 
     def label(self, item: FileInfo) -> Tiled | None:
         """None for an image that is small enough to be labelled whole. Raises ItemError."""
@@ -82,63 +86,90 @@ class _Image:
         self._data = data
         self._card = tiler.segmenter.card
         self._spent: defaultdict[str, float] = defaultdict(float)
+        self._unsure: list[tuple[np.ndarray, np.ndarray]] = []
         with self._busy("decode_ms"):
-            self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels)
+            self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels, bands=tiler.decoding.bands)
         self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
 
     def label(self) -> Tiled:
         with self._busy("read_ms"):
             sha256 = digest_of(self._data)
         segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
-        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent))
+        uncertainty = self._uncertainty(segments) if self._tiler.uncertainty else None
+        return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent), uncertainty)
+
+    def _uncertainty(self, segments: list[Segment]) -> Uncertainty | None:
+        """None where tiles of a semantic model are not blended: they are no longer logits when they meet."""
+        if self._card.task != "semantic":
+            return of_segments(segments)
+        if not self._unsure:
+            return None
+        margin, entropy = (np.concatenate(parts) for parts in zip(*self._unsure, strict=True))
+        return summed_up(margin, entropy)
 
     def _instances(self) -> tuple[list[Segment], float | None]:
         tiler = self._tiler
         objects = Stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
-        for row, pixels in enumerate(self._bands()):
-            for column, output in enumerate(self._outputs(pixels)):
-                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
-                    prediction = self._prediction(output)
-                    assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
-                    objects.add(row, column, prediction)
+        for block in blocks(self._rows, self._columns, 0):
+            for row, pixels in enumerate(self._bands(block)):
+                for column, output in zip(block, self._outputs(pixels, block), strict=True):
+                    with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
+                        prediction = self._prediction(output)
+                        assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
+                        objects.add(row, column, prediction)
         with self._busy("encode_ms"):
             return objects.finish()
 
     def _label_map(self) -> tuple[list[Segment], float]:
-        size_hw, tiler = self._windows.size_hw, self._tiler
-        blender = Blender(self._rows, self._columns, tiler.tiles) if tiler.tiles.blend != "none" else None
-        found = BandedSegments(size_hw, self._card.categories, tiler.postprocess)
-        for row, pixels in enumerate(self._bands()):
-            begin, end = self._rows.finished(row)
-            ids = np.empty((end - begin, size_hw[1]), np.uint16)
-            confidence = np.empty(ids.shape, np.float32)
-            for column, output in enumerate(self._outputs(pixels)):
-                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
-                    done = self._done(row, column, output, blender)
-                left, right = self._columns.finished(column)
-                ids[:, left:right], confidence[:, left:right] = done.ids, done.confidence
-            with self._busy("encode_ms"):
-                found.add(LabelMap(ids, confidence))
+        found = BandedSegments(self._windows.size_hw, self._card.categories, self._tiler.postprocess)
+        classes = 0 if self._tiler.tiles.blend == "none" else len(self._card.categories)
+        for block in blocks(self._rows, self._columns, classes):
+            self._label_block(block, found)
         with self._busy("encode_ms"):
             return found.finish()
 
-    def _bands(self) -> Iterator[np.ndarray]:
-        """The pixels of each row of tiles, uint8 (size, W, 3); what two rows share is read once."""
-        width, size = self._windows.size_hw[1], self._rows.size
+    def _label_block(self, block: range, found: BandedSegments) -> None:
+        """The columns of tiles of a block, from the top to the bottom."""
+        tiler, blender, seen = self._tiler, None, block
+        if tiler.tiles.blend != "none":
+            blender = Blender(self._rows, self._columns, tiler.tiles, block)
+            seen = range(max(block.start - 1, 0), block.stop)
+        first, last = self._columns.finished(block.start)[0], self._columns.finished(block.stop - 1)[1]
+        for row, pixels in enumerate(self._bands(seen)):
+            begin, end = self._rows.finished(row)
+            ids = np.empty((end - begin, last - first), np.uint16)
+            confidence = np.empty(ids.shape, np.float32)
+            for column, output in zip(seen, self._outputs(pixels, seen), strict=True):
+                with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
+                    if blender is not None and column < block.start:
+                        blender.begin(row, column, self._logits(output))
+                        continue
+                    done = self._done(row, column, output, blender)
+                left, right = self._columns.finished(column)
+                ids[:, left - first : right - first] = done.ids
+                confidence[:, left - first : right - first] = done.confidence
+            with self._busy("encode_ms"):
+                found.add(LabelMap(ids, confidence), top=begin, left=first)
+
+    def _bands(self, block: range) -> Iterator[np.ndarray]:
+        """The pixels of each row of a block's tiles, uint8 (size, w, 3); what two rows share is read once."""
+        size, left = self._rows.size, self._columns.starts[block.start]
+        width = self._columns.starts[block.stop - 1] + self._columns.size - left
         pixels, end = np.empty((0, width, 3), np.uint8), 0
         for start in self._rows.starts:
             with self._busy("decode_ms"):
-                more = self._windows.read(Window(end, 0, start + size - end, width))
+                more = self._windows.read(Window(end, left, start + size - end, width))
                 pixels = np.concatenate([pixels[len(pixels) - (end - start) :], more]) if end else more
             end = start + size
             yield pixels
 
-    def _outputs(self, pixels: np.ndarray) -> Iterator[RawOutput]:
-        """The network's output for each tile of a row, from left to right; one batch is computed ahead."""
+    def _outputs(self, pixels: np.ndarray, block: range) -> Iterator[RawOutput]:
+        """The network's output for each tile of a row of ``block``, from left to right; one batch is computed ahead."""
         tiler, width, most = self._tiler, self._columns.size, self._most_at_once()
         flights: deque[Future[list[RawOutput]]] = deque()
-        for first in range(0, len(self._columns.starts), most):
-            lefts = self._columns.starts[first : first + most]
+        starts = [self._columns.starts[column] - self._columns.starts[block.start] for column in block]
+        for first in range(0, len(starts), most):
+            lefts = starts[first : first + most]
             with self._busy("decode_ms"), of_the_model():
                 tiles = [np.ascontiguousarray(pixels[:, left : left + width]) for left in lefts]
                 tensors = [prepared(tiler.segmenter, tile) for tile in tiles]
@@ -155,7 +186,7 @@ class _Image:
         logits_bytes = 4 * len(self._card.categories) * self._rows.size * self._columns.size
         return max(1, min(self._tiler.batch_size, _BATCH_BYTES // logits_bytes))
 
-    def _forward(self, tensors: "list[torch.Tensor]") -> list[RawOutput]:
+    def _forward(self, tensors: list[Prepared]) -> list[RawOutput]:
         """On the device's thread. Raises a tile's ItemError: an image without one of its tiles has no masks."""
         segmenter, outputs = self._tiler.segmenter, []
         with self._busy("forward_ms"):
@@ -170,15 +201,23 @@ class _Image:
 
     def _done(self, row: int, column: int, output: RawOutput, blender: Blender | None) -> LabelMap:
         """The pixels that a tile finishes."""
-        segmenter, size_hw = self._tiler.segmenter, (self._rows.size, self._columns.size)
-        if blender is not None and isinstance(segmenter, GivesLogits):
-            with of_the_model():
-                given = segmenter.logits(output, size_hw)
-            return label_map_of(blender.add(row, column, checked_logits(given, self._card, size_hw)))
+        if blender is not None:
+            blended = blender.add(row, column, self._logits(output))
+            if self._tiler.uncertainty:
+                self._unsure.append(pixels_of(blended, TILE_STEP))
+            return label_map_of(blended)
         prediction = self._prediction(output)
         assert isinstance(prediction, LabelMap) and prediction.confidence is not None, "a semantic model"  # noqa: S101
         own = _within(self._rows, row), _within(self._columns, column)
         return LabelMap(prediction.ids[own], prediction.confidence[own])
+
+    def _logits(self, output: RawOutput) -> "torch.Tensor":
+        """Of a tile, at its own size."""
+        segmenter, size_hw = self._tiler.segmenter, (self._rows.size, self._columns.size)
+        assert isinstance(segmenter, GivesLogits), "check_blend"  # noqa: S101
+        with of_the_model():
+            given = segmenter.logits(output, size_hw)
+        return checked_logits(given, self._card, size_hw)
 
     def _prediction(self, output: RawOutput) -> Prediction:
         """What the model itself makes of a tile."""

@@ -2,7 +2,8 @@
 
     plan of all that is listed ┐
                                ├→ compare, a file of the table at a time → Compared
-    a version of the table     ┘
+    a version of the table     ┤
+    rows that wait for a look  ┘
 
 | change | | what becomes of it |
 |---|---|---|
@@ -11,6 +12,7 @@
 | touched | another time, etag or place, the same bytes; or back again | its row's fingerprint is renewed |
 | retry | failed before, with a code of ``retry.codes`` | labelled |
 | stale | masks of another model or other processing | labelled, by policy and budget, the oldest first |
+| waiting | as a night labelled it that its gate holds | told |
 | held | a person's masks, whose image has other bytes now | told |
 | gone | no longer listed | marked |
 | same | none of these | nothing |
@@ -29,9 +31,11 @@ from typing import Any
 import pyarrow as pa
 
 from segjobs.manifest.collection import Collection
-from segjobs.manifest.nights import CHANGES_SCHEMA
+from segjobs.manifest.held_nights import WAITING_SCHEMA
+from segjobs.manifest.nights import CHANGES_SCHEMA, WAITING
 from segjobs.manifest.plan import Plan
 from segjobs.manifest.rows import planned_items
+from segjobs.manifest.table_files import TableFile
 from segjobs.storage import FileInfo
 from segjobs.storage.uris import microseconds
 
@@ -39,6 +43,7 @@ _COLUMNS = ("image_id", "uri", "source", "error.code", "model", "processing", "o
             "gone_at")  # fmt: skip
 _THREADS = 32  # files read at once, of which only the time or the place is another
 _AT_ONCE = 4096
+_NONE_WAITING = WAITING_SCHEMA.empty_table()
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,14 @@ class Policy:
 
 @dataclass
 class Compared:
-    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too."""
+    """``changes``: rows of ``CHANGES_SCHEMA``. ``counts``: change → images, ``same`` and ``stale_kept`` too.
+
+    ``newest``: the latest ``labelled_at`` of the table's rows.
+    """
 
     changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     counts: Counter[str] = field(default_factory=Counter[str])
+    newest: datetime | None = None
 
     def add(self, change: str, file: FileInfo, *, sha256: str | None = None, tries: int = 0) -> None:
         self.counts[change] += 1
@@ -99,25 +108,53 @@ class _Stale:
 
 
 def compare(
-    plan: Plan, now: Collection | None, policy: Policy, digest_of: Callable[[FileInfo], str | None]
+    plan: Plan,
+    now: Collection | None,
+    policy: Policy,
+    digest_of: Callable[[FileInfo], str | None],
+    waiting: pa.Table = _NONE_WAITING,
 ) -> Compared:
-    """``digest_of``: SHA-256 of a file's bytes, None where they cannot be read; asked where only that can tell."""
+    """``digest_of``: SHA-256 of a file's bytes, None where they cannot be read; asked where only that can tell.
+
+    ``waiting``: rows of held nights that the policy would make again (``held_nights.rows_waiting``).
+    """
     found, stale = Compared(), list[_Stale]()
-    ids: list[str] = plan.items["image_id"].to_pylist()
+    ids, waiting_ids = (table["image_id"].to_pylist() for table in (plan.items, waiting))
     files = now.files if now is not None else ()
-    done = 0
-    for file, following in zip_longest(files, files[1:]):
-        end = len(ids) if following is None else bisect_left(ids, following.part.first_id)
+    done = met = 0
+    for file, following in zip_longest(files or (None,), files[1:]):
+        end, last = len(ids), len(waiting_ids)
+        if following is not None:
+            end, last = (bisect_left(some, following.part.first_id) for some in (ids, waiting_ids))
         listed = planned_items(plan.items.slice(done, end - done))
-        done = end
-        assert now is not None  # noqa: S101
-        rows = {row["image_id"]: row for row in now.columns(file, _COLUMNS).to_pylist()}
+        rows = {} if now is None or file is None else _rows_of(now, file)
+        _lay_over(rows, waiting.slice(met, last - met).to_pylist(), policy)
+        done, met = end, last
+        moments = [found.newest, *(row["labelled_at"] for row in rows.values())]
+        found.newest = max((one for one in moments if one is not None), default=None)
         _compare_range(listed, rows, policy, digest_of, found, stale)
-    if not files:
-        for one in planned_items(plan.items):
-            found.add("new", one)
     _choose_stale(stale, policy, found)
     return found
+
+
+def _rows_of(now: Collection, file: TableFile) -> dict[str, dict[str, Any]]:
+    return {row["image_id"]: row for row in now.columns(file, _COLUMNS).to_pylist()}
+
+
+def _lay_over(rows: dict[str, dict[str, Any]], waiting: Sequence[dict[str, Any]], policy: Policy) -> None:
+    """Put rows that wait, the older nights' first, in the place of the table's older ones; a person's rows stay.
+
+    ``waits``: the change that the image is without them.
+    """
+    for row in waiting:
+        old = rows.get(row["image_id"])
+        newer = old is not None and (old["run_id"] == row["run_id"] or old["labelled_at"] > row["labelled_at"])
+        if old is not None and (newer or old["origin"] == "human"):
+            continue
+        gone_at = old["gone_at"] if old else None
+        waits = old["waits"] if old and "waits" in old else "new" if old is None or gone_at else "changed"
+        about = {"model": policy.model, "processing": policy.processing, "origin": "model"}
+        rows[row["image_id"]] = {**row, **about, "gone_at": gone_at, "waits": waits}
 
 
 def _compare_range(
@@ -147,7 +184,8 @@ def _compare_range(
             _changed(file, row, found)
     listed_ids = {file.path for file in listed}
     for image_id, row in rows.items():
-        if image_id not in listed_ids and row["gone_at"] is None:
+        # What only a held night's run has is in no version: there is nothing to mark.
+        if image_id not in listed_ids and row["gone_at"] is None and row.get("waits") != "new":
             if policy.mark_gone:
                 found.add("gone", FileInfo(row["uri"], image_id, 0, 0, ""))
             else:
@@ -165,7 +203,7 @@ def _changed(file: FileInfo, row: Mapping[str, Any], found: Compared) -> None:
     if row["origin"] == "human":
         found.add("held", file)
     else:
-        found.add("new" if row["gone_at"] is not None else "changed", file)
+        found.add(row.get("waits") or ("new" if row["gone_at"] is not None else "changed"), file)
 
 
 def _settle(
@@ -183,6 +221,9 @@ def _settle(
         if (row["model"], row["processing"]) != (policy.model, policy.processing):
             stale.append(_Stale(row["labelled_at"], file, sha256, touched))
             return
+    if "waits" in row:
+        found.add(WAITING, file)
+        return
     _unlabelled(file, sha256, found, touched=touched, otherwise="same")
 
 

@@ -7,11 +7,11 @@ The adapters in ``labels/`` know the formats; this job moves their data through 
 and failure rows as ``label`` does. With ``splits`` each split is a run of its own at output.uri/NAME.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,16 +68,19 @@ from segjobs.manifest.plan import Plan, first_there, make_plan, select
 from segjobs.manifest.rows import Author, failed_row, ok_row, planned_items, rows_table
 from segjobs.manifest.schema import Footer
 from segjobs.results import DryRun, PrepareResult, RunResult
+from segjobs.sources.bands import Bands, pixels_of
 from segjobs.sources.blame import Blame
-from segjobs.sources.decode import Frame, image_frame
-from segjobs.sources.read import NO_PHOTOGRAPH, read_item
+from segjobs.sources.decode import Frame
+from segjobs.sources.read import LARGE_BYTES, NO_PHOTOGRAPH, digest_of, opened_item, read_item
+from segjobs.sources.tiff import Slices
+from segjobs.sources.windows import frame_of
 from segjobs.storage import FileInfo, Storage, join
 
 _THREADS = 4  # of one task: it waits for storage more than it computes
 _EXTRA = pa.schema([*TIMES_SCHEMA, FINDINGS])
 _LATER = (
     *("labels.frame", "labels.divisor", "labels.attribute", "labels.prefix", "labels.pattern", "labels.ignore"),
-    *("labels.crowds", "storage.max_item_bytes"),
+    *("labels.crowds", "storage.max_item_bytes", "input.bands", "input.range"),
 )
 """Keys of an identity that joined it when runs had been made without them."""
 
@@ -142,6 +145,8 @@ def _work(
         max_pixels=config.decode.max_pixels,
         frame=config.labels.frame,
         size_of=labels.size_of,
+        any_size=labels.any_size,
+        bands=Bands.of(pixels_of(config.input)),
     )
     return _Work(settings, progress, connected)
 
@@ -299,11 +304,18 @@ def _job(config: PrepareConfig, labels: Labels, one: _Set) -> Job:
         one.uri,
         one.plan,
         identity,
-        Footer(labels.task, categories, digest(identity), boxes_only=labels.boxes_only),
-        config.model_dump(mode="json"),
+        Footer(
+            labels.task,
+            categories,
+            digest(identity),
+            boxes_only=labels.boxes_only,
+            pixels=pixels_of(config.input),
+        ),
+        config.model_dump(mode="json", exclude={"notify"}),  # a webhook is nothing to keep
         pa.array(one.texts, pa.large_string()),
         partial(shard_tally, sheet_images=config.contact_sheet),
         grace_s=config.compute.grace_s,
+        verify=config.verify,
     )
 
 
@@ -321,7 +333,7 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> Run
     adopted = run.adopted
     job = adopted.job
     if adopted.run is not None:
-        summary = summary_of_finished(job, adopted.run)
+        summary = summary_of_finished(storage, job, adopted.run, work.progress)
     else:
         if adopted.moved:
             work.progress.note(f"prepare: {moved_line(job.uri, adopted.moved)}")
@@ -342,7 +354,12 @@ def _run(config: PrepareConfig, storage: Storage, run: _Run, work: _Work) -> Run
 
 
 def _gathered(config: PrepareConfig, storage: Storage, job: Job, leftovers: Sequence[Leftover]) -> Gathered:
-    return Gathered(Destination(job, storage, config.contact_sheet, config.decode.max_pixels), leftovers)
+    return Gathered(_destination(config, storage, job), leftovers)
+
+
+def _destination(config: PrepareConfig, storage: Storage, job: Job) -> Destination:
+    bands = Bands.of(pixels_of(config.input))
+    return Destination(job, storage, config.contact_sheet, config.decode.max_pixels, bands)
 
 
 def _close_splits(
@@ -370,7 +387,10 @@ def _close_splits(
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How a label becomes the masks of its image."""
+    """How a label becomes the masks of its image.
+
+    ``any_size``: labels of images above ``max_pixels`` are read by bands. ``bands``: of which the images have pixels.
+    """
 
     read: LabelReader
     classes: ClassMap | None
@@ -378,6 +398,8 @@ class ReadSettings:
     max_pixels: int
     frame: str = "shown"
     size_of: SizeReader | None = None
+    any_size: bool = False
+    bands: Bands | None = None
 
 
 def reading(read: Callable[..., pa.Table], author: Author, _: OnStuck) -> Worker:
@@ -409,16 +431,18 @@ def read_shard(
             if item.uri == NO_PHOTOGRAPH:
                 frame = _stated_frame(item, label, settings)
             else:
-                data = read_item(blame, item)
-                sha256 = hashlib.sha256(data).hexdigest()
-                times["read_ms"] = 1000 * (time.perf_counter() - start)
-                frame = image_frame(data, max_pixels=settings.max_pixels)
+                with _opened(storage, blame, item) as data:
+                    sha256 = digest_of(data)
+                    times["read_ms"] = 1000 * (time.perf_counter() - start)
+                    frame = _frame(data, settings)
             masks = _masks(item, label, frame, settings)
         except ItemError as error:
             findings = _json([finding_of(error, has_label=label is not None)])
             return {**failed_row(item, author, error, sha256=sha256), **times, FINDINGS.name: findings}
         times["decode_ms"] = 1000 * (time.perf_counter() - start) - times["read_ms"]
-        done = ok_row(item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments)
+        done = ok_row(
+            item, author, sha256=sha256, size_hw=frame.size_hw, segments=masks.segments, annotation=masks.annotation
+        )
         return {**done, **times, FINDINGS.name: _json(masks.findings)}
 
     planned = planned_items(items)
@@ -426,6 +450,25 @@ def read_shard(
     with ThreadPoolExecutor(_THREADS) as threads:
         rows = list(threads.map(shown, planned, items["label"].to_pylist()))
     return rows_table(rows, _EXTRA, items)
+
+
+@contextmanager
+def _opened(storage: Storage, blame: Blame, item: FileInfo) -> Generator[Slices]:
+    """An image's file, in memory where it is not large. Raises ItemError."""
+    if item.size <= LARGE_BYTES:
+        yield read_item(blame, item)
+        return
+    with opened_item(storage, item) as data:
+        yield data
+
+
+def _frame(data: Slices, settings: ReadSettings) -> Frame:
+    """Raises ItemError, of an image that is too large for its label too."""
+    frame = frame_of(data, max_pixels=settings.max_pixels, bands=settings.bands)
+    height, width = frame.size_hw
+    if height * width > settings.max_pixels and not settings.any_size:
+        raise ItemError("TOO_LARGE", f"{width}x{height} pixels, decode.max_pixels is {settings.max_pixels}")
+    return frame
 
 
 def _stated_frame(item: FileInfo, label: str | None, settings: ReadSettings) -> Frame:

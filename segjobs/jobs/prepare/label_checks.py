@@ -25,13 +25,17 @@ from segjobs.jobs.engine.shards import Job, Tally
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.labels.base import CHECKS, Finding, Leftover, UnknownId
 from segjobs.manifest.parts import part_uri
-from segjobs.manifest.rows import planned_items, segments_of
+from segjobs.manifest.rows import OkRow, planned_items, segments_of
 from segjobs.manifest.seal import damaged, open_json, open_table, sealed_json
+from segjobs.manifest.segments import Segment
 from segjobs.manifest.statistics import Counts, Statistics, add_counts, count_rows, statistics
+from segjobs.page import huge
 from segjobs.page.contact_sheet import Tile, sheet_png, tile_of
-from segjobs.sources.decode import decode_image
-from segjobs.sources.read import NO_PHOTOGRAPH, read_item
-from segjobs.storage import Storage, join
+from segjobs.page.pictures import Subject
+from segjobs.sources.bands import Bands
+from segjobs.sources.read import NO_PHOTOGRAPH, opened_item, read_item
+from segjobs.sources.windows import open_windows, read_image
+from segjobs.storage import FileInfo, Storage, join
 
 FINDINGS = pa.field("findings", pa.string())
 """Column of a row besides the manifest's: its findings as JSON, [check, count, detail] each."""
@@ -39,6 +43,7 @@ CHECKS_FILE, STATISTICS_FILE, SHEET_FILE = "checks.json", "statistics.json", "co
 
 _MEND = "move it away; the manifest beside it is whole"
 _EXAMPLES = 5  # of each check
+_MOST_WHOLE_PX, _SMALL_PX = 2**24, 512  # a larger image is drawn in small
 _DETAIL_CHARS = 300
 _HASH_BYTES = 12  # of SHA-256: two images in a billion that agree by chance have odds of 1 : 10^11
 _SHEET_PX = 4_000_000  # larger images are drawn only where there are too few others
@@ -131,6 +136,7 @@ class Destination:
     storage: Storage
     sheet_images: int
     max_pixels: int
+    bands: Bands | None = None
 
 
 class Gathered:
@@ -257,15 +263,29 @@ def _tile(place: Destination, image_id: str) -> Tile | None:
     items = place.job.plan.items
     item = items.slice(pc.index(items["image_id"], image_id).as_py(), 1)
     where = part_uri(place.job.uri, item["shard"][0].as_py())
-    part = open_table(place.storage.read(where), where, mend=_MEND, columns=["image_id", "segments"])
+    part = open_table(place.storage.read(where), where, mend=_MEND, columns=["image_id", "height", "width", "segments"])
     row = part.slice(pc.index(part["image_id"], image_id).as_py(), 1)
     if item["uri"][0].as_py() == NO_PHOTOGRAPH:
         return None
     try:
-        image = decode_image(read_item(place.storage, planned_items(item)[0]), max_pixels=place.max_pixels)
+        image, truth = _seen(place, planned_items(item)[0], row.to_pylist()[0])
     except ItemError:  # gone or changed since its label was read
         return None
-    return tile_of(image_id, image, truth=segments_of(row.to_pylist()[0]), task=place.job.footer.task)
+    return tile_of(image_id, image, truth=truth, task=place.job.footer.task)
+
+
+def _seen(place: Destination, item: FileInfo, row: OkRow) -> tuple[np.ndarray, Sequence[Segment]]:
+    """An image and its truth, a huge one in small. Raises ItemError."""
+    segments, size_hw = segments_of(row), (row["height"], row["width"])
+    if size_hw[0] * size_hw[1] <= min(_MOST_WHOLE_PX, place.max_pixels):
+        data = read_item(place.storage, item)
+        return read_image(data, max_pixels=place.max_pixels, bands=place.bands), segments
+    subject = Subject(None, segments, None, size_hw, place.job.footer.task)
+    with opened_item(place.storage, item) as opened:
+        windows = open_windows(opened, max_pixels=place.max_pixels, bands=place.bands)
+        small = huge.small(subject, windows, thumb_px=_SMALL_PX)
+    assert small.photo is not None and small.truth is not None, "both were given"  # noqa: S101
+    return small.photo, small.truth
 
 
 # --- what a person reads -----------------------------------------------------------------------

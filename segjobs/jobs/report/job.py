@@ -30,6 +30,7 @@ from segjobs.page.page import about_of, render
 from segjobs.page.picks import Pick, Wanted, choose
 from segjobs.page.pictures import common_categories
 from segjobs.results import ReportResult
+from segjobs.sources.bands import Bands
 from segjobs.storage import Storage, join
 
 _WAYS = "overwrite=true replaces it, or choose a new output.uri"
@@ -209,6 +210,7 @@ def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Pag
         config.thumb_px,
         config.decode.max_pixels,
         sources.pngs.read if sources.pngs else None,
+        _bands(sources),
     )
     image_ids = sorted({pick.image_id for group in picked.values() for pick in group})
     with progress.phase("drawing", f"drawing {len(image_ids)} images"):
@@ -228,6 +230,12 @@ def make_page(config: ReportConfig, sources: Sources, progress: Progress) -> Pag
         ),
         notes=sources.notes,
     )
+
+
+def _bands(sources: Sources) -> Bands | None:
+    """As the predictions' images were read, else the truth's."""
+    given = [footer_of(run).pixels for run in (sources.predictions, sources.truth) if run is not None]
+    return Bands.of(next((pixels for pixels in given if pixels is not None), None))
 
 
 def _title(sources: Sources) -> str:

@@ -32,9 +32,9 @@ from segjobs.page import huge
 from segjobs.page.contents import Card, ManifestTally
 from segjobs.page.picks import Pick, Wanted, candidates
 from segjobs.page.pictures import AT_FULL_SIZE, Subject, draw_card, with_ids
-from segjobs.sources.decode import decode_image
+from segjobs.sources.bands import Bands
 from segjobs.sources.read import opened_original, read_original
-from segjobs.sources.windows import Windows, open_windows
+from segjobs.sources.windows import Windows, open_windows, read_image
 from segjobs.storage import Storage, join
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
@@ -68,6 +68,7 @@ class Drawing:
     """What a task needs to draw any image: small, and the same for all.
 
     ``mapping``: id of a predicted class → of a drawn one. ``foreign`` reads predictions that are no run.
+    ``bands``: as the masks' images were read.
     """
 
     storage: Storage
@@ -79,6 +80,7 @@ class Drawing:
     thumb_px: int
     max_pixels: int
     foreign: ForeignReader | None = None
+    bands: Bands | None = None
 
 
 def _mapped(rows: Sequence[Mapping[str, str]], task: Work) -> Rows:
@@ -303,7 +305,7 @@ def _draw_whole(row: ManifestRow, subject: Subject, *, drawing: Drawing, absent:
     """``subject``: without its photo, which ``absent`` says where it cannot be had. Raises ManifestError."""
     try:
         data = read_original(drawing.storage, row["uri"], sha256=sha256_of(row))
-        photo = decode_image(data, max_pixels=drawing.max_pixels)
+        photo = read_image(data, max_pixels=drawing.max_pixels, bands=drawing.bands)
         _check_size((photo.shape[0], photo.shape[1]), subject.size_hw)
         subject = replace(subject, photo=photo)
     except ItemError as error:
@@ -315,7 +317,7 @@ def _draw_huge(row: ManifestRow, subject: Subject, *, drawing: Drawing, absent: 
     """As ``_draw_whole``, by windows of the file; the same pictures, and those of one window at full size."""
     try:
         with opened_original(drawing.storage, row["uri"], sha256=sha256_of(row)) as data:
-            windows = open_windows(data, max_pixels=drawing.max_pixels)
+            windows = open_windows(data, max_pixels=drawing.max_pixels, bands=drawing.bands)
             _check_size(windows.size_hw, subject.size_hw)
             return _draw_small_and_window(subject, windows, drawing)
     except ItemError as error:

@@ -7,7 +7,7 @@ The index holds three numbers an image; ids, masks and pixels stay in the parts 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,22 @@ def _learnable(run: Run, task: Task) -> list[Category]:
     return [one for one in footer_of(run).categories if task == "semantic" or one.isthing is not False]
 
 
+def by_origin(sources: Iterable[ExampleSource]) -> list[ExampleSource]:
+    """The sources; one whose persons' masks have a weight of their own as two, by origin, each of its own weight."""
+    found: list[ExampleSource] = []
+    for source in sources:
+        config = source.config
+        human = config.model_copy(update={"origin": "human", "weight": config.weight * config.human_weight})
+        if config.human_weight == 1:
+            found.append(source)
+        elif config.origin == "human":
+            found.append(replace(source, config=human))
+        else:
+            model = config.model_copy(update={"origin": "model"})
+            found += [replace(source, config=one, half=True) for one in (human, model)]
+    return found
+
+
 # --- index --------------------------------------------------------------------------------------
 
 
@@ -138,12 +154,18 @@ class Shown:
 
 
 def make_index(
-    sources: Sequence[ExampleSource], storage: Storage, shown: Shown, *, classes: int, share: float
+    sources: Sequence[ExampleSource],
+    storage: Storage,
+    shown: Shown,
+    *,
+    classes: int,
+    share: float,
+    scored: str = "any",
 ) -> tuple[Index, Index]:
-    """Scan the sources' parts in tasks: the images to learn from, and those of the first source in ``share``.
+    """Scan the sources' parts in tasks: the images to learn from, and those of the first manifest in ``share``.
 
-    The share is held back from every source, so that no image is both learnt and scored.
-    Raises the SegjobsError of a task.
+    The share is held back from every source, so that no image is both learnt and scored; of it only images of the
+    origin ``scored`` are kept. Raises the SegjobsError of a task.
     """
     chunks = [
         (number, source, range(start, min(start + _PARTS_PER_TASK, len(source.run.parts))))
@@ -152,15 +174,17 @@ def make_index(
     ]
     scan = ray.remote(num_cpus=1)(_scan_parts)
     try:
-        scanned = ray.get([scan.remote(source, parts, storage, shown, share) for _, source, parts in chunks])
+        tasks = [scan.remote(source, parts, storage, shown, (share, scored)) for _, source, parts in chunks]
+        scanned = ray.get(tasks)
     except RayError as error:
         raise own_error(error) or error from error
     sides = []
     for held in (False, True):
         rows, amounts, left_out = [], np.zeros(classes, np.int64), {}
-        for (number, _, _), found in zip(chunks, scanned, strict=True):
+        for (number, source, _), found in zip(chunks, scanned, strict=True):
             for one in found:
-                if one.held == held and (number == 0 or not held):
+                leading = number == 0 or (number == 1 and source.half and sources[0].half)
+                if one.held == held and (leading or not held):
                     rows.append(
                         np.stack([np.full_like(one.row, number), np.full_like(one.row, one.part), one.row], axis=1)
                     )
@@ -168,7 +192,10 @@ def make_index(
                     for reason, (count, example) in one.left_out.items():
                         before, first = left_out.get(reason, (0, example))
                         left_out[reason] = (before + count, first)
-        sides.append(Index(np.concatenate(rows) if rows else np.zeros((0, 3), np.int32), amounts, left_out))
+        found_rows = np.concatenate(rows) if rows else np.zeros((0, 3), np.int32)
+        if held:  # halves of one manifest follow each other
+            found_rows = found_rows[np.lexsort((found_rows[:, 2], found_rows[:, 1]))]
+        sides.append(Index(found_rows, amounts, left_out))
     return sides[0], sides[1]
 
 
@@ -184,29 +211,46 @@ class _Scanned:
     left_out: dict[str, tuple[int, str]]
 
 
-def _scan_parts(source: ExampleSource, parts: range, storage: Storage, shown: Shown, share: float) -> list[_Scanned]:
-    return [one for part in parts for one in _scan(source, part, storage, shown, share)]
+def _scan_parts(
+    source: ExampleSource, parts: range, storage: Storage, shown: Shown, holding: tuple[float, str]
+) -> list[_Scanned]:
+    return [one for part in parts for one in _scan(source, part, storage, shown, holding)]
 
 
-def _scan(source: ExampleSource, part: int, storage: Storage, shown: Shown, share: float) -> Iterable[_Scanned]:
-    table = read_part(storage, source.run, source.run.parts[part], columns=_SCAN_COLUMNS)
+def _scan(
+    source: ExampleSource, part: int, storage: Storage, shown: Shown, holding: tuple[float, str]
+) -> Iterable[_Scanned]:
+    share, scored = holding
+    columns = _SCAN_COLUMNS if source.run.table is None else (*_SCAN_COLUMNS, "origin")
+    table = read_part(storage, source.run, source.run.parts[part], columns=columns)
     image_ids = table["image_id"].to_pylist()
     row, classes, areas = _used_segments(table["segments"].combine_chunks(), source)
     reasons = _reasons(table, np.bincount(row, minlength=len(image_ids)) == 0, source, shown)
     held = np.zeros(len(image_ids), bool)
     if share:
         held = split_by_shares(image_ids, {"learnt": 1 - share, "held": share}, None).members["held"]
+    origins = _origins(table, source)
+    asked = np.isin(origins, ["human", "model"] if source.config.origin == "any" else [source.config.origin])
     for side in (False, True) if share else (False,):
-        here = held == side
-        kept = here & (reasons == "")
+        here = held == side if not source.half else (held == side) & asked
+        wanted = asked & (origins == scored) if side and scored != "any" else asked
+        why = np.where((reasons == "") & ~wanted, np.char.add("with masks of origin ", origins), reasons)
+        kept = here & (why == "")
         left_out = {
-            reason: (int((here & (reasons == reason)).sum()), image_ids[int(np.argmax(here & (reasons == reason)))])
-            for reason in np.unique(reasons[here]).tolist()
+            reason: (int((here & (why == reason)).sum()), image_ids[int(np.argmax(here & (why == reason)))])
+            for reason in np.unique(why[here]).tolist()
             if reason
         }
         taken = kept[row]
         weights = areas[taken] if shown.task == "semantic" else np.ones(taken.sum(), np.int64)
         yield _Scanned(part, side, np.flatnonzero(kept).astype(np.int32), classes[taken], weights, left_out)
+
+
+def _origins(table: pa.Table, source: ExampleSource) -> np.ndarray:
+    """Whose the masks of each image are, human or model: as a collection says, else as the whole manifest is."""
+    if source.run.table is None:
+        return np.full(table.num_rows, "human" if source.run.info.model_label is None else "model")
+    return np.array(table["origin"].to_pylist(), str)
 
 
 def _reasons(table: pa.Table, empty: np.ndarray, source: ExampleSource, shown: Shown) -> np.ndarray:

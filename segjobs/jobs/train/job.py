@@ -9,7 +9,7 @@ in between goes on from the last checkpoint; other inputs or settings are refuse
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +33,8 @@ from segjobs.jobs.engine.waits import TASK, Need, Waits
 from segjobs.jobs.train.division import Division, divide
 from segjobs.jobs.train.feed import Feed, Order
 from segjobs.jobs.train.follow import MailboxHandle, follow, open_mailbox
-from segjobs.jobs.train.index import Index, Shown, class_index, class_list, make_index, open_source
-from segjobs.manifest.parts import Run
+from segjobs.jobs.train.index import Index, Shown, by_origin, class_index, class_list, make_index, open_source
+from segjobs.manifest.parts import Run, footer_of, open_run
 from segjobs.manifest.schema import Category, ModelCard
 from segjobs.manifest.seal import damaged, open_json, sealed_json
 from segjobs.models.weights import Weights
@@ -88,12 +88,14 @@ class Start:
 
 def open_start(config: TrainConfig, storage: Storage) -> Start:
     """Open the manifests, settle the classes, find the weights. Raises a SegjobsError where they do not suit."""
-    from segjobs.models.registry import resolve_start, trainable
+    from segjobs.models.learning import resolve_start, task_to_learn
     from segjobs.training.batch_norms import check_batch
 
-    task = trainable(config.model.name).task
+    given = open_run(storage, config.data.uri)
+    task = task_to_learn(config.model, footer_of(given).task)
     keyed = {"data.uri": config.data, **{f"data.mix.{n}.uri": one for n, one in enumerate(config.data.mix)}}
-    validation = SourceConfig(uri=config.validation.uri) if config.validation.uri else None
+    held_out = config.validation
+    validation = SourceConfig(uri=held_out.uri, origin=held_out.origin) if held_out.uri else None
     runs: dict[str, tuple[SourceConfig, Run]] = {}
     for key, source in {**keyed, **({"validation.uri": validation} if validation else {})}.items():
         runs[key] = (source, open_source(key, source, storage, task))
@@ -105,6 +107,11 @@ def open_start(config: TrainConfig, storage: Storage) -> Start:
     }
     held = sources.pop("validation.uri", None)
     card, weights = resolve_start(config.model, categories, storage)
+    if card.task != task:
+        raise ConfigError(
+            f"model.name {config.model.name!r} gives {card.task} masks, and {config.data.uri} is a manifest of "
+            f"{footer_of(given).task} ones"
+        )
     check_batch(config, card)
     return Start(categories, list(sources.values()), held, card, weights)
 
@@ -114,11 +121,16 @@ def _identity(config: TrainConfig, start: Start, step_size: int | None) -> dict[
     dumped = config.model_dump(mode="json")
     identity: dict[str, object] = {
         "data": [
-            {**source.config.model_dump(include={"weight", "min_confidence", "min_score"}), **_origin(source.run)}
+            {
+                **source.config.model_dump(include={"weight", "min_confidence", "min_score"}),
+                **later(source.config, "origin", "human_weight"),
+                **_origin(source.run),
+            }
             for source in start.sources
         ],
         "validation": {
             **{key: dumped["validation"][key] for key in ("share", "images", "every_epochs")},
+            **later(config.validation, "origin"),
             **(_origin(start.validation.run) if start.validation else {}),
         },
         "categories": [category.name for category in start.categories],
@@ -206,24 +218,30 @@ def make_task(
     Raises ConfigError where there is nothing to learn or to score.
     """
     from segjobs.jobs.train.task import TrainTask
+    from segjobs.models.learning import shown_by
 
     mailbox, progress = tell
     step_size = config.batch_size * config.accumulate * division.workers
-    learnt, held = _indexes(config, start, storage, progress)
+    sources = by_origin(start.sources)
+    learnt, held = _indexes(config, replace(start, sources=sources), storage, progress)
     order = Order(
-        tuple(int((learnt.rows[:, 0] == number).sum()) for number in range(len(start.sources))),
-        tuple(source.config.weight for source in start.sources),
+        tuple(int((learnt.rows[:, 0] == number).sum()) for number in range(len(sources))),
+        tuple(source.config.weight for source in sources),
         config.seed,
     )
+    for source, size in zip(sources, order.sizes, strict=True):
+        if source.half:
+            whose = f"{source.config.origin} masks, each {source.config.weight:g} times an epoch"
+            progress.note(f"train: {source.key}: {size} image(s) with {whose}")
     if not order.epoch_size:
         raise ConfigError(f"data.weight: {config.data.weight:g} shows none of {len(learnt.rows)} images in an epoch")
     feed = Feed(
         order=order,
         rows=ray.put(learnt.rows),
-        sources=start.sources,
+        sources=sources,
         storage=storage,
         task=start.card.task,
-        resize=start.card.preprocessing["resize"],
+        resize=shown_by(start.card),
         augment=config.augment,
         step_size=step_size,
         steps=config.schedule.steps or max(1, math.ceil(config.schedule.epochs * order.epoch_size / step_size)),
@@ -263,10 +281,13 @@ def _places(held: Index) -> np.ndarray:
 
 def _indexes(config: TrainConfig, start: Start, storage: Storage, progress: Progress) -> tuple[Index, Index]:
     """What is learnt, and what is scored. Raises ConfigError where there is nothing to learn or to score."""
-    classes, shown = len(start.categories), Shown(start.card.task, start.card.preprocessing["resize"])
+    from segjobs.models.learning import shown_by
+
+    classes, shown = len(start.categories), Shown(start.card.task, shown_by(start.card))
     share = 0.0 if start.validation else config.validation.share
     with progress.phase("index", "looking through the manifests"), Waits(progress, [TASK]):
-        learnt, held = make_index(start.sources, storage, shown, classes=classes, share=share)
+        scored = config.validation.origin
+        learnt, held = make_index(start.sources, storage, shown, classes=classes, share=share, scored=scored)
         if start.validation:
             held, _ = make_index([start.validation], storage, shown, classes=classes, share=0.0)
     for what, index in (("", learnt), (" to score on", held)):

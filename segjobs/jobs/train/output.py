@@ -19,7 +19,7 @@ import numpy as np
 
 from segjobs import __version__
 from segjobs.models.base import Segmenter
-from segjobs.models.tensors import save_model
+from segjobs.models.learning import save
 from segjobs.page.contact_sheet import evenly_spread, sheet_png, tile_of
 from segjobs.page.curves import draw_curves
 from segjobs.storage import Storage, join, writing
@@ -63,7 +63,7 @@ def publish(
         **task.facts,
     }
     extra = {"training": training, "validation": best and best["validation"]}
-    save_model(segmenter, uri, storage, extra=extra)
+    save(segmenter, task.config.model, uri, storage, extra=extra)
 
 
 def _sheet(task: "TrainTask", segmenter: Segmenter, reader: ExampleReader, places: Sequence[np.ndarray]) -> bytes:

@@ -31,7 +31,8 @@ from segjobs.jobs.train.feed import Augmented
 from segjobs.jobs.train.follow import Message, Place, RateMessage, StepMessage
 from segjobs.jobs.train.task import TrainTask, WorkerRank
 from segjobs.models.base import VOID, LabelMap, Segmenter, Target
-from segjobs.models.registry import start
+from segjobs.models.factories import words_of_a_training
+from segjobs.models.learning import start
 from segjobs.training.batch_norms import is_too_small, too_small
 from segjobs.training.checkpoints import Checkpoints, CheckpointTensors, TrainingState
 from segjobs.training.examples import ExampleReader
@@ -89,9 +90,16 @@ class Trainer:
         self._heard: ray.ObjectRef | None = None
         self._say(placed=True)
         self.segmenter, self.transfer = start(
-            task.card, task.weights, seed=config.model.seed, device=self.device, precision=config.compute.precision
+            config.model,
+            task.card,
+            task.weights,
+            task.storage,
+            device=self.device,
+            precision=config.compute.precision,
         )
-        self.segmenter.set_loss(config.loss, task.amounts)
+        if choose := getattr(self.segmenter, "set_loss", None):  # a user's own may have one loss alone
+            with words_of_a_training(config.model, "its set_loss failed"):
+                choose(config.loss, task.amounts)
         self.checkpoints = Checkpoints(config.output.uri, task.storage, task.digest)
         module = self.segmenter.module
         freeze(module, config.optimiser.freeze)
@@ -181,8 +189,10 @@ class Trainer:
     def _backward(self, batch: Sequence[Augmented], share: float) -> float:
         """Add the gradients of a micro-batch; its share of the step's loss."""
         try:
-            loss = self.loss([one.image for one in batch], [one.target for one in batch]) * share
-            self.scaler.scale(loss).backward()
+            names = ", ".join(repr(one.image_id) for one in batch)
+            with words_of_a_training(self.config.model, f"its loss failed on the images {names}"):
+                loss = self.loss([one.image for one in batch], [one.target for one in batch]) * share
+                self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             sizes = {"x".join(map(str, one.image.shape[:2])) for one in batch}
             raise TrainingError(
@@ -235,13 +245,14 @@ class Trainer:
         self._same_everywhere()
         self.segmenter.module.eval()
         begun = time.monotonic()
-        figures = score(
-            self.segmenter,
-            self.reader,
-            self.places[self.rank :: self.world],
-            batch_size=self.config.validation.batch_size,
-            device=self.device,
-        )
+        with words_of_a_training(self.config.model, "it failed on images to score on"):
+            figures = score(
+                self.segmenter,
+                self.reader,
+                self.places[self.rank :: self.world],
+                batch_size=self.config.validation.batch_size,
+                device=self.device,
+            )
         figures["seconds"] = round(time.monotonic() - begun, 3)
         value = figures["score"]
         better = value is not None and (record.best_score is None or value > record.best_score)

@@ -1,14 +1,18 @@
 """The bench: its arithmetic by hand, and one small run of the command whose figures must fit together."""
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from segjobs.config import BenchConfig, load_config
 from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench import job
-from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, bench, bottleneck
+from segjobs.jobs.bench.bare_model import Bare, StageTime
+from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, _Measured, _report, _tables, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.layout import Layout, Resources, Share
 from segjobs.sources.synthetic import write_photos
@@ -111,6 +115,47 @@ def test_an_input_without_images_is_an_error(tmp_path: Path) -> None:
         _inputs(config_of(f"input.uri={tmp_path}"), tmp_path / "links", 5)
 
 
+def observed(rate: float, command_s: float, **about: Any) -> Observed:
+    """A run of 20 files of 8 images, one after the other at ``rate``, the first after ten seconds."""
+    files = [Published(10 + 8 * number / rate, 8) for number in range(20)]
+    return Observed(0.0, files, Memory(), [(0.0, 0.0), (command_s, command_s)], command_s, **about)
+
+
+def test_rounds_become_figures() -> None:
+    have, lay = Resources((Share(2),)), Layout(1, 1, 1.0, 0, 1, "actor")
+    measured = _Measured(have, lay)
+    measured.bare = [Bare(50.0, 100.0, 100.0)] * 3
+    measured.stages = [{"read": StageTime(9.0, 0.4), "forward": StageTime(20.0, 20.0)}] * 2
+    measured.label = [
+        observed(40.0, 30.0, phases_s={"imports": 4.0, "ray": 6.0}),
+        observed(80.0, 15.0, phases_s={"imports": 4.5, "ray": 12.0}),
+    ]
+    measured.plain = [observed(20.0, 60.0, first_mask_s=2.0)] * 2
+    report = _report(config_of("input.uri=s3://bucket/photos", "plain_script=false", "shard.images=8"), measured)
+    ratios = report["ratios"]
+    assert ratios["pipeline / bare forward"]["runs"] == [0.4, 0.8]
+    assert ratios["pipeline / bare forward"]["noisy"]
+    assert ratios["whole run, pipeline / plain script"]["runs"] == [2.0, 4.0]
+    assert report["pipeline"]["whole_run_s"] == {
+        "median": 22.5,
+        "min": 15.0,
+        "max": 30.0,
+        "noisy": True,
+        "runs": [30.0, 15.0],
+    }
+    assert {phase: one["runs"] for phase, one in report["start_s"].items()} == {
+        "imports": [4.0, 4.5],
+        "ray": [6.0, 12.0],
+    }
+    assert (report["stages_ms"]["read"]["median"], report["stages_cpu_ms"]["read"]["median"]) == (9.0, 0.4)
+    assert report["get_cpu_ms"] == report["stages_cpu_ms"]["read"], "of a remote input"
+    assert _report(config_of(), measured)["get_cpu_ms"] is None
+    shown = io.StringIO()
+    for table in _tables(report):
+        Console(file=shown, width=200).print(table)
+    assert shown.getvalue().count("too noisy to judge") == len(ratios) == 5
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, str], tmp_path: Path) -> None:
@@ -135,8 +180,14 @@ def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, st
         assert 0 < side["startup_s"]["median"] < side["first_file_s"]["median"]
         assert side["cpu_ms_per_image"]["median"] > 0
         assert side["whole_run_images_per_s"]["median"] < side["images_per_s"]["median"]
+        assert side["whole_run_s"]["median"] > side["first_file_s"]["median"]
 
     stages = report["stages_ms"]
+    assert stages.keys() == report["stages_cpu_ms"].keys() and report["get_cpu_ms"] is None
+    assert list(report["start_s"])[:2] == ["imports", "weights"] and report["start_s"]["ray"]["median"] > 0
+    whole = report["ratios"]["whole run, pipeline / plain script"]["median"]
+    sides = (side["whole_run_s"]["median"] for side in (plain, pipeline))
+    assert whole == pytest.approx(next(sides) / next(sides), rel=0.01, abs=0.001)
     assert list(stages) == ["read", "decode", "prepare", "forward", "restore", "encode", "write"]
     assert stages[report["bottleneck"]]["median"] == max(stage["median"] for stage in stages.values())
     assert [run["images"] for run in report["memory_mb"]] == [40, 60]

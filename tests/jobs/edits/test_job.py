@@ -3,11 +3,14 @@
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segjobs.cli import run_verb
@@ -117,7 +120,7 @@ def test_masks_come_back_bit_by_bit_and_stay(
     assert isinstance(planned, DryRun) and planned.tables[0]["corrections"] == 2 and rows(street) == before
     first = taken(street, labels)
     assert (first.version, first.new, first.exit_code) == (2, True, ExitCode.DONE)
-    assert first.counts == {"taken": 2, "not_in_collection": 1}
+    assert first.counts == {"taken": 2, "accepted": 1, "not_in_collection": 1}
     assert "does not have: 1, such as 'elsewhere.png'; left out" in capsys.readouterr().err
     after = rows(street)
     assert {name: row["origin"] for name, row in after.items()} == {
@@ -142,7 +145,7 @@ def test_the_history_says_who(street: Path, capfd: pytest.CaptureFixture[str], d
     taken(street, labels)
     assert run_verb("collection", ["history", f"collection.uri={street}/street"]) == ExitCode.DONE
     newest = json.loads(capfd.readouterr().out)["versions"][0]["what"]
-    assert newest == f"edits of {labels['uri']} by ann: taken 2"
+    assert newest == f"edits of {labels['uri']} by ann: accepted 2, taken 2"
 
 
 def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,21 +153,69 @@ def test_a_correction_of_other_bytes_is_not_taken(street: Path, capsys: pytest.C
     draw(street, "1.png", 77)
     before = rows(street)
     result = taken(street, labels)
-    assert result.counts == {"taken": 1, "changed": 1, "not_in_collection": 1} and result.failures == {"CHANGED": 1}
+    assert result.counts == {"taken": 1, "accepted": 1, "changed": 1, "not_in_collection": 1} and not result.failures
     assert "1 image(s) have other bytes" in capsys.readouterr().err
     assert rows(street)["1.png"] == before["1.png"]
 
 
-def test_a_touched_image_is_taken_after_the_night_that_finds_it(street: Path) -> None:
+def test_a_touched_image_is_the_same_image(street: Path) -> None:
     labels = in_label_studio(street, np.ones(SIZE, bool))
     os.utime(street / "photos" / "1.png", (5, 5))
-    assert taken(street, labels).counts["changed"] == 1
-    assert night(street).counts == {"touched": 1, "same": 2}
-    assert taken(street, labels).counts == {"taken": 2, "not_in_collection": 1}
+    assert taken(street, labels).counts == {"taken": 2, "accepted": 1, "not_in_collection": 1}
+    row = rows(street)["1.png"]
+    assert (row["origin"], row["source"]["mtime"]) == ("human", datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC))
     assert not label_map(street, "1.png").any(), "all of it is dark"
+    assert night(street).counts == {"same": 3}, "its fingerprint is the new one"
     draw(street, "1.png", 78)
     assert night(street).counts == {"held": 1, "same": 2}
     assert rows(street)["1.png"]["origin"] == "human"
+
+
+def test_the_same_labels_do_not_come_again_over_later_ones(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = in_label_studio(street, np.ones(SIZE, bool))
+    path = Path(labels["uri"])
+    assert taken(street, labels).counts["taken"] == 2
+    tasks = json.loads(path.read_text())
+    (street / "bob.json").write_text(json.dumps([one for one in tasks if one["data"]["image"].endswith("1.png")]))
+    theirs = {**labels, "uri": str(street / "bob.json")}
+    assert taken(street, theirs, by="bob").counts == {"taken": 1, "not_in_collection": 0}, (
+        "the later command's masks stay"
+    )
+    after = rows(street)
+    assert (after["1.png"]["annotated_by"], after["2.png"]["annotated_by"]) == ("bob", "ann")
+    for name in ("1.png", "2.png"):
+        os.utime(street / "photos" / name, (9, 9))
+    capsys.readouterr()
+    again = taken(street, labels)
+    assert again.counts == {"newer": 1, "there": 1, "not_in_collection": 1}
+    assert "1 image(s) have a person's masks of a later command, which stay" in capsys.readouterr().err
+    assert rows(street) == after
+
+
+def test_masks_left_as_they_were_may_stay_the_models(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corner = np.zeros(SIZE, bool)
+    corner[4:, 3:] = True
+    before = rows(street)
+    labels = in_cvat(street, corner)
+    result = taken(street, labels, unaltered="leave")
+    assert result.counts == {"taken": 1, "unaltered": 1, "not_in_collection": 1}
+    assert "1 image(s) have the model's masks unaltered" in capsys.readouterr().err
+    after = rows(street)
+    assert after["1.png"]["origin"] == "human" and after["2.png"] == before["2.png"]
+    assert taken(street, labels).counts == {"taken": 1, "accepted": 1, "there": 1, "not_in_collection": 1}
+    assert rows(street)["2.png"]["origin"] == "human"
+
+
+def test_a_row_says_who_drew_it_and_when(street: Path) -> None:
+    labels = in_label_studio(street, np.zeros(SIZE, bool))
+    path = Path(labels["uri"])
+    tasks = json.loads(path.read_text())
+    tasks[1]["annotations"][0] |= {"completed_by": {"email": "eve@x.org"}, "updated_at": "2026-02-03T04:05:06Z"}
+    path.write_text(json.dumps(tasks))
+    taken(street, labels)
+    found = {name: (row["annotated_by"], row["annotated_at"]) for name, row in rows(street).items()}
+    moment = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert found == {"0.png": (None, None), "1.png": ("eve@x.org", moment), "2.png": ("ann", None)}
 
 
 def test_classes_meet_by_name(street: Path) -> None:
@@ -190,3 +241,93 @@ def test_what_cannot_be_taken_is_refused_before_the_start(street: Path, tmp_path
         taken(street, labels, collection={"uri": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="keeps its masks"):
         config_of(street, {**labels, "missing": "empty"})
+
+
+# --- other formats ---------------------------------------------------------------------------------
+
+_LEFT, _RIGHT = [[0, 0], [4, 0], [4, 8], [0, 8]], [[4, 0], [9, 0], [9, 8], [4, 8]]
+
+
+def png(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    (folder / "labels").mkdir()
+    Image.fromarray(ids.astype(np.uint8)).save(folder / "labels" / "1.png")
+    return {"format": "png", "uri": str(folder / "labels"), "categories": ["dark", "mid", "bright"]}
+
+
+def label_studio_polygons(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    results = [
+        {
+            "type": "polygonlabels",
+            "value": {"points": [[x * 100 / 9, y * 100 / 8] for x, y in points], "polygonlabels": [name]},
+        }
+        for name, points in (("dark", _LEFT), ("bright", _RIGHT))
+    ]
+    image = {"image": "/data/upload/1/0123abcd-1.png"}
+    (folder / "tasks.json").write_text(json.dumps([{"data": image, "annotations": [{"result": results}]}]))
+    return {"format": "label_studio", "uri": str(folder / "tasks.json")}
+
+
+def cvat_xml(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    who = "<assignee><username>eve</username></assignee><updated>2026-02-03 04:05:06+00:00</updated>"
+    masks = (
+        '<mask label="dark" rle="0,32" left="0" top="0" width="4" height="8"/>'
+        '<mask label="bright" rle="0,40" left="4" top="0" width="5" height="8"/>'
+    )
+    image = f'<image id="0" name="1.png" width="9" height="8">{masks}</image>'
+    (folder / "a.xml").write_text(f"<annotations><meta><job>{who}</job></meta>{image}</annotations>")
+    return {"format": "cvat", "uri": str(folder / "a.xml")}
+
+
+def coco_polygons(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    annotations = [
+        {"id": place, "image_id": 5, "category_id": place, "segmentation": [np.ravel(points).tolist()]}
+        for place, points in ((1, _LEFT), (2, _RIGHT))
+    ]
+    document = {
+        "images": [{"id": 5, "file_name": "1.png", "height": 8, "width": 9}],
+        "categories": [{"id": 1, "name": "dark"}, {"id": 2, "name": "bright"}],
+        "annotations": annotations,
+    }
+    (folder / "a.json").write_text(json.dumps(document))
+    return {"format": "coco", "uri": str(folder / "a.json")}
+
+
+def kaggle(folder: Path, ids: np.ndarray) -> dict[str, Any]:
+    (folder / "a.csv").write_text("ImageId,EncodedPixels,Class\n1.png,1 32,dark\n1.png,33 40,bright\n")
+    return {"format": "kaggle", "uri": str(folder / "a.csv")}
+
+
+@pytest.mark.parametrize("tool", [png, label_studio_polygons, cvat_xml, coco_polygons, kaggle])
+def test_every_tools_masks_become_a_persons(tmp_path: Path, tool: Callable[[Path, np.ndarray], dict[str, Any]]) -> None:
+    for number in range(3):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    before = rows(tmp_path)
+    ids = np.zeros(SIZE, int)
+    ids[:, 4:] = 2
+    assert taken(tmp_path, tool(tmp_path, ids)).counts == {"taken": 1, "not_in_collection": 0}
+    assert np.array_equal(label_map(tmp_path, "1.png"), ids)
+    after = rows(tmp_path)
+    assert (after["0.png"], after["2.png"]) == (before["0.png"], before["2.png"])
+    assert after["1.png"]["annotated_by"] == ("eve" if tool is cvat_xml else "ann")
+
+
+def test_a_collection_of_many_bands_is_read_by_its_own(tmp_path: Path) -> None:
+    """A night reads bands 5, 4 and 1 of scenes of five; corrections lie on the same images, without being told."""
+    (tmp_path / "photos").mkdir()
+    bands = np.random.default_rng(1).integers(0, 3000, (*SIZE, 5), np.uint16)
+    look = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(tmp_path / "photos" / "a.tif", bands, **look)
+    asked = {"uri": str(tmp_path / "photos"), "bands": [5, 4, 1], "range": [0, 3000]}
+    assert night(tmp_path, input=asked).exit_code == ExitCode.DONE
+    pixels = {"bands": [5, 4, 1], "range": [0, 3000]}
+    assert open_collection(Storage(), str(tmp_path / "street")).filled.pixels == pixels
+    red = np.rint(np.float32(bands[..., 4]) * (np.float32(255) / 3000)).astype(int)
+    assert np.array_equal(label_map(tmp_path, "a.tif"), red // 86)
+
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.full(SIZE, 2, np.uint8)).save(tmp_path / "labels" / "a.png")
+    labels = {"format": "png", "uri": str(tmp_path / "labels"), "categories": ["dark", "mid", "bright"]}
+    assert taken(tmp_path, labels).exit_code == ExitCode.DONE
+    assert (label_map(tmp_path, "a.tif") == 2).all()
+    assert open_collection(Storage(), str(tmp_path / "street")).filled.pixels == pixels

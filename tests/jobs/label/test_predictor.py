@@ -23,9 +23,10 @@ from segjobs.jobs.label.decode import Decoding, decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rle import paint
-from segjobs.manifest.rows import Author
+from segjobs.manifest.rows import Author, Uncertainty
 from segjobs.models.preparing import preparing_of
-from segjobs.models.registry import resolve
+from segjobs.models.registry import build, resolve
+from segjobs.models.uncertainty import of_logits
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
 from tests.jobs.label.test_job import picture, save
@@ -73,6 +74,24 @@ def test_every_image_its_masks_in_the_order_of_the_plan(tmp_path: Path, photos: 
     for row in rows.to_pylist():
         assert (row["status"], row["run_id"], row["model"]) == ("ok", "run", "toy")
         check_masks(row, photos[row["image_id"]])
+
+
+def test_margin_and_entropy_where_they_are_asked_for(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:
+    model = ModelConfig.model_validate({"name": "lraspp_mobilenet_v3_large", "weights": "none", "resize": "64x96"})
+    plain = replace(SETTINGS, model=model, card=resolve(model, STORAGE))
+    items = items_of(tmp_path)
+    without = Predictor(plain, print).predict(items).to_pylist()
+    rows = Predictor(replace(plain, uncertainty=True), print).predict(items).to_pylist()
+    names = Uncertainty._fields
+    assert {row[name] for row in without for name in names} == {None}
+    segmenter = build(model, STORAGE, device="cpu", precision="fp32", threads=1)
+    for row, other in zip(rows, without, strict=True):
+        assert (row["segments"], row["confidence"]) == (other["segments"], other["confidence"])
+        image = photos[row["image_id"]]
+        (logits,) = segmenter.forward([segmenter.preprocess(image)])
+        assert [row[name] for name in names] == pytest.approx(of_logits(logits), abs=1e-3)
+    toy = Predictor(replace(SETTINGS, uncertainty=True), print).predict(items).to_pylist()
+    assert {row["entropy"] for row in toy} == {None}, "a model of one's own without logits"
 
 
 def test_each_row_is_shown_once_as_it_is_made(tmp_path: Path, photos: dict[str, np.ndarray]) -> None:

@@ -5,16 +5,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from segjobs.config import ShardConfig
 from segjobs.errors import ItemError
 from segjobs.jobs.nightly.compare import Policy, compare
 from segjobs.manifest.collection import open_collection
+from segjobs.manifest.held_nights import WAITING_SCHEMA
 from segjobs.manifest.plan import make_plan
 from segjobs.storage import FileInfo, Storage
 from tests.collections_made import GONE_AT, commit, marks_of
 
+WAITING: dict[str, Any] = {
+    "source": {"size": 1, "mtime": 1, "etag": None, "sha256": "00"},
+    "run_id": "held",
+    "night": "2026-02-01T02-00-00",
+    "labelled_at": datetime(2026, 2, 1, tzinfo=UTC),
+}
 AS_IT_WAS = {"size": 1, "mtime_us": 1, "etag": ""}
 POLICY = Policy("MODEL", "PROCESSING", frozenset({"TIMEOUT"}), 2, False, None, True, lambda run_id: {})
 
@@ -28,14 +36,17 @@ def street(tmp_path: Path) -> str:
     return uri
 
 
-def changes(street: str, policy: Policy, **files: dict[str, Any]) -> dict[str, str]:
-    """``files``: image_id → what of its listing is not as it was."""
+def changes(
+    street: str, policy: Policy, waiting: list[dict[str, Any]] | None = None, **files: dict[str, Any]
+) -> dict[str, str]:
+    """``files``: image_id → what of its listing is not as it was; ``waiting``: what of a held row is."""
     now = open_collection(Storage(), street)
     row = now.read(now.files[0]).to_pylist()[0]
     own = {name: row[name] for name in ("model", "processing") if getattr(policy, name).isupper()}
     policy = replace(policy, **own)
     listed = [FileInfo(**{"uri": f"/d/{name}", "path": name, **AS_IT_WAS, **keys}) for name, keys in files.items()]
-    found = compare(make_plan(listed, ShardConfig()), now, policy, lambda file: file.etag or None)
+    held = pa.Table.from_pylist([{**WAITING, **keys} for keys in waiting or []], WAITING_SCHEMA)
+    found = compare(make_plan(listed, ShardConfig()), now, policy, lambda file: file.etag or None, held)
     table = found.table()
     return dict(zip(table["image_id"].to_pylist(), table["change"].to_pylist(), strict=True)) | {
         name: str(count) for name, count in found.counts.items() if name in ("same", "stale_kept")
@@ -62,6 +73,52 @@ def test_each_change(street: str) -> None:
         **{"a": "touched", "f": "retry"},
         "same": "3",
     }
+
+
+def held(image_id: str, **keys: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "uri": f"/d/{image_id}", **keys}
+
+
+def test_what_a_held_night_has_labelled_waits(street: str) -> None:
+    timeout = {"code": "TIMEOUT", "message": "slow"}
+    policy = replace(POLICY, tries=lambda run_id: {"t": 1} if run_id == "held" else {})
+    older = held("o", source={**WAITING["source"], "size": 7}, night="2026-01-31T02-00-00", run_id="older")
+    waiting = [
+        older,
+        held("a"),
+        held("b"),
+        held("gone"),
+        held("h"),
+        held("n"),
+        held("o"),
+        held("s"),
+        held("t", error=timeout),
+    ]
+    found = changes(
+        *(street, policy, waiting),
+        a={"etag": "11"},  # changed, and again since the held night
+        b={},  # back
+        f={},
+        h={},  # a person's
+        n={},  # new
+        o={"etag": "00", "mtime_us": 9},  # new, and touched since
+        s={"size": 2},  # new, and of other bytes since
+        t={},  # failed there, and is tried again
+        z={"etag": "00"},
+    )
+    assert found == {
+        **{"a": "changed", "b": "waiting", "f": "retry", "n": "waiting", "o": "waiting", "s": "new", "t": "retry"},
+        **{"i": "gone", "z": "touched", "same": "1"},
+    }
+    old = held("z", labelled_at=datetime(2026, 1, 2, tzinfo=UTC))
+    assert changes(street, POLICY, [old], f={}, h={}, i={}, z={}) == {"a": "gone", "f": "retry", "same": "3"}, "older"
+
+
+def test_what_waits_for_an_empty_table(tmp_path: Path) -> None:
+    listed = [FileInfo(f"/d/{name}", name, **AS_IT_WAS) for name in "an"]
+    waiting = pa.Table.from_pylist([{**WAITING, **held("a")}, {**WAITING, **held("z")}], WAITING_SCHEMA)
+    found = compare(make_plan(listed, ShardConfig()), None, POLICY, str, waiting)
+    assert found.counts == {"waiting": 1, "new": 1}
 
 
 def test_an_image_that_cannot_be_read_is_changed(street: str) -> None:

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -15,17 +17,21 @@ from PIL import Image
 
 import segjobs
 from segjobs.config import CollectionConfig, LabelConfig, NightlyConfig, StorageConfig
-from segjobs.errors import ConfigError, ConflictError, ExitCode
+from segjobs.errors import ConfigError, ConflictError, ExitCode, ManifestError, StorageError
 from segjobs.jobs.collection.job import collection
 from segjobs.jobs.engine.executor import InProcess
-from segjobs.jobs.nightly import job
+from segjobs.jobs.label.job import make_job
+from segjobs.jobs.nightly import job, labelling
 from segjobs.jobs.nightly.job import nightly
-from segjobs.manifest.collection import open_collection
-from segjobs.manifest.nights import Night
-from segjobs.manifest.parts import read_rows
+from segjobs.manifest.collection import open_collection, processing_of
+from segjobs.manifest.iceberg import open_catalogue
+from segjobs.manifest.nights import Night, nights_of, read_end
+from segjobs.manifest.parts import open_run, read_rows
 from segjobs.results import DryRun, NightlyResult
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 from tests.in_process import label_in_process
+from tests.manifest.test_iceberg import config_at as iceberg_at
+from tests.manifest.test_iceberg import rows_of
 from tests.toy_model import expected_ids
 
 
@@ -175,9 +181,128 @@ def test_a_night_that_misses_its_gate_is_held(tmp_path: Path, capsys: pytest.Cap
     again = night(tmp_path, gate=["confidence >= 0.99"])
     status = collection(CollectionConfig.model_validate(key))
     assert not isinstance(status, DryRun) and status.figures["nights_held"] == [again.night]
-    assert night(tmp_path).counts == {"new": 1, "same": 6}, "what is held is new again"
     with pytest.raises(ConfigError, match=r"'drak' is no class of the model; did you mean 'dark'\?"):
         night(tmp_path, gate=["drift[drak] <= 0.2"])
+
+
+def later_than(run: str | None) -> None:
+    """Wait for the second after a run's end: moments in a table are whole seconds, and nights here take less."""
+    assert run is not None
+    finished = datetime.fromisoformat(open_run(Storage(), run).info.finished)
+    while datetime.now(UTC) < finished + timedelta(seconds=1):
+        sleep(0.05)
+
+
+def test_what_a_night_holds_waits_and_is_labelled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    monkeypatch.setenv("TOY_LOG", str(log))
+    photos, street = tmp_path / "photos", str(tmp_path / "street")
+    for number in range(4):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    forward_passes(log)
+    draw(tmp_path, "0.png", 10)  # changes
+    draw(tmp_path, "1.png", 11)  # changes, and again tomorrow
+    draw(tmp_path, "2.png", 12)  # changes, and goes tomorrow
+    draw(tmp_path, "4.png", 4)  # comes
+    draw(tmp_path, "5.png", 5)  # comes, and changes tomorrow
+    (photos / "3.png").unlink()  # goes, and is back tomorrow
+    gate = ["confidence >= 0.99"]
+    held = night(tmp_path, gate=gate)
+    assert (held.version, forward_passes(log)) == (None, [4, 5, 10, 11, 12])
+
+    later_than(held.run)
+    draw(tmp_path, "1.png", 21)
+    draw(tmp_path, "5.png", 25)
+    draw(tmp_path, "6.png", 6)
+    draw(tmp_path, "3.png", 3)
+    (photos / "2.png").unlink()
+    following = night(tmp_path)
+    assert following.counts == {"new": 2, "changed": 1, "waiting": 2, "gone": 1, "touched": 1}
+    assert (following.version, forward_passes(log)) == (2, [6, 21, 25])
+    assert night(tmp_path).counts == {"waiting": 2, "same": 4}
+    assert f"held by its gate since an earlier night: {held.run}" in Path(following.page).read_text()
+    assert [row["image_id"] for row in read_rows(Storage(), street)] == ["0.png", "1.png", "3.png", "5.png", "6.png"]
+
+    key: dict[str, Any] = {"collection": {"uri": street}, "words": [held.run]}
+    published = collection(CollectionConfig.model_validate({**key, "do": "publish"}))
+    assert not isinstance(published, DryRun) and published.figures["version"] == 4
+    again = collection(CollectionConfig.model_validate({**key, "do": "publish"}))
+    assert not isinstance(again, DryRun) and not again.figures["new"]
+    check_against_a_fresh_run(tmp_path, "fresh")
+    forward_passes(log)
+    assert (night(tmp_path).counts, forward_passes(log)) == ({"same": 6}, []), "nothing is labelled twice"
+    with pytest.raises(ManifestError, match="is in version 4; segjobs collection restore VERSION takes versions back"):
+        collection(CollectionConfig.model_validate({**key, "do": "discard"}))
+    index = (tmp_path / "street/nights/index.html").read_text()
+    assert "<td>held</td>" not in index, "it was published"
+
+
+def test_a_held_night_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path, "1.png", 1)
+    held = night(tmp_path, gate=["confidence >= 0.99"])
+    assert night(tmp_path).counts == {"waiting": 1}
+    assert f"{held.run} is held by its gate: segjobs collection publish {held.run}" in capsys.readouterr().err
+    better: dict[str, Any] = {"model": {"options": {"seed": 1}}}
+    planned = nightly(config_of(tmp_path, **better), dry_run=True)
+    assert isinstance(planned, DryRun) and planned.tables[0]["new"] == 1, "another model's masks are none to wait for"
+    key: dict[str, Any] = {"collection": {"uri": str(tmp_path / "street")}, "words": [held.run]}
+    told = collection(CollectionConfig.model_validate({**key, "do": "discard"}), dry_run=True)
+    assert isinstance(told, DryRun) and told.tables[0]["discarded"] == "no"
+    for new in (True, False):
+        done = collection(CollectionConfig.model_validate({**key, "do": "discard"}))
+        assert not isinstance(done, DryRun) and done.figures["new"] is new
+    with pytest.raises(ManifestError, match=r"was discarded: .* segjobs collection add"):
+        collection(CollectionConfig.model_validate({**key, "do": "publish"}))
+    assert night(tmp_path).counts == {"new": 1}
+    assert "<td>discarded</td>" in (tmp_path / "street/nights/index.html").read_text()
+
+
+def test_masks_of_a_better_model_are_compared_with_those_before(tmp_path: Path) -> None:
+    for number in range(4):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    draw(tmp_path, "9.png", 9)
+    # A pixel of less confidence than this is unlabelled now, and had a class before.
+    half: dict[str, Any] = {"postprocess": {"min_confidence": 0.5}, "stale": "relabel"}
+    result = night(tmp_path, gate=["disagreement <= 10%", "disagreement[dark] <= 0.9"], **half)
+    figures = read_end(Storage(), result.uri, result.night)["figures"]
+    greens = [np.asarray(Image.open(tmp_path / f"photos/{number}.png"))[..., 1] for number in range(4)]
+    expected = np.mean([green / np.float32(255) < 0.5 for green in greens])
+    assert (figures["relabelled"], figures["compared"]) == (4, 4)
+    assert figures["disagreement"] == pytest.approx(expected)
+    assert result.gate == {"disagreement <= 10%": False, "disagreement[dark] <= 0.9": True}
+    page = Path(result.page).read_text()
+    assert page.count(" · before</figcaption>") == 4 and "Beside their earlier masks" in page
+
+
+def test_nights_are_appended_to_an_iceberg_table_when_they_are_in_the_collection(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", 1)
+    first = night(tmp_path)  # before there was a catalogue
+    place = iceberg_at(tmp_path)
+    keys: dict[str, Any] = {"publish": {"iceberg": place.model_dump()}}
+    draw(tmp_path, "2.png", 2)
+    held = night(tmp_path, gate=["confidence >= 0.99"], **keys)
+    catalogue = open_catalogue(place)
+
+    def appended() -> list[str]:
+        return sorted(rows_of(catalogue, f"{place.table}_nights")["night"].to_pylist())
+
+    assert appended() == [first.night], "what the collection has; not what is held"
+    words = [held.run]
+    collection(CollectionConfig.model_validate({"collection": {"uri": held.uri}, "do": "publish", "words": words}))
+    assert night(tmp_path, **keys).counts == {"same": 2}
+    assert appended() == [first.night, held.night]
+    draw(tmp_path, "3.png", 3)
+    broken = {"publish": {"iceberg": {"table": "a.b", "properties": {**place.properties, "warehouse": "nowhere://x"}}}}
+    with pytest.raises(StorageError, match=r"publish.iceberg: a.b: .* the night is done, and the next one appends"):
+        night(tmp_path, **broken)
+    assert night(tmp_path, **keys).counts == {"same": 3}, "the night that could not be appended was done"
+    assert len(appended()) == 3
+    assert {row["image_id"] for row in rows_of(catalogue, str(place.table)).to_pylist()} == {"1.png", "2.png", "3.png"}
+    planned = nightly(config_of(tmp_path, publish={"iceberg": {"table": "a.b", "catalog": "none"}}), dry_run=True)
+    assert isinstance(planned, DryRun), "nobody is asked"
 
 
 _KILLED = """
@@ -225,6 +350,79 @@ def test_two_nights_at_once_end_with_one_table(tmp_path: Path, monkeypatch: pyte
     assert night(tmp_path).counts == {"same": 4}
 
 
+_AT_ONCE = """
+import sys
+from segjobs.config import NightlyConfig
+from segjobs.jobs.engine.executor import InProcess
+from segjobs.jobs.nightly.job import nightly
+nightly(NightlyConfig.model_validate_json(sys.argv[1]), executor=InProcess())
+"""
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_end_with_one_table(tmp_path: Path, shared_store: tuple[Storage, str]) -> None:
+    """Whichever begins, commits and ends first: they share a night, or have one each."""
+    storage, place = shared_store
+    for number in range(6):
+        draw(tmp_path, f"{number}.png", number)
+    keys = {"collection": {"uri": f"{place}/street"}, "storage": storage.config.model_dump()}
+    command = [sys.executable, "-c", _AT_ONCE, config_of(tmp_path, **keys).model_dump_json()]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    assert [row["image_id"] for row in read_rows(storage, f"{place}/street")] == [f"{n}.png" for n in range(6)]
+    names = [entry["night"] for entry in open_collection(storage, f"{place}/street").history() if "night" in entry]
+    assert len(names) == len(set(names)) and sorted(names) == nights_of(storage, f"{place}/street")[0]
+    assert night(tmp_path, **keys).counts == {"same": 6}
+
+
+class _Ahead(datetime):
+    """A clock that is ten years ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "_Ahead":
+        return cls.fromtimestamp(datetime.now(tz).timestamp() + 3.2e8, tz)
+
+
+def test_a_clock_that_goes_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "1.png", 1)
+    draw(tmp_path, "2.png", 2)
+    for module in ("segjobs.jobs.nightly.job", "segjobs.jobs.engine.run"):
+        monkeypatch.setattr(f"{module}.datetime", _Ahead)
+    first = night(tmp_path)
+    monkeypatch.undo()
+    draw(tmp_path, "1.png", 9)
+    second = night(tmp_path)
+    assert second.counts == {"changed": 1, "same": 1} and first.night < second.night
+    check_against_a_fresh_run(tmp_path, "fresh")
+    assert night(tmp_path).counts == {"same": 2}
+    assert status_of(tmp_path)["nights"] == 3
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    result = collection(CollectionConfig.model_validate({"collection": {"uri": str(folder / "street")}}))
+    assert not isinstance(result, DryRun)
+    return dict(result.figures)
+
+
+def test_what_a_held_night_saw_gone_and_touched_is_for_later_nights_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        draw(tmp_path, f"{number}.png", number)
+    night(tmp_path)
+    (tmp_path / "photos/0.png").unlink()
+    draw(tmp_path, "9.png", 9)
+    held = night(tmp_path, gate=["confidence >= 0.99"])
+    assert held.counts == {"new": 1, "gone": 1, "same": 2} and held.version is None
+    draw(tmp_path, "0.png", 0)
+    draw(tmp_path, "9.png", 10)
+    monkeypatch.setattr("segjobs.jobs.engine.run.datetime", _Ahead)  # moments are whole seconds
+    assert night(tmp_path).counts == {"new": 1, "touched": 1, "same": 2}
+    key = {"collection": {"uri": str(tmp_path / "street")}}
+    collection(CollectionConfig.model_validate({**key, "do": "publish", "words": [held.run]}))
+    check_against_a_fresh_run(tmp_path, "fresh")
+
+
 def test_a_begun_night_is_not_gone_on_with_by_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, "1.png", 1)
     monkeypatch.setattr("segjobs.jobs.nightly.job.commit_night", lambda *_: 1 / 0)
@@ -243,6 +441,8 @@ def test_nights_in_a_bucket_on_ray(tmp_path: Path, s3_server: StorageConfig) -> 
     for number in range(4):
         draw(tmp_path, f"{number}.png", number)
     keys: dict[str, Any] = {"collection": {"uri": street}, "storage": s3_server.model_dump()}
+    assert isinstance(nightly(config_of(tmp_path, **keys), dry_run=True, probed=2), DryRun)
+    assert not Storage(s3_server).list_names(street) and not list(Storage(s3_server).walk(f"{street}/probes"))
     first = segjobs.nightly(config=config_of(tmp_path, **keys).model_dump())
     (tmp_path / "photos/0.png").unlink()
     os.utime(tmp_path / "photos/1.png", (5, 5))
@@ -265,3 +465,14 @@ def test_the_result_is_a_line(tmp_path: Path) -> None:
     (row,) = read_rows(Storage(), str(tmp_path / "street"))
     assert {one["category_id"] for one in row["segments"]} == set(np.unique(expected_ids(image)).tolist())
     assert row["origin"] == "model" and row["processing"] and row["gone_at"] is None
+
+
+def test_margin_and_entropy_make_no_other_night(tmp_path: Path) -> None:
+    card = job.resolve_model(labelling.label_config_of(config_of(tmp_path), "o"), Storage())
+    files = [FileInfo("/x/a.png", "a.png", 1, 1, "")]
+    on, off = (labelling.job_of(config_of(tmp_path, uncertainty=value), card, files) for value in (True, False))
+    assert on.run_id == off.run_id and processing_of(on.identity) == processing_of(off.identity)
+    assert on.config["uncertainty"] is True and config_of(tmp_path).uncertainty
+    label = make_job(labelling.label_config_of(config_of(tmp_path), "o"), on.plan, card)
+    assert label.run_id != on.run_id, "a run of label without them is not one with them"
+    assert processing_of(label.identity) == processing_of(on.identity), "and its masks are the same"

@@ -1,15 +1,29 @@
 """Which images are learnt from, and which are left out, held back or refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from segjobs.config import SourceConfig
-from segjobs.jobs.train.index import Shown, _reasons, class_index, class_list, make_index, open_source
+from segjobs.jobs.train.feed import Order
+from segjobs.jobs.train.index import (
+    Index,
+    Shown,
+    _reasons,
+    by_origin,
+    class_index,
+    class_list,
+    make_index,
+    open_source,
+)
 from segjobs.labels.splits import split_by_shares
-from segjobs.manifest.schema import Task
+from segjobs.manifest.collection import as_rows, create_collection
+from segjobs.manifest.merge import MARK_SCHEMA, Changes
+from segjobs.manifest.parts import footer_of, open_run, read_part
+from segjobs.manifest.schema import COLLECTION_SCHEMA, Task
 from segjobs.storage import Storage
 from segjobs.training.examples import ExampleReader, ExampleSource
 from tests.trainings import NAMES, draw, scenes
@@ -19,7 +33,7 @@ STORAGE = Storage()
 SEMANTIC = Shown("semantic", "short:520")
 
 
-def source(uri: str, task: Task = "semantic", **settings: float) -> ExampleSource:
+def source(uri: str, task: Task = "semantic", **settings: Any) -> ExampleSource:
     config = SourceConfig(uri=uri, **settings)
     run = open_source("data.uri", config, STORAGE, task)
     return ExampleSource("data.uri", config, run, class_index("data.uri", run, {}, NAMES, task))
@@ -54,6 +68,67 @@ def test_the_share_is_held_back_from_every_source_by_hash(tmp_path: Path) -> Non
     assert 0 < len(expected) < 30 and (held.rows[:, 0] == 0).all()
     assert np.bincount(learnt.rows[:, 0]).tolist() == [30 - len(expected)] * 2
     assert not {3 * part + row for _, part, row in learnt.rows.tolist()} & set(expected)
+
+
+def mixed(folder: Path) -> str:
+    """A collection of thirty images, of which every third has a person's masks."""
+    now = create_collection(STORAGE, str(folder / "street"))
+    for name, scores, places in (("model", [0.4] * 30, range(30)), ("human", None, range(0, 30, 3))):
+        run = open_run(STORAGE, scenes(folder / name, count=30, scores=scores))
+        table = pa.concat_tables([read_part(STORAGE, run, part) for part in run.parts]).take(pa.array(places))
+        rows = as_rows(table, run.info, footer_of(run), to=footer_of(run).categories)
+        origin = pa.array([name] * rows.num_rows)
+        rows = rows.set_column(rows.schema.get_field_index("origin"), COLLECTION_SCHEMA.field("origin"), origin)
+        changes = Changes(lambda rows=rows: [rows], MARK_SCHEMA.empty_table())
+        now.commit(lambda joint, changes=changes: changes, footer_of(run), app_id=name)
+    return now.uri
+
+
+def places_of(index: Index) -> list[int]:
+    return index.rows[:, 2].tolist()
+
+
+def test_rows_of_a_collection_are_taken_by_their_origin(tmp_path: Path) -> None:
+    uri = mixed(tmp_path)
+    human, _ = make_index([source(uri, origin="human")], STORAGE, SEMANTIC, classes=2, share=0.0)
+    assert places_of(human) == list(range(0, 30, 3))
+    assert human.left_out == {"with masks of origin model": (20, "01.png")}
+    model, _ = make_index([source(uri, origin="model")], STORAGE, SEMANTIC, classes=2, share=0.0)
+    assert sorted([*places_of(model), *places_of(human)]) == list(range(30))
+    # A run is one or the other as a whole.
+    plain = scenes(tmp_path / "plain", count=3)
+    assert not len(make_index([source(plain, origin="model")], STORAGE, SEMANTIC, classes=2, share=0.0)[0].rows)
+    # Confidence is of a model: a person's masks have none.
+    sure, _ = make_index([source(uri, min_confidence=0.5)], STORAGE, SEMANTIC, classes=2, share=0.0)
+    assert places_of(sure) == list(range(0, 30, 3))
+
+
+def test_persons_masks_are_drawn_as_often_as_told(tmp_path: Path) -> None:
+    uri = mixed(tmp_path)
+    sources = by_origin([source(uri, weight=0.5, human_weight=6.0)])
+    assert [(one.config.origin, one.config.weight) for one in sources] == [("human", 3.0), ("model", 0.5)]
+    learnt, _ = make_index(sources, STORAGE, SEMANTIC, classes=2, share=0.0)
+    assert np.bincount(learnt.rows[:, 0]).tolist() == [10, 20] and learnt.left_out == {}
+    order = Order((10, 20), (3.0, 0.5), seed=1)
+    seen = learnt.rows[order.take(np.arange(10 * order.epoch_size))]
+    drawn = np.bincount(seen[:, 2], minlength=30)
+    assert drawn[::3].tolist() == [30] * 10, "three times in each of ten epochs"
+    assert np.delete(drawn, range(0, 30, 3)).sum() == 100, "half of twenty, ten times"
+    (only,) = by_origin([source(uri, origin="human", human_weight=4.0)])
+    assert (only.config.weight, only.half) == (4.0, False)
+    assert by_origin([source(uri)]) == [source(uri)]
+
+
+def test_what_is_held_back_may_be_of_one_origin(tmp_path: Path) -> None:
+    uri = mixed(tmp_path)
+    plain = [source(uri)]
+    learnt, held = make_index(plain, STORAGE, SEMANTIC, classes=2, share=0.4)
+    for sources in (plain, by_origin([source(uri, human_weight=5.0)])):
+        other, scored = make_index(sources, STORAGE, SEMANTIC, classes=2, share=0.4, scored="human")
+        assert sorted(places_of(other)) == sorted(places_of(learnt)), "what is in the share is never learnt"
+        assert places_of(scored) == [place for place in places_of(held) if place % 3 == 0] != []
+        count = len(held.rows) - len(scored.rows)
+        assert scored.left_out["with masks of origin model"][0] == count
 
 
 def test_objects_are_counted_by_class(tmp_path: Path) -> None:

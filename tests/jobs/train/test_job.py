@@ -1,5 +1,6 @@
 """A training in this process: it learns, its model is read back bit by bit, it goes on where it was broken off."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from segjobs.config import ModelConfig
 from segjobs.errors import ConfigError, ManifestError, SegjobsError, TrainingError
 from segjobs.jobs.train import feed, job, worker
 from segjobs.jobs.train.worker import Trainer
 from segjobs.manifest.seal import sealed_json
+from segjobs.models.registry import build
 from segjobs.storage import Storage, join
 from segjobs.training.checkpoints import Checkpoints
 from tests.trainings import config_of, draw, scenes, trainer_of
@@ -84,7 +87,7 @@ def test_what_cannot_run_says_so_before_a_ray_is_asked_for(tmp_path: Path, monke
     standing = {"identity": job._identity(config, job.open_start(config, Storage()), 8)}
     Storage().put_if_absent(join(str(output), job.PLAN), sealed_json(standing))
     cases = [
-        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
+        ({"model": {"name": "tests.toy_model:build"}}, "model.resize: not passed on; tests.toy_model:build has no"),
         ({"model": {"name": "unett"}}, "'unett' is no model; did you mean 'unet'"),
         ({"model": {"name": "unet", "options": {"encoder": "resnet19"}}}, "'resnet19' is no encoder"),
         ({"model": {"weights": str(tmp_path / "none.pth")}}, r"none\.pth: no such weights file"),
@@ -227,7 +230,7 @@ def test_what_cannot_be_learnt_is_said(tmp_path: Path) -> None:
         ({"classes": void}, "needs more to tell apart"),
         ({"validation": {"share": 0.001}}, r"validation.share=0.001: no image to score on"),
         ({"model": {"name": "maskrcnn_resnet50_fpn"}}, "data.uri: .* is a manifest of semantic masks"),
-        ({"model": {"name": "tests.toy_model:build"}}, "only the models of the table can be trained"),
+        ({"model": {"name": "tests.toy_model:build"}}, "model.resize: not passed on; tests.toy_model:build has no"),
         ({"model": {"name": "unett"}}, "did you mean 'unet'"),
         ({"loss": {"class_weights": {"squar": 2}}}, "did you mean 'square'"),
     ):
@@ -244,3 +247,64 @@ def test_an_image_that_changed_stops_the_training_and_is_named(tmp_path: Path) -
     trainer, _ = trainer_of(config_of(data, tmp_path / "out"))
     with pytest.raises(ManifestError, match=r"data.uri: image '03.png': CHANGED"):
         trainer.run()
+
+
+# --- models of other families --------------------------------------------------------------------
+
+
+@pytest.fixture
+def guides_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The model of one's own that the guide shows: a network that normalises before it resizes."""
+    guide = (Path(__file__).parents[3] / "flows" / "README.md").read_text()
+    (tmp_path / "code").mkdir()
+    code = guide.partition("# my_models.py\n")[2].partition("```")[0]
+    (tmp_path / "code" / "trained_models.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    sys.modules.pop("trained_models", None)
+    return "trained_models:water"
+
+
+def losses_of(output: Path) -> list[float]:
+    return [line["loss"] for line in lines_of(output) if "loss" in line]
+
+
+def test_a_model_of_ones_own_learns_and_starts_from_what_it_learnt(tmp_path: Path, guides_model: str) -> None:
+    data, output = scenes(tmp_path / "in"), tmp_path / "out"
+    model = {"name": guides_model, "resize": None, "options": {"seed": 3}}
+    settings = {"model": model, "validation": {"uri": data}, "optimiser": {"learning_rate": 0.05}}
+    trainer, _ = trainer_of(config_of(data, output, **settings))
+    trainer.run()
+    assert losses_of(output)[-1] < losses_of(output)[0]
+    built = build(ModelConfig(name=guides_model, weights=str(output), options={"seed": 3}), Storage(), device="cpu")
+    (mine,), (found,) = trainer.segmenter.predict([draw(0)[0]]), built.predict([draw(0)[0]])
+    np.testing.assert_array_equal(found.ids, mine.ids)
+    assert [one.name for one in built.card.categories] == ["ground", "square"]
+    description = json.loads((output / "model.json").read_text())
+    assert (description["name"], description["options"]) == (guides_model, {"seed": 3})
+    assert description["validation"]["mean_iou"] > 0.5
+
+    weights = {**model, "weights": str(output)}
+    again, _ = trainer_of(config_of(data, tmp_path / "again", **{**settings, "model": weights}))
+    for key, value in trainer.segmenter.module.state_dict().items():
+        assert torch.equal(again.segmenter.module.state_dict()[key], value)
+    other = scenes(tmp_path / "other", names=("floor", "square"))
+    settings |= {"model": weights, "validation": {"share": 0}}
+    with pytest.raises(SegjobsError, match="other classes: 'ground' there, 'floor' here"):  # its one layer is its head
+        trainer_of(config_of(other, tmp_path / "third", **settings))
+
+
+def test_what_a_model_of_ones_own_raises_is_one_line_with_its_traceback_in_a_file(
+    tmp_path: Path, guides_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scenes(tmp_path / "in")
+    module = importlib.import_module("trained_models")
+    monkeypatch.setattr(module.Water, "loss", lambda self, images, targets: {}["no such key"])
+    trainer, _ = trainer_of(config_of(data, tmp_path / "out", model={"name": guides_model, "resize": None}))
+    with pytest.raises(TrainingError) as caught:
+        trainer.run()
+    message = str(caught.value)
+    assert message.startswith(f"model.name '{guides_model}': its loss failed on the images '0")
+    assert "KeyError: 'no such key' (traceback: " in message and "\n" not in message
+    written = Path(message.partition("(traceback: ")[2].rstrip(")"))
+    assert "KeyError" in written.read_text()
+    written.unlink()
