@@ -71,8 +71,8 @@ def _checked_tensor(value: object) -> "torch.Tensor":
 
 
 def prepared(segmenter: Segmenter, image: np.ndarray) -> Prepared:
-    """``segmenter.preprocess``, what it gives checked: a tensor, or several; of an exported network an array, which goes
-    to it alone. Raises ItemError MODEL_ERROR, and whatever the model raises."""
+    """``segmenter.preprocess``, what it gives checked: a tensor, or several; of an exported network an array, which
+    goes to it alone. Raises ItemError MODEL_ERROR, and whatever the model raises."""
     given = segmenter.preprocess(image)
     return given if segmenter.module is None else checked_prepared(given)
 
