@@ -45,7 +45,8 @@ def before_night(photos: Path, number: int) -> None:
 
 def shown(printed: str, folder: Path) -> list[str]:
     """The lines that a text block has of what a command printed, with what is another every time as ``…``."""
-    text = printed.replace(f"{folder}/", "").replace("; segjobs ", ";\n  segjobs ")  # too long for a page
+    # Lines that are too long for a page are broken.
+    text = re.sub(r"([;:]) (segjobs )|(,) (and discard )", r"\1\3\n  \2\4", printed.replace(f"{folder}/", ""))
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d[-:]\d\d(\+00:00)?", "…", text)
     text = re.sub(r"…-[0-9a-f]{16}", "…", text)
     text = re.sub(r", \d+ segments", "", text)

@@ -178,7 +178,7 @@ def test_a_strip_is_predicted_or_refused_as_too_large(model, size_hw):
 def scene(tmp_path_factory):
     """Two images that tiles of 48 pixels cut, and one that a tile covers."""
     folder = tmp_path_factory.mktemp("scene")
-    for name, size_hw in (("a", (100, 70)), ("b", (1, 200)), ("c", (48, 48))):
+    for name, size_hw in (("a", (100, 70)), ("b", (2, 200)), ("c", (48, 48))):
         Image.fromarray(draw(*size_hw)).save(folder / f"{name}.png")
     return sorted(list_images(STORAGE, InputConfig(uri=str(folder))), key=lambda item: item.path)
 
@@ -222,7 +222,7 @@ def test_tiles_of_every_mode(model, scene):
     alone, _ = tiled(model, large, batch_size=1, **first)
     if not semantic:
         assert len(alone) == len(segments)
-    for item, size_hw, mode in ((large, (100, 70), first), *((line, (1, 200), mode) for mode in others)):
+    for item, size_hw, mode in ((large, (100, 70), first), *((line, (2, 200), mode) for mode in others)):
         found = segments if item is large else tiled(model, item, **mode)[0]
         assert all(segment.size_hw == size_hw for segment in found)
         if semantic:
