@@ -39,7 +39,7 @@ from segjobs.storage import FileInfo
 if TYPE_CHECKING:
     import torch
 
-_BATCH_BYTES = 2**27  # of logits, on a CPU, which gains little by batches of large tiles
+_BATCH_BYTES = 2**25  # of logits, on a CPU, which gains nothing by batches of large tiles
 
 
 @dataclass(frozen=True)
