@@ -244,6 +244,8 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     try:
         path = arguments.config[0] if arguments.config else None
         config = configs.load_config(verb.config, path, arguments.overrides)
+        if not arguments.print_config:
+            _check_folder()
     except SegjobsError as error:
         return _refused(error)
     if arguments.print_config:
@@ -281,6 +283,14 @@ def run_verb(name: str, argv: Sequence[str] | None = None, *, program: str | Non
     except Exception as error:
         told(ending_text(f"a bug: {type(error).__name__}: {error}", ExitCode.BUG), ExitCode.BUG)
         raise
+
+
+def _check_folder() -> None:
+    """Raises ConfigError where the current folder was deleted: torch and Ray's workers end without a word there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder is gone; change to one that is there (cd /) and try again") from None
 
 
 def _tell(config: BaseModel, verb: str, text: str, code: ExitCode) -> None:

@@ -97,6 +97,24 @@ def test_init_prints_the_file_of_a_verb() -> None:
     assert "invalid choice: 'lable'" in unknown.stderr
 
 
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    """Help works there; no job begins, whose torch and whose workers would end without a word."""
+    gone = tmp_path / "gone"
+    program = f"import os; os.mkdir({str(gone)!r}); os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); import sys; "
+    program += f"sys.path.insert(0, {str(REPOSITORY)!r}); from segjobs.cli import main; sys.exit(main())"
+
+    def there(*words: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert there("--help") == (0, "") == there("label", "--help")
+    whole = [f"input.uri={tmp_path}", f"output.uri={tmp_path}/out", TOY]
+    expected = "error: the current folder is gone; change to one that is there (cd /) and try again\n"
+    assert there("label", *whole) == (2, expected) == there("check", TOY)
+    code, err = there("demo")
+    assert (code, err.count("\n")) == (2, 1) and "output.uri: 'out/demo': the current folder is gone" in err
+
+
 def test_usage_errors_are_exit_code_2() -> None:
     code, _, err = run_flow("label", "--no-such-option")
     assert code == 2

@@ -8,6 +8,7 @@ and of the seams to its neighbours (``models/tiling.py``), and runs: memory grow
 of the image. Each batch of tiles is under the watchdog by itself.
 """
 
+import ctypes
 import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator
@@ -39,7 +40,8 @@ from segjobs.storage import FileInfo
 if TYPE_CHECKING:
     import torch
 
-_BATCH_BYTES = 2**27  # of logits, on a CPU, which gains little by batches of large tiles
+_BATCH_BYTES = 2**25  # of logits, on a CPU, which gains nothing by batches of large tiles
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class _Image:
                 confidence[:, left - first : right - first] = done.confidence
             with self._busy("encode_ms"):
                 found.add(LabelMap(ids, confidence), top=begin, left=first)
+                _give_back()
 
     def _bands(self, block: range) -> Iterator[np.ndarray]:
         """The pixels of each row of a block's tiles, uint8 (size, w, 3); what two rows share is read once."""
@@ -233,6 +236,12 @@ class _Image:
         with self._tiler.watchdog.holding([self._item.path]):
             yield
         self._spent[stage] += 1000 * (time.perf_counter() - start)
+
+
+def _give_back() -> None:
+    """Hand what was freed back to the system: glibc keeps it in pieces, more of them with each row of tiles."""
+    if trim := getattr(_LIBC, "malloc_trim", None):
+        trim(0)
 
 
 def _within(axis: Axis, number: int) -> slice:

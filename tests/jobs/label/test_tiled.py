@@ -337,6 +337,44 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: pytest
     assert max(peaks) < 16 * 1024 * 512  # a byte a pixel; the image has three, its label map two, the logits sixteen
 
 
+class Died(BaseException):
+    """The end of a process at a crash point; a true SIGKILL there: tests/jobs/engine/test_crash_points.py."""
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "none"])
+def test_dead_as_it_publishes_and_run_again_it_is_the_same_to_the_byte(
+    scenes: Path, blend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scene a part; the run dies before a part has its name, or right behind it, or before run.json."""
+    tiles = {"size": 32, "overlap": 0.5, "blend": blend}
+    given = {"input": {"uri": str(scenes)}, "model": {"name": MODEL.name}, "tiles": tiles, "shard": {"images": 1}}
+
+    def label(name: str) -> int:
+        output = {"uri": str(scenes.parent / f"{scenes.name}-{name}")}
+        return label_in_process(LabelConfig.model_validate({**given, "output": output})).already_done
+
+    def published(name: str) -> dict[str, bytes]:
+        folder = scenes.parent / f"{scenes.name}-{name}" / "parts"
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".parquet"}
+
+    assert label("unbroken") == 0
+    expected = published("unbroken")
+    assert len(expected) == 5
+    for point, standing in (("part-1:before", 1), ("part-1:after", 2), ("run:before", 5)):
+
+        def die(here: str, point: str = point) -> None:
+            if here == point:
+                raise Died
+
+        with monkeypatch.context() as dying:
+            dying.setattr("segjobs.manifest.parts.crash_at", die)
+            with pytest.raises(Died):
+                label(point)
+        assert len(published(point)) == standing and published(point).items() <= expected.items()
+        assert label(point) == standing
+        assert published(point) == expected
+
+
 def test_what_tiles_do_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
     save(tmp_path / "a.png", drawn(1, (20, 20)))
     given = {"input": {"uri": str(tmp_path)}, "output": {"uri": str(tmp_path / "out")}, "tiles": {"size": 32}}
