@@ -358,20 +358,20 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(tmp_path, monkeypatch
     def download(path):
         path.write_bytes(b"weights")
 
-    kept = weights_module._cached("key", "w.pth", download)
+    kept = weights_module.cached("key", "w.pth", download)
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("nothing is made"))
-    assert weights_module._cached("key", "w.pth", download) == kept
+    assert weights_module.cached("key", "w.pth", download) == kept
     monkeypatch.undo()
     monkeypatch.setenv("SEGJOBS_CACHE", "/proc/nowhere")
     with pytest.raises(StorageError, match=r"^/proc/nowhere/\S+: weights cannot be kept there.*; set SEGJOBS_CACHE"):
-        weights_module._cached("key", "w.pth", download)
+        weights_module.cached("key", "w.pth", download)
 
 
 def test_no_home_folder_for_a_cache(monkeypatch):
     monkeypatch.delenv("SEGJOBS_CACHE")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME, of a user without a name
     with pytest.raises(StorageError, match=r"^no home folder is known .*; set SEGJOBS_CACHE to a writable folder$"):
-        weights_module._cached("key", "w.pth", lambda _: None)
+        weights_module.cached("key", "w.pth", lambda _: None)
 
 
 def test_published_weights_in_the_hub_cache_are_used_in_place(tmp_path, state):
