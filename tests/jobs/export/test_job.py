@@ -22,6 +22,7 @@ from segjobs.manifest.rows import segments_of
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
 from segjobs.storage import Storage, join
+from tests.collections_made import GONE_AT, commit, marks_of
 from tests.manifests import segment_of, write_manifest
 
 CAT, DOG = Category(3, "cat", (255, 0, 0)), Category(7, "dog", (0, 128, 0))
@@ -116,6 +117,17 @@ def test_failures_are_listed_and_nothing_is_done_twice(
     (small / "coco_instances/instances.json").unlink()
     with pytest.raises(ManifestError, match=r"instances\.json: export\.json names it, and it is not there; overwrite"):
         export(config_of(small, "coco_instances", categories=["cat"]))
+
+
+def test_images_that_are_gone_from_a_collection_are_not_exported(ray_session: None, tmp_path: Path) -> None:
+    """The first and the last of a file of the table, whose bounds they stay."""
+    uri, storage = tmp_path / "manifest", Storage()
+    commit(storage, uri, {name: ["sr"] for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")}, app_id="one")
+    commit(storage, uri, {}, app_id="two", marks=marks_of(("a.jpg", GONE_AT), ("d.jpg", GONE_AT)))
+    assert export(config_of(tmp_path, "coco_instances", components=True)).exit_code == ExitCode.DONE
+    document = json.loads((tmp_path / "coco_instances/instances.json").read_text())
+    assert [(entry["id"], entry["file_name"]) for entry in document["images"]] == [(1, "b.jpg"), (2, "c.jpg")]
+    assert report_of(tmp_path, "coco_instances")["source"] == f"{uri}@2"
 
 
 @pytest.mark.parametrize("name", ["coco_instances", "coco_panoptic", "yolo"])
