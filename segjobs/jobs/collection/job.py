@@ -64,10 +64,23 @@ def _committed(config: CollectionConfig, uri: str, what: str, done: Committed) -
 
 
 def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
+    ended, begun = nights_of(storage, base)
+    newest = find_collection(storage, base)
+    held = held_nights(storage, base, newest, ended)
+    nights: dict[str, object] = {"nights": len(ended), "nights_begun": begun, "nights_held": held}
+    waiting = [
+        *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
+        *(
+            f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
+            f"collection.uri={base} publishes it, and discard in its place gives it up"
+            for name in held
+        ),
+    ]
+    if newest is None and waiting:
+        lines = [f"{base}: no version yet; {len(ended)} nights", *waiting]
+        return _told(config, base, lines, {"version": None, **nights})
     now = open_collection(storage, config.collection.uri)
     found = contents_of(now)
-    ended, begun = nights_of(storage, base)
-    held = held_nights(storage, base, now, ended)
     size_bytes = sum(file.size_bytes for file in now.files)
     figures: dict[str, object] = {
         "version": now.version,
@@ -78,9 +91,7 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         "models": dict(found.models),
         "files": len(now.files),
         "bytes": size_bytes,
-        "nights": len(ended),
-        "nights_begun": begun,
-        "nights_held": held,
+        **nights,
     }
     lines = [
         f"{now.pinned}: {found.images.total()} images: {found.images['ok']} ok, {found.images['failed']} failed; "
@@ -88,12 +99,7 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
         *(f"  {code} {count}" for code, count in sorted(found.failures.items())),
         f"masks of {_listed(found.models)}; origin {_listed(found.origins)}",
         f"{len(now.files)} files, {size_bytes / 1e6:.1f} MB; {len(ended)} nights",
-        *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
-        *(
-            f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
-            f"collection.uri={base} publishes it, and discard in its place gives it up"
-            for name in held
-        ),
+        *waiting,
     ]
     return _told(config, now.pinned, lines, figures)
 

@@ -171,6 +171,14 @@ def test_a_night_that_misses_its_gate_is_held(tmp_path: Path, capsys: pytest.Cap
     assert "failed <= 10%: missed (0.2)" in capsys.readouterr().err
     assert not (tmp_path / "street/masks").exists()
     key = {"collection": {"uri": str(tmp_path / "street")}}
+    status = collection(CollectionConfig.model_validate(key))
+    assert not isinstance(status, DryRun) and status.figures == {
+        "version": None,
+        "nights": 1,
+        "nights_begun": [],
+        "nights_held": [held.night],
+    }
+    assert f"no version yet; 1 nights\nnight {held.night} is held by its gate" in capsys.readouterr().err
     published = collection(CollectionConfig.model_validate({**key, "do": "publish", "words": [held.run]}))
     assert not isinstance(published, DryRun) and published.figures["version"] == 1
     assert len(list(read_rows(Storage(), str(tmp_path / "street")))) == 5
