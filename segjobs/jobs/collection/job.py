@@ -24,7 +24,7 @@ from segjobs.manifest.held_nights import discard, held_nights, is_discarded
 from segjobs.manifest.nights import Night, app_id_of_night, commit_night, night_of_run, nights_of, open_night
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
-from segjobs.manifest.table_files import check_newest, masks_uri, split_version
+from segjobs.manifest.table_files import check_newest, has_table, masks_uri, split_version
 from segjobs.manifest.versions import Difference, compaction, contents_of, difference, unneeded
 from segjobs.results import CollectionResult, DryRun
 from segjobs.storage import Storage, join
@@ -65,8 +65,8 @@ def _committed(config: CollectionConfig, uri: str, what: str, done: Committed) -
 
 def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
     ended, begun = nights_of(storage, base)
-    newest = find_collection(storage, base)
-    held = held_nights(storage, base, newest, ended)
+    now = open_collection(storage, config.collection.uri) if has_table(storage, base) else None
+    held = held_nights(storage, base, now, ended)
     nights: dict[str, object] = {"nights": len(ended), "nights_begun": begun, "nights_held": held}
     waiting = [
         *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
@@ -76,10 +76,10 @@ def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool
             for name in held
         ),
     ]
-    if newest is None and waiting:
+    if now is None and waiting:
         lines = [f"{base}: no version yet; {len(ended)} nights", *waiting]
         return _told(config, base, lines, {"version": None, **nights})
-    now = open_collection(storage, config.collection.uri)
+    now = now or open_collection(storage, config.collection.uri)  # says that none is here
     found = contents_of(now)
     size_bytes = sum(file.size_bytes for file in now.files)
     figures: dict[str, object] = {
