@@ -20,14 +20,15 @@ def contradiction(text: str, *, key: str | None = None) -> PydanticCustomError:
 
 
 def check_effect(
-    section: type[BaseModel], value: object, info: ValidationInfo, formats: Mapping[str, tuple[str, ...]], *, of: str
+    section: type[BaseModel], value: object, info: ValidationInfo, fits: Mapping[str, tuple[str, ...]], *, of: str
 ) -> None:
-    """Raise where a field is set that means nothing to the section's ``format``.
+    """Raise where a field is set that means nothing to what another field of its section has chosen.
 
-    ``formats``: by field, the values of ``format`` that it means something to; ``of``: the whole key of ``format``.
+    ``of``: the whole key of that field, such as ``labels.format``; ``fits``: by field, the values of it that it means
+    something to.
     """
     assert info.field_name is not None, "a validator of a field"  # noqa: S101
-    chosen, fitting = info.data.get("format"), formats[info.field_name]
+    chosen, fitting = info.data.get(of.rpartition(".")[2]), fits[info.field_name]
     default = section.model_fields[info.field_name].get_default(call_default_factory=True)
     if chosen is not None and chosen not in fitting and value != default:
         raise contradiction(f"has no effect with {of}={chosen}, only with {', '.join(fitting)}; drop it")

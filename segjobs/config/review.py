@@ -65,11 +65,7 @@ class ReviewConfig(JobConfig):
     @field_validator(*_STRATEGIES)
     @classmethod
     def _check_strategy(cls, value: object, info: ValidationInfo) -> object:
-        assert info.field_name is not None, "a validator of a field"  # noqa: S101
-        chosen, fitting = info.data.get("strategy"), _STRATEGIES[info.field_name]
-        default = cls.model_fields[info.field_name].get_default(call_default_factory=True)
-        if chosen is not None and chosen not in fitting and value != default:
-            raise contradiction(f"has no effect with strategy={chosen}, only with {', '.join(fitting)}; drop it")
+        check_effect(cls, value, info, _STRATEGIES, of="strategy")
         return value
 
     @field_validator(*_FORMATS)

@@ -45,26 +45,9 @@ def load_network(repository: Repository, name: str) -> Any:
     Tensors that the network has no place for are left, as transformers leaves them. Raises WeightsError where
     config.json gives no network, or tensors lack or are of another shape.
     """
-    kind = getattr(transformers, name)
-    tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
-    # A backbone's own weights would be fetched, and then replaced by these; OneFormer in training reads texts, too.
-    described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
-    with _quiet():
-        try:
-            config = kind.config_class.from_dict(described)
-            network, found = kind.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        except _MISFITS as error:
-            raise WeightsError(
-                f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
-                f"{type(error).__name__}: {first_line(error)}"
-            ) from error
+    kind, tensors = getattr(transformers, name), _tensors_of(repository)
+    with _quiet(), _fitting(repository, name):
+        network, found = _loaded(kind, kind.config_class.from_dict(_described(repository)), tensors)
     lacking = sorted(
         key for key in found["missing_keys"] if not key.endswith("num_batches_tracked") and not key.startswith(_UNUSED)
     )
@@ -78,38 +61,59 @@ def load_network(repository: Repository, name: str) -> Any:
     return network
 
 
+def _tensors_of(repository: Repository) -> dict[str, torch.Tensor]:
+    return {key: value for path in repository.weights for key, value in read_tensors(path).items()}
+
+
+def _described(repository: Repository) -> dict[str, Any]:
+    """Its config.json, to be built as it is labelled with.
+
+    A backbone's own weights would be fetched, and then replaced by these; OneFormer in training reads texts, too.
+    """
+    return {**repository.config, "use_pretrained_backbone": False, "is_training": False}
+
+
+def _loaded(kind: Any, config: Any, tensors: dict[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+    """The network in float32 with what it takes of the tensors, and transformers' report of that."""
+    return kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+
+
+@contextmanager
+def _fitting(repository: Repository, name: str) -> Iterator[None]:
+    """Raises WeightsError of what transformers raises where config.json gives no network."""
+    try:
+        yield
+    except _MISFITS as error:
+        raise WeightsError(
+            f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def fresh_network(repository: Repository, name: str, labels: Sequence[str], seed: int) -> tuple[Any, Transfer]:
     """transformers' network of class ``name`` for other classes, and what became of the repository's tensors.
 
     The head stays random where ``labels`` are not the repository's. Raises WeightsError.
     """
-    kind = getattr(transformers, name)
-    described = {**repository.config, "use_pretrained_backbone": False, "is_training": False}
-    tensors = {key: value for path in repository.weights for key, value in read_tensors(path).items()}
+    kind, tensors, described = getattr(transformers, name), _tensors_of(repository), _described(repository)
 
     def config_of(names: Sequence[str]) -> Any:
         return kind.config_class.from_dict({**described, **labels_of(names)})
 
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with _quiet(), torch.random.fork_rng(devices=[]), _fitting(repository, name):
         torch.manual_seed(seed)
-        try:
-            made = kind(config_of(labels)).float()
-            with torch.device("meta"):
-                other = kind(config_of([*labels, "one more"])).state_dict()
-            # It knows by which names earlier releases called a tensor.
-            found, report = kind.from_pretrained(
-                None,
-                config=config_of(labels),
-                state_dict=tensors,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        except _MISFITS as error:
-            raise WeightsError(
-                f"{repository.uri}: config.json gives no {name} of transformers {transformers.__version__}: "
-                f"{type(error).__name__}: {first_line(error)}"
-            ) from error
+        made = kind(config_of(labels)).float()
+        with torch.device("meta"):
+            other = kind(config_of([*labels, "one more"])).state_dict()
+        # It knows by which names earlier releases called a tensor.
+        found, report = _loaded(kind, config_of(labels), tensors)
     given = {key: value for key, value in found.state_dict().items() if key not in report["missing_keys"]}
     given |= {key: torch.empty(shape) for key, shape, _ in report["mismatched_keys"]}
     known = repository.config.get("id2label")
