@@ -250,7 +250,7 @@ class Collection:
             return None
         versions: dict[int, int | None] = {}
         found: int | None = None
-        for entry in reversed(self.history()):
+        for entry in reversed(self._history):
             if entry.get("operation") == "RESTORE":
                 found = versions.get(int(entry["operationParameters"]["version"]))
             elif entry.get("appId") == app_id:
@@ -258,6 +258,11 @@ class Collection:
             versions[entry["version"]] = found
         # The log is cleaned of old versions, and what an app has committed outlasts that.
         return found if versions and min(versions) == 0 else found or self.version
+
+    @cached_property
+    def _history(self) -> list[dict[str, Any]]:
+        """The whole of it, read once for all nights that are asked for."""
+        return self.history()
 
     def history(self, *, since: int = -1) -> list[dict[str, Any]]:
         """What made each version after ``since`` up to this one, the newest first, as the log says it.

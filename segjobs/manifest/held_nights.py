@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from segjobs.errors import ManifestError
 from segjobs.manifest.collection import Collection, processing_of
-from segjobs.manifest.nights import Night, app_id_of_night, open_night, read_end
+from segjobs.manifest.nights import Night, open_night, read_end, version_with
 from segjobs.manifest.parts import open_run, read_part
 from segjobs.manifest.schema import SOURCE_TYPE
 from segjobs.manifest.seal import sealed_json
@@ -40,20 +40,30 @@ def version_of(now: Collection | None, record: Mapping[str, Any]) -> int | None:
     """
     if record["published"] is not None:
         return int(record["published"])
-    return None if now is None else now.holds(app_id_of_night(record["night"]))
+    return version_with(now, record["night"])
 
 
 def is_discarded(storage: Storage, uri: str, name: str) -> bool:
     return storage.exists(_discarded(uri, name))
 
 
-def held_nights(storage: Storage, uri: str, now: Collection | None, ended: Iterable[str]) -> list[str]:
-    """Those of the ended nights that are in no version, and not discarded. ``now``: the newest version."""
+def held_nights(storage: Storage, uri: str, now: Collection | None, records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Those of the ended nights that are in no version, and not discarded.
+
+    ``now``: the newest version; ``records``: how the nights ended (``nights.read_end``).
+    """
     return [
-        name
-        for name in ended
-        if version_of(now, read_end(storage, uri, name)) is None and not is_discarded(storage, uri, name)
+        record["night"]
+        for record in records
+        if version_of(now, record) is None and not is_discarded(storage, uri, record["night"])
     ]
+
+
+def how_to_end(uri: str, run_uri: str) -> str:
+    """What a person does about a held night, in words."""
+    return (
+        f"segjobs collection publish {run_uri} collection.uri={uri} publishes it, and discard in its place gives it up"
+    )
 
 
 def discard(storage: Storage, night: Night) -> bool:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segjobs.errors import ManifestError
-from segjobs.manifest.collection import Committed, as_rows, create_collection, find_collection
+from segjobs.manifest.collection import Collection, Committed, as_rows, create_collection, find_collection
 from segjobs.manifest.crash_points import crash_at
 from segjobs.manifest.merge import MARK_SCHEMA, Changes
 from segjobs.manifest.parts import footer_of, open_run, read_part
@@ -93,6 +93,11 @@ class Night:
 def app_id_of_night(name: str) -> str:
     """Under what the table remembers a night's commit."""
     return f"night:{name}"
+
+
+def version_with(now: Collection | None, name: str) -> int | None:
+    """The version in which the night was committed, as the newest one, ``now``, knows; None where it was not."""
+    return None if now is None else now.holds(app_id_of_night(name))
 
 
 def night_uri(uri: str, name: str) -> str:
@@ -203,11 +208,7 @@ def _published_after(storage: Storage, night: Night) -> list[Night]:
     """The nights that began after this one and are in the table, the oldest first."""
     later = sorted(name for names in nights_of(storage, night.uri) for name in names if name > night.name)
     now = find_collection(storage, night.uri) if later else None
-    return [
-        open_night(storage, night.uri, name)
-        for name in later
-        if now is not None and now.holds(app_id_of_night(name)) is not None
-    ]
+    return [open_night(storage, night.uri, name) for name in later if version_with(now, name) is not None]
 
 
 def _last_words(nights: Sequence[Night], image_ids: Container[str]) -> pa.Table:

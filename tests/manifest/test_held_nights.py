@@ -8,7 +8,7 @@ import pytest
 from segjobs.errors import ManifestError
 from segjobs.manifest.collection import find_collection, processing_of
 from segjobs.manifest.held_nights import discard, held_nights, is_discarded, rows_waiting, version_of
-from segjobs.manifest.nights import Night, begin, commit_night, end
+from segjobs.manifest.nights import Night, begin, commit_night, end, read_end
 from segjobs.manifest.parts import open_run, read_rows
 from segjobs.storage import Storage
 from tests.collections_made import CLASSES, commit
@@ -37,14 +37,15 @@ def test_a_night_is_held_until_it_is_published_or_discarded(shared_store: tuple[
     end(storage, one, {"night": NAME, "published": None})
     begin(storage, two)
     end(storage, two, {"night": LATER, "published": None})
-    assert held_nights(storage, uri, None, [NAME, LATER]) == [NAME, LATER]
+    records = [read_end(storage, uri, name) for name in (NAME, LATER)]
+    assert held_nights(storage, uri, None, records) == [NAME, LATER]
     assert discard(storage, one) and not discard(storage, one) and is_discarded(storage, uri, NAME)
     commit(storage, uri, {"a": ["sr"]}, app_id="one")
     commit_night(storage, two)
     now = find_collection(storage, uri)
     assert version_of(now, {"night": LATER, "published": None}) == 2
     assert version_of(now, {"night": NAME, "published": 7}) == 7
-    assert held_nights(storage, uri, now, [NAME, LATER]) == []
+    assert held_nights(storage, uri, now, records) == []
 
 
 def test_rows_of_held_runs_wait(tmp_path: Path) -> None:

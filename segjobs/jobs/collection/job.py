@@ -20,8 +20,8 @@ from segjobs.errors import ManifestError
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.manifest.adoption import add_run, app_id_of_run, check_run
 from segjobs.manifest.collection import Collection, Committed, find_collection, open_collection
-from segjobs.manifest.held_nights import discard, held_nights, is_discarded
-from segjobs.manifest.nights import Night, app_id_of_night, commit_night, night_of_run, nights_of, open_night
+from segjobs.manifest.held_nights import discard, held_nights, how_to_end, is_discarded
+from segjobs.manifest.nights import Night, commit_night, night_of_run, nights_of, open_night, read_end, version_with
 from segjobs.manifest.parts import find_run, open_run, read_part
 from segjobs.manifest.run_info import Run
 from segjobs.manifest.table_files import check_newest, has_table, masks_uri, split_version
@@ -66,14 +66,13 @@ def _committed(config: CollectionConfig, uri: str, what: str, done: Committed) -
 def _status(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult:
     ended, begun = nights_of(storage, base)
     now = open_collection(storage, config.collection.uri) if has_table(storage, base) else None
-    held = held_nights(storage, base, now, ended)
+    held = held_nights(storage, base, now, (read_end(storage, base, name) for name in ended))
     nights: dict[str, object] = {"nights": len(ended), "nights_begun": begun, "nights_held": held}
     waiting = [
         *(f"night {name} is begun and not ended; segjobs nightly goes on with it" for name in begun),
         *(
-            f"night {name} is held by its gate; segjobs collection publish {open_night(storage, base, name).run_uri} "
-            f"collection.uri={base} publishes it, and discard in its place gives it up"
-            for name in held
+            f"night {night.name} is held by its gate; {how_to_end(base, night.run_uri or night.folder)}"
+            for night in (open_night(storage, base, name) for name in held)
         ),
     ]
     if now is None and waiting:
@@ -192,8 +191,7 @@ def _image_ids(now: Collection) -> pa.Array:
 
 def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
-    now = find_collection(storage, base)
-    version = now.holds(app_id_of_night(night.name)) if now else None
+    version = version_with(find_collection(storage, base), night.name)
     if version is None and is_discarded(storage, base, night.name):
         raise ManifestError(
             f"night {night.name} was discarded: its images are labelled by the nights after it. To have its masks all "
@@ -206,8 +204,7 @@ def _publish(config: CollectionConfig, storage: Storage, base: str, dry_run: boo
 
 def _discard(config: CollectionConfig, storage: Storage, base: str, dry_run: bool) -> CollectionResult | DryRun:
     night = open_night(storage, base, night_of_run(config.words[0]))
-    now = find_collection(storage, base)
-    version = now.holds(app_id_of_night(night.name)) if now else None
+    version = version_with(find_collection(storage, base), night.name)
     if version is not None:
         raise ManifestError(
             f"night {night.name} is in version {version}; segjobs collection restore VERSION takes versions back"

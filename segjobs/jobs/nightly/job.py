@@ -29,13 +29,12 @@ from segjobs.jobs.nightly.estimate import Rate, cost, dry_run_table, machines_fo
 from segjobs.jobs.nightly.labelling import Machines, job_of, label_config_of, label_run
 from segjobs.jobs.nightly.look import Look, cards_of, cards_of_changed, look_at, nothing
 from segjobs.manifest.collection import check_place, find_collection, processing_of
-from segjobs.manifest.held_nights import held_nights, is_discarded, rows_waiting, version_of
+from segjobs.manifest.held_nights import held_nights, how_to_end, is_discarded, rows_waiting, version_of
 from segjobs.manifest.iceberg import open_catalogue, publish_nights
 from segjobs.manifest.nights import (
     LABELLED,
     WAITING,
     Night,
-    app_id_of_night,
     begin,
     commit_night,
     end,
@@ -44,6 +43,7 @@ from segjobs.manifest.nights import (
     nights_of,
     open_night,
     read_end,
+    version_with,
 )
 from segjobs.manifest.parts import open_run
 from segjobs.manifest.schema import ModelCard
@@ -90,7 +90,8 @@ def nightly(
     check_writable(uri, key="collection.uri")
     catalogue = open_catalogue(config.publish.iceberg) if config.publish.iceberg.table and not dry_run else None
     ended, begun = nights_of(storage, uri)
-    held = held_nights(storage, uri, find_collection(storage, uri), ended)
+    records = [read_end(storage, uri, name) for name in ended]
+    held = held_nights(storage, uri, find_collection(storage, uri), records)
     if begun:
         night = open_night(storage, uri, begun[0])
         progress.note(
@@ -106,15 +107,12 @@ def nightly(
         night = _begin(storage, night)
     _print_counts(night, waiting)
     result, machines = _labelled(config, storage, night, card, progress, executor)
-    records = [read_end(storage, uri, name) for name in ended]
     with progress.phase("looking", "looking at its masks"):
         look = _look(storage, night)
     now = find_collection(storage, uri)
     earlier = [figures_in(record) for record in records if version_of(now, record) is not None]
     gate = [check_night(rule, look.figures, usual(earlier), last_of(earlier)) for rule in rules]
-    published = (
-        now is not None and now.holds(app_id_of_night(night.name)) is not None
-    )  # before this command was cut off
+    published = version_with(now, night.name) is not None  # before this command was cut off
     is_held = config.on_gate == "hold" and not published and not all(one.met for one in gate)
     version = None if is_held else commit_night(storage, night).version
     page = join(night.folder, "index.html")
@@ -342,11 +340,7 @@ def _print_counts(night: Night, waiting: Sequence[str]) -> None:
     for image_id in night.of("held")["image_id"].to_pylist()[:_HELD]:
         terminal.print(f"  {image_id!r} has other bytes than those that a person masked: its masks are kept")
     for run in waiting:
-        terminal.print(f"  {run} is held by its gate: {_waits(night.uri, run)}")
-
-
-def _waits(uri: str, run: str) -> str:
-    return f"segjobs collection publish {run} collection.uri={uri} publishes it, and discard in its place gives it up"
+        terminal.print(f"  {run} is held by its gate: {how_to_end(night.uri, run)}")
 
 
 def _dry_run(
@@ -377,7 +371,7 @@ def _told(
         shown = f"not known: {one.why}" if one.value is None else f"{one.value:.4g}"
         terminal.print(f"gate: {one.text}: {'met' if one.met else 'missed'} ({shown})")
     if version is None:
-        terminal.print(f"held by its gate: look at {page}; {_waits(night.uri, night.run_uri or night.folder)}")
+        terminal.print(f"held by its gate: look at {page}; {how_to_end(night.uri, night.run_uri or night.folder)}")
     else:
         terminal.print(f"collection: {night.uri}@{version}; page: {page}")
     code = ExitCode.DONE if result is None else result.exit_code
