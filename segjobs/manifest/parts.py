@@ -35,7 +35,7 @@ from segjobs.manifest.schema import (
 )
 from segjobs.manifest.seal import damaged, is_sealed, open_json, open_table, parse_table, sealed_json, sealed_table
 from segjobs.manifest.table_files import has_table, read_file
-from segjobs.storage import FileInfo, Storage, join
+from segjobs.storage import FileInfo, Storage, is_remote, join
 
 _PARQUET_OPTIONS = {
     "compression": "zstd",
@@ -76,8 +76,11 @@ def list_parts(storage: Storage, uri: str, folder: str = "parts") -> set[int]:
 
 
 def list_part_files(storage: Storage, uri: str) -> dict[int, FileInfo]:
-    """Shard → its part as it is listed. Raises StorageError where there is no folder of parts."""
-    files = storage.walk(join(uri, "parts"), levels=0)
+    """Shard → its part as it is listed; empty where there is no folder of parts."""
+    folder = join(uri, "parts")
+    if not is_remote(folder) and not storage.is_folder(folder):
+        return {}
+    files = storage.walk(folder, levels=0)
     return {int(match[1]): file for file in files if (match := _PART_NAME.fullmatch(file.path))}
 
 

@@ -7,12 +7,13 @@ rows that are made in no time. Each figure is a line of JSON: seconds, CPU secon
     run       label COUNT images in shards of 62 in this process, and die before the last shard; memory on the way
     resume    the same run again: its parts are taken by their receipts; then run.json is read
     full      the same, every part read (verify=full)
-    cluster   label COUNT images on a cluster of three nodes on this machine
+    cluster   label COUNT images on a cluster of three nodes on this machine, die before the last shard, and resume
     objects   list and plan COUNT objects of a bucket that a process beside this one makes up, a thousand a page
     evaluate  score COUNT pairs of label maps and make their report
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,18 +34,26 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from segjobs.config import InputConfig, S3Config, ShardConfig, StorageConfig
+from segjobs.config import EvaluateConfig, InputConfig, S3Config, ShardConfig, StorageConfig
 from segjobs.errors import StorageError
+from segjobs.evaluation.entries import open_evaluation
+from segjobs.evaluation.output import output_files
+from segjobs.evaluation.report import make_report
+from segjobs.evaluation.score_range import publish_range
+from segjobs.evaluation.scored_parts import inputs_uri
 from segjobs.jobs.engine.executor import Actors, Executor, InProcess, Stage, Worker
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job
 from segjobs.jobs.engine.shards import Job
-from segjobs.manifest.parts import find_run
+from segjobs.manifest.parts import Run, find_run, part_bytes, part_uri, write_run
 from segjobs.manifest.plan import make_plan
+from segjobs.manifest.run_info import PartInfo, RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, make_categories
+from segjobs.manifest.seal import sealed_text
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
-from tests.made import TRUTH, finished, row_of, scored
+from tests.made import TRUTH, row_of
+from tests.manifests import info_of
 
 SHARD, LINKS = 62, 50_000  # a file system allows so many links to a file
 STORAGE = Storage()
@@ -172,31 +181,67 @@ def _stage(dies_at: int | None = None) -> Stage:
     return Stage("labelling", partial(_stand_in, dies_at), Actors(least=2, most=2, cpus=0.5, in_flight=4))
 
 
-class _Rss(Progress):
-    """Notes this process's memory at each tenth of the way."""
+class _Memory:
+    """Memory at each tenth of the way: this process's, and of ``others`` that it has begun, the largest of a kind."""
 
-    def __init__(self, count: int) -> None:
-        super().__init__("label")
+    def __init__(self, count: int, *, others: bool = False) -> None:
         self._every, self._done, self.mb = count / 10, 0, list[int]()
+        self.others_mb: dict[str, list[int]] | None = {} if others else None
+
+    def note(self, images: int) -> None:
+        before = self._done
+        self._done += images
+        if before // self._every == self._done // self._every:
+            return
+        self.mb.append(_resident_mb("self"))
+        if self.others_mb is not None:
+            for kind, mb in _begun_by(os.getpid()).items():
+                self.others_mb.setdefault(kind, []).append(mb)
+
+
+def _resident_mb(pid: str, *, shared: bool = True) -> int:
+    _, resident, of_others, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    return (resident - (0 if shared else of_others)) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def _begun_by(root: int) -> dict[str, int]:
+    """Kind of process → MiB of the largest one, without what it shares (Ray's object store), of all below ``root``."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found, below = dict[str, int](), {root}
+    while below:
+        below = {pid for pid, parent in parents.items() if parent in below}
+        for pid in below:
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+                kind = next((Path(one).name for one in reversed(words[:3]) if not one.startswith("-")), "")
+                found[kind] = max(found.get(kind, 0), _resident_mb(str(pid), shared=False))
+    return found
+
+
+class _Watched(Progress):
+    """Notes the memory on the way."""
+
+    def __init__(self, count: int, *, others: bool = False) -> None:
+        super().__init__("label")
+        self.memory = _Memory(count, others=others)
 
     def advance(self, *, ok: int, failed: int, shard: int | None = None) -> None:
         super().advance(ok=ok, failed=failed, shard=shard)
-        before = self._done
-        self._done += ok + failed
-        if before // self._every != self._done // self._every:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.mb.append(pages * os.sysconf("SC_PAGE_SIZE") // 2**20)
+        self.memory.note(ok + failed)
 
 
 def run(folder: Path, count: int) -> None:
     job = _job(folder, count)
-    progress = _Rss(count)
+    progress = _Watched(count)
     with measured("run in this process", images=count, shards=job.plan.num_shards) as about:
         try:
             run_job(STORAGE, job, [_stage(job.plan.num_shards - 1)], progress, executor=InProcess())
         except StorageError as error:
             about["ended"] = str(error)
-        about["rss_mb"] = progress.mb
+        about["rss_mb"] = progress.memory.mb
 
 
 def resume(folder: Path, count: int, *, how: Any = "receipts") -> None:
@@ -217,10 +262,20 @@ def full(folder: Path, count: int) -> None:
 
 def cluster(folder: Path, count: int) -> None:
     executor = _executor(nodes=3)
-    job, progress = _job(folder / "cluster", count), _Rss(count)
-    with measured("run on three nodes", images=count, shards=job.plan.num_shards) as about:
-        run_job(STORAGE, job, [_stage()], progress, executor=executor)
-        about["driver_rss_mb"] = progress.mb
+    job, progress = _job(folder / "cluster", count), _Watched(count, others=True)
+    shards = job.plan.num_shards
+    with measured("run on three nodes", images=count, shards=shards) as about:
+        try:
+            run_job(STORAGE, job, [_stage(shards - 1)], progress, executor=executor)
+        except StorageError as error:
+            about["ended"] = str(error)
+        about |= {"driver_rss_mb": progress.memory.mb, "others_mb": progress.memory.others_mb}
+    with measured("resume on three nodes", shards=shards) as about:
+        summary = run_job(STORAGE, job, [_stage()], Progress("label"), executor=executor)
+        about["already_done"] = summary.already_done
+    assert summary.images == count
+    with measured("read run.json", parts=shards):
+        assert find_run(STORAGE, job.uri) is not None
 
 
 def _executor(nodes: int = 1) -> Executor:
@@ -246,17 +301,52 @@ def _executor(nodes: int = 1) -> Executor:
 
 def evaluate(folder: Path, count: int) -> None:
     """Pairs of label maps of 48×64 pixels: a hundred are drawn, and repeated under other names."""
-    drawn = list(_pictures(100))
     for side, shift in (("truth", 0), ("predicted", 7)):
-        rows = [
-            {**drawn[(number + shift) % len(drawn)], "image_id": f"{number:07d}", "uri": f"/d/{number}"}
-            for number in range(count)
-        ]
-        finished(folder / side, rows, TRUTH, cut=range(1000, count, 1000), task="semantic")
-    with measured("evaluate", pairs=count) as about:
-        report = scored(folder, str(folder / "truth"), str(folder / "predicted"))
+        if not (folder / side / "run.json").exists():
+            _apart(_write_side, str(folder / side), count, shift)
+    memory = _Memory(count)
+    config = {"predictions": {"uri": str(folder / "predicted")}, "truth": {"uri": str(folder / "truth")}}
+    evaluation = open_evaluation(
+        EvaluateConfig.model_validate({**config, "output": {"uri": str(folder / "scores")}}), STORAGE
+    )
+    (entry,) = evaluation.entries
+    with measured("score", pairs=count, parts=len(entry.spans)) as about:
+        STORAGE.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
+        for number, span in enumerate(entry.spans):
+            ok, others = publish_range(number, span, entry.pairing, entry.uri)
+            memory.note(ok + others)
+        about["rss_mb"] = memory.mb
+    with measured("report", pairs=count) as about:
+        report = make_report(evaluation)
+        for uri, data in output_files(evaluation, report):
+            STORAGE.put_if_absent(uri, data)
         about["images"] = report.images
     assert report.images["ok"] == count
+
+
+def _write_side(uri: str, count: int, shift: int) -> None:
+    """A finished manifest in parts of a shard's images."""
+    drawn = pa.Table.from_pylist(list(_pictures(100)), MANIFEST_SCHEMA)
+    footer = Footer("semantic", tuple(TRUTH), "digest", {"label": f"{Path(uri).name}@1"})
+    parts: list[PartInfo] = []
+    for number, start in enumerate(range(0, count, SHARD)):
+        places = np.arange(start, min(start + SHARD, count))
+        ids = [f"{place:07d}" for place in places.tolist()]
+        rows = drawn.take(pa.array((places + shift) % drawn.num_rows))
+        for name, texts in (("image_id", ids), ("uri", [f"/d/{one}" for one in ids])):
+            rows = rows.set_column(rows.schema.get_field_index(name), MANIFEST_SCHEMA.field(name), pa.array(texts))
+        data = part_bytes(rows, footer)
+        where = part_uri(uri, number)
+        STORAGE.put_if_absent(where, data)
+        digest = hashlib.sha256(data).hexdigest()
+        parts.append(PartInfo(where.rpartition("/")[2], len(ids), digest, ids[0], ids[-1]))
+    write_run(STORAGE, Run(uri, tuple(parts), info_of(footer, RunCounts(count, count, 0, 0), run_id=Path(uri).name)))
+
+
+def _apart(work: Callable[..., None], *arguments: Any) -> None:
+    """In a process of its own, whose memory is not counted with what comes after it."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(work, arguments)
 
 
 def _pictures(count: int) -> Iterator[dict[str, Any]]:

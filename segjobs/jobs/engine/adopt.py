@@ -6,8 +6,8 @@ list of parts, plan.parquet, run.json ─→ adopt_run ─┬→ nothing: publis
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,11 +16,11 @@ from segjobs import __version__
 from segjobs.errors import ConflictError, ManifestError
 from segjobs.jobs.engine.shards import Job, run_key
 from segjobs.jobs.engine.standing import differences, read_standing, unlike
-from segjobs.manifest.parts import Run, crash_at, find_run, list_parts, part_uri, plan_uri, run_id_of
+from segjobs.manifest.parts import Run, crash_at, find_run, list_part_files, part_uri, plan_uri, run_id_of
 from segjobs.manifest.plan import PLAN_MEND, Plan, read_plan, write_plan
 from segjobs.manifest.schema import FOOTER_KEY
 from segjobs.manifest.seal import damaged
-from segjobs.storage import Storage
+from segjobs.storage import FileInfo, Storage
 
 _WORDS = {
     "labels.digest": "label files of its images came, went or changed since it was planned; with those files as they "
@@ -33,13 +33,13 @@ class Adopted:
     """What stands at a job's output, and the job as it fits that.
 
     ``job``: with the standing plan, whose shards may be cut otherwise and whose images may be others. ``run``: where it
-    is finished. ``done``: shards whose parts stand. ``planned``: a plan stands. ``moved``: what of the input is not as
-    it was planned, in words; empty where nothing is.
+    is finished. ``done``: shards whose parts stand, each as it is listed. ``planned``: a plan stands. ``moved``: what
+    of the input is not as it was planned, in words; empty where nothing is.
     """
 
     job: Job
     run: Run | None
-    done: frozenset[int]
+    done: Mapping[int, FileInfo] = field(repr=False)
     planned: bool = False
     moved: str = ""
 
@@ -51,12 +51,12 @@ def adopt_run(storage: Storage, job: Job) -> Adopted:
     the next run. Raises ConflictError where the output holds a run of other settings, or a finished one of other
     images, with what differs; ManifestError where what stands there is damaged, or of two runs.
     """
-    parts = list_parts(storage, job.uri)  # before the plan: whoever publishes parts has published their plan
+    parts = list_part_files(storage, job.uri)  # before the plan: whoever publishes parts has published their plan
     data = read_standing(storage, plan_uri(job.uri))
     run = find_run(storage, job.uri)
     if data is None:
         _check_orphans(storage, job, run, parts)
-        return Adopted(job, run, frozenset(parts & set(range(job.plan.num_shards))))
+        return Adopted(job, run, _of_plan(parts, job.plan))
     standing, head = _read_head(data, plan_uri(job.uri))
     if run is not None and run.info.run_id != head.run_id:
         raise ManifestError(
@@ -68,8 +68,7 @@ def adopt_run(storage: Storage, job: Job) -> Adopted:
     if not same_settings or (moved and run is not None):
         found = f"{job.uri} holds another run ({head.run_id})"
         raise unlike(found, _differences(job, head, moved), "run", finished=run is not None)
-    done = frozenset(parts & set(range(standing.num_shards)))
-    return Adopted(_planned(job, standing), run, done, planned=True, moved=moved)
+    return Adopted(_planned(job, standing), run, _of_plan(parts, standing), planned=True, moved=moved)
 
 
 def plans_begun(storage: Storage, uris: Sequence[str]) -> list[Plan]:
@@ -114,7 +113,12 @@ def _differences(job: Job, head: _Head, moved: str) -> list[str]:
     ]
 
 
-def _check_orphans(storage: Storage, job: Job, run: Run | None, parts: set[int]) -> None:
+def _of_plan(parts: Mapping[int, FileInfo], plan: Plan) -> dict[int, FileInfo]:
+    """The parts of the plan's shards."""
+    return {number: file for number, file in parts.items() if number < plan.num_shards}
+
+
+def _check_orphans(storage: Storage, job: Job, run: Run | None, parts: Mapping[int, FileInfo]) -> None:
     """Raise ConflictError where a run without its plan stands that is not this job's."""
     other = run.info.run_id if run else run_id_of(storage, part_uri(job.uri, min(parts))) if parts else None
     if other not in (None, job.run_id):

@@ -12,14 +12,13 @@ The files are named after their bytes: drivers at work on one run have each thei
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from segjobs.errors import ManifestError, StorageError
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.shards import Done, Job, Shard, done_of, row_of, shard_key
-from segjobs.manifest.parts import list_part_files
 from segjobs.manifest.seal import damaged, open_json, sealed_json
 from segjobs.storage import FileInfo, Storage, join
 
@@ -60,12 +59,13 @@ class Receipts:
             self._waiting = []
 
 
-def recall(storage: Storage, job: Job, shards: Sequence[Shard], progress: Progress) -> dict[int, Done]:
-    """What receipts say of those of ``shards`` whose parts are listed as they were published.
+def recall(
+    storage: Storage, job: Job, shards: Sequence[Shard], listed: Mapping[int, FileInfo], progress: Progress
+) -> dict[int, Done]:
+    """What receipts say of those of ``shards`` whose parts are ``listed`` as they were published.
 
     A file of receipts that is damaged is told, and counts for nothing.
     """
-    listed = list_part_files(storage, job.uri)
     known: dict[int, list[Done]] = {}
     for name in sorted(storage.list_names(join(job.uri, FOLDER))):
         for done in _read(storage, join(job.uri, FOLDER, name), job.run_id, progress):

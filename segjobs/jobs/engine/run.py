@@ -26,7 +26,6 @@ from segjobs.manifest.parts import (
     Run,
     check_parts,
     list_part_files,
-    list_parts,
     part_uri,
     write_run,
 )
@@ -122,7 +121,7 @@ def run_job(
     if done:
         with progress.phase("verifying", f"verifying {len(done)} shards that stand") as phase:
             there = [shard for shard in shards if shard[0] in done]
-            known = recall(storage, job, there, progress) if job.verify == "receipts" else {}
+            known = recall(storage, job, there, done, progress) if job.verify == "receipts" else {}
             phase.outcome = f"{len(known)} by their receipts, {len(there) - len(known)} read whole"
             for one in known.values():
                 take(one)
@@ -184,7 +183,7 @@ def _check_there(executor: Executor, storage: Storage, job: Job, standing: Mappi
     """
     if not standing:
         return
-    listed = list_part_files(storage, job.uri) if list_parts(storage, job.uri) else {}
+    listed = list_part_files(storage, job.uri)
     unseen = sorted(set(standing) - set(listed))
     if unseen:
         raise StorageError(

@@ -54,7 +54,7 @@ def test_a_run_that_died_is_finished_as_it_was_planned(
     out = died(tmp_path / "out", tmp_path)
     first = (out / "parts" / "part-00000.parquet").read_bytes()
     adopted = adopt_run(STORAGE, job_of(out, files))
-    assert (adopted.run, adopted.done, adopted.planned) == (None, {0}, True)
+    assert (adopted.run, set(adopted.done), adopted.planned) == (None, {0}, True)
     summary = run(job_of(out, files), tmp_path / "log")
     assert (summary.images, summary.already_done, summary.run_id) == (7, 3, job_of(out, listing(7)).run_id)
     rows = pq.read_table(out / "parts")

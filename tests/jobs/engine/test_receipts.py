@@ -4,38 +4,51 @@ A ``Reading`` storage counts what is read; parts are touched, replaced and damag
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import pytest
 
+from segjobs.config import S3Config, StorageConfig
 from segjobs.errors import ManifestError, StorageError
 from segjobs.jobs.engine.executor import InProcess
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.receipts import FOLDER, Receipts, as_published, recall
 from segjobs.jobs.engine.run import Summary, run_job
 from segjobs.jobs.engine.shards import Done, Job, shards_of, verify
-from segjobs.manifest.parts import open_run, read_part
-from segjobs.storage import FileInfo, Storage
+from segjobs.manifest.parts import list_part_files, open_run, read_part
+from segjobs.storage import FileInfo, OnTrouble, Storage, refuse
+from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.jobs.engine.test_run import STORAGE, job_of, labelling, listing, run
 
 IMAGES, PARTS = 17, 6
 
 
 class Reading(Storage):
-    """Notes which parts are read."""
+    """Notes which parts are read, and counts how often they are listed."""
 
     def _start(self) -> None:
         super()._start()
         self.read_parts: list[str] = []
+        self.listings = 0
 
     def read(self, uri: str) -> bytes:
         if "/parts/" in uri:
             self.read_parts.append(uri.removesuffix(".parquet").rpartition("-")[2])
         return super().read(uri)
+
+    def walk(self, root: str, *, on_trouble: OnTrouble = refuse, levels: int | None = None) -> Iterator[FileInfo]:
+        self.listings += root.endswith("/parts")
+        return super().walk(root, on_trouble=on_trouble, levels=levels)
+
+    def list_names(self, folder: str) -> set[str]:
+        self.listings += folder.endswith("/parts")
+        return super().list_names(folder)
 
 
 def stopped(out: Path, *, after: int = 4, kept: bool = True) -> Path:
@@ -76,6 +89,57 @@ def test_parts_with_receipts_are_not_read(tmp_path: Path, capsys: pytest.Capture
     assert whole.parts == continued.parts
     assert whole.info.counts == continued.info.counts
     assert (whole.info.failures, whole.info.examples) == (continued.info.failures, continued.info.examples)
+
+
+def test_parts_are_listed_once_at_the_start_of_a_run_and_once_at_its_end(tmp_path: Path) -> None:
+    """A listing of a bucket is a request for a thousand parts."""
+    out = stopped(tmp_path / "out")
+    for listings in (2, 1):  # gone on with, and finished
+        storage = Reading()
+        job = job_of(out, listing(IMAGES))
+        run_job(storage, job, [labelling(tmp_path / "log")], Progress("label"), executor=InProcess())
+        assert storage.listings == listings
+
+
+def requests(proxy: FaultProxy) -> Counter[str]:
+    """How many there were of each kind since the last time, by what lies below ``out``."""
+    found: Counter[str] = Counter()
+    for method, path, _ in proxy.seen:
+        prefix = parse_qs(urlsplit(path).query).get("prefix", [""])[0]
+        found[f"{'LIST' if prefix else method} {(prefix or path).partition('/out/')[2].partition('/')[0]}"] += 1
+    proxy.seen.clear()
+    return found
+
+
+@pytest.mark.slow
+def test_a_resume_on_s3_asks_for_no_part_that_stands(s3_server: StorageConfig, tmp_path: Path) -> None:
+    """They are taken by their etags. Whatever the run has, what grows with it are the pages of two listings."""
+    with fault_proxy(s3_server.s3.endpoint_url or "") as proxy:
+        storage = Storage(StorageConfig(s3=S3Config(endpoint_url=proxy.url)))
+        job = replace(job_of(tmp_path, listing(IMAGES)), uri=f"s3://segjobs/{tmp_path.name}/out")
+        count = iter(range(100))
+
+        def change(rows: pa.Table) -> pa.Table:
+            if next(count) == 4:
+                raise StorageError("the store is gone")
+            return rows
+
+        stage = labelling(tmp_path / "log", change)
+        with pytest.raises(StorageError, match="the store is gone"):
+            run_job(storage, job, [stage], Progress("label"), executor=InProcess())
+        requests(proxy)
+        summary = run_job(storage, job, [stage], Progress("label"), executor=InProcess())
+        assert summary.already_done == 12
+        assert requests(proxy) == {
+            "LIST parts": 2,
+            "LIST receipts": 1,
+            "GET receipts": 1,
+            "GET plan.parquet": 1,
+            "GET run.json": 1,
+            "PUT parts": 2,  # of the two that are made
+            "HEAD parts": 4,  # … before they are made, and behind it
+            "PUT run.json": 1,
+        }
 
 
 def test_full_reads_each_part(tmp_path: Path) -> None:
@@ -161,7 +225,7 @@ def test_receipts_that_do_not_fit_count_for_nothing(tmp_path: Path, capsys: pyte
     foreign = job_of(tmp_path / "foreign", listing(IMAGES), identity={"model": "toy@2"})
     assert recall_by(foreign, out) == {}, "of another run"
     recut = job_of(out, listing(IMAGES), images=4)
-    assert recall(STORAGE, recut, list(shards_of(recut)), Progress("label")) == {}, "of shards of other images"
+    assert recall_of(recut) == {}, "of shards of other images"
     (out / FOLDER / "receipts-0.json").write_bytes(
         theirs.read_bytes()
     )  # of the same run, whose parts are of other times
@@ -181,7 +245,11 @@ def test_receipts_that_do_not_fit_count_for_nothing(tmp_path: Path, capsys: pyte
 
 def recall_by(job: Job, out: Path) -> dict[int, Done]:
     job = replace(job, uri=str(out))
-    return recall(STORAGE, job, list(shards_of(job)), Progress("label"))
+    return recall_of(job)
+
+
+def recall_of(job: Job) -> dict[int, Done]:
+    return recall(STORAGE, job, list(shards_of(job)), list_part_files(STORAGE, job.uri), Progress("label"))
 
 
 def info(size: int, mtime_us: int, etag: str = "") -> FileInfo:

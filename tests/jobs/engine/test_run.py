@@ -124,7 +124,7 @@ def test_a_stopped_run_does_the_rest_by_the_standing_cut(tmp_path: Path) -> None
     before = files_below(stopped)
 
     adopted = adopt_run(STORAGE, job_of(stopped, listing(17), images=100))
-    assert (adopted.run, adopted.done, adopted.job.plan.num_shards, adopted.moved) == (None, {1, 5}, 6, "")
+    assert (adopted.run, set(adopted.done), adopted.job.plan.num_shards, adopted.moved) == (None, {1, 5}, 6, "")
     summary = run(job_of(stopped, listing(17), images=100), tmp_path / "log2")
     assert sorted(path.name for path in (tmp_path / "log2").iterdir()) == ["00", "06", "09", "12"]
     assert (summary.images, summary.failed, summary.already_done) == (17, 2, 5)
