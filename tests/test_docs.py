@@ -20,7 +20,7 @@ import segjobs
 from segjobs import __version__
 from segjobs import config as configs
 from segjobs.cli import VERBS, verb_of
-from segjobs.config import ModelConfig, PostprocessConfig, iter_fields, load_config
+from segjobs.config import LabelConfig, ModelConfig, PostprocessConfig, iter_fields, load_config
 from segjobs.config.examples import example_names
 from segjobs.errors import ITEM_CODES, ConfigError, ExitCode, ItemError
 from segjobs.exporters.table import EXPORTERS
@@ -39,6 +39,7 @@ from segjobs.models.weights import digest_of
 from segjobs.storage import Storage
 from tests import first_week
 from tests.flow_process import run_here
+from tests.in_process import label_in_process
 from tests.pages import (
     GUIDE,
     MAP,
@@ -312,6 +313,27 @@ def test_the_model_of_your_own_works_as_it_stands(tmp_path: Path, monkeypatch: p
     trained = build(given, Storage(), device="cpu")
     assert np.array_equal(trained.predict([image])[0].ids, prediction.ids)
     assert [one.name for one in trained.card.categories] == ["dry", "wet"]
+
+
+def test_several_runs_by_prefix_become_one_collection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is to be done where one driver ends, as it stands but for its model and places."""
+    (body,) = (body for body in blocks(section(text_of(GUIDE), "What one driver carries"), "sh") if "label" in body)
+    images = ["2026-01/a.png", "2026-01/b.png", "2026-02/a.png"]
+    for name in [*images, "2026-03/a.png"]:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (200, 100, 0)).save(tmp_path / "photos" / name)
+    listed = [command for line in body.splitlines() for command in commands(line)]
+    assert [command.verb for command in listed] == ["label", "label", "collection"]
+    for command in listed:
+        words = [re.sub(r"s3://(photos|masks)", rf"{tmp_path}/\1", word) for word in command.words]
+        if command.verb == "collection":
+            code, _, err = run_here(capsys, "collection", *VERBS["collection"].placed(words))
+            assert code == ExitCode.DONE, err
+            continue
+        words = ["model.name=tests.toy_model:build" if word.startswith("model.") else word for word in words]
+        assert label_in_process(load_config(LabelConfig, None, words)).failed == 0
+    manifest = segjobs.open_manifest(str(tmp_path / "masks" / "all"))
+    assert [image.image_id for image in manifest] == images
 
 
 # What the tour's commands are given besides, to take seconds.

@@ -9,6 +9,8 @@ rows that are made in no time. Each figure is a line of JSON: seconds, CPU secon
     full      the same, every part read (verify=full)
     cluster   label COUNT images on a cluster of three nodes on this machine, die before the last shard, and resume
     objects   list and plan COUNT objects of a bucket that a process beside this one makes up, a thousand a page
+    bucket    list and plan COUNT real objects of a SeaweedFS server, which it starts and fills
+    parts     label COUNT images into a bucket of such a server, die before the last shard, and resume; requests of it
     evaluate  score COUNT pairs of label maps and make their report
 """
 
@@ -20,7 +22,9 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -31,13 +35,16 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import obstore
 import pyarrow as pa
+from obstore.store import S3Store
 from PIL import Image
 
 from segjobs.config import EvaluateConfig, InputConfig, S3Config, ShardConfig, StorageConfig
 from segjobs.errors import StorageError
 from segjobs.evaluation.entries import open_evaluation
 from segjobs.evaluation.output import output_files
+from segjobs.evaluation.pairing import Range
 from segjobs.evaluation.report import make_report
 from segjobs.evaluation.score_range import publish_range
 from segjobs.evaluation.scored_parts import inputs_uri
@@ -45,17 +52,19 @@ from segjobs.jobs.engine.executor import Actors, Executor, InProcess, Stage, Wor
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job
 from segjobs.jobs.engine.shards import Job
-from segjobs.manifest.parts import Run, find_run, part_bytes, part_uri, write_run
+from segjobs.manifest.parts import Run, find_run, list_parts, part_bytes, part_uri, write_run
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.run_info import PartInfo, RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, make_categories
 from segjobs.manifest.seal import sealed_text
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
+from tests.fault_proxy import fault_proxy
 from tests.made import TRUTH, row_of
 from tests.manifests import info_of
 
 SHARD, LINKS = 62, 50_000  # a file system allows so many links to a file
+BUCKET = "s3://segjobs"
 STORAGE = Storage()
 
 
@@ -103,6 +112,39 @@ def objects(folder: Path, count: int) -> None:
         about["shards"] = plan.num_shards
     server.kill()
     assert plan.items.num_rows == count
+
+
+def bucket(folder: Path, count: int) -> None:
+    with _seaweed(folder / "bucket") as config:
+        with measured("put objects, with the server's CPU") as about:
+            _apart(_fill, config, count)
+            about["server_cpu_s"] = _cpu_s_below(os.getpid())
+        before = _cpu_s_below(os.getpid())
+        with measured("list and plan real objects", objects=count) as about:
+            plan = make_plan(list_images(Storage(config), InputConfig(uri=f"{BUCKET}/in/")), ShardConfig(images=SHARD))
+            about |= {"shards": plan.num_shards, "server_cpu_s": round(_cpu_s_below(os.getpid()) - before, 2)}
+    assert plan.items.num_rows == count
+
+
+def _fill(config: StorageConfig, count: int) -> None:
+    endpoint = config.s3.endpoint_url
+    store = S3Store("segjobs", endpoint=endpoint, client_options={"allow_http": True}, region="us-east-1")
+
+    def put(number: int) -> None:
+        obstore.put(store, f"in/{number // 1000:05d}/{number:07d}.jpg", b"%d" % number, use_multipart=False)
+
+    with ThreadPoolExecutor(32) as threads:
+        for _ in threads.map(put, range(count)):
+            pass
+
+
+@contextmanager
+def _seaweed(folder: Path) -> Iterator[StorageConfig]:
+    from tests.conftest import start_s3  # puts its credentials into the environment
+
+    folder.mkdir(parents=True)
+    with start_s3(folder) as config:
+        yield config
 
 
 def _serve(tell: Connection, count: int) -> None:
@@ -206,18 +248,34 @@ def _resident_mb(pid: str, *, shared: bool = True) -> int:
 
 def _begun_by(root: int) -> dict[str, int]:
     """Kind of process → MiB of the largest one, without what it shares (Ray's object store), of all below ``root``."""
+    found: dict[str, int] = {}
+    for pid in _below(root):
+        with suppress(OSError):
+            kind = " ".join(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")[:3])
+            kind = kind.partition(" ")[0].rpartition("/")[2] if kind.startswith("/") else kind
+            found[kind] = max(found.get(kind, 0), _resident_mb(str(pid), shared=False))
+    return found
+
+
+def _cpu_s_below(root: int) -> float:
+    """CPU seconds of the processes below ``root``."""
+    ticks = 0
+    for pid in _below(root):
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _below(root: int) -> list[int]:
+    """The processes that ``root`` has begun, and those that they have."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found, below = dict[str, int](), {root}
-    while below:
-        below = {pid for pid, parent in parents.items() if parent in below}
-        for pid in below:
-            with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-                kind = next((Path(one).name for one in reversed(words[:3]) if not one.startswith("-")), "")
-                found[kind] = max(found.get(kind, 0), _resident_mb(str(pid), shared=False))
+    found, last = list[int](), {root}
+    while last:
+        last = {pid for pid, parent in parents.items() if parent in last}
+        found += last
     return found
 
 
@@ -253,6 +311,28 @@ def resume(folder: Path, count: int, *, how: Any = "receipts") -> None:
     assert summary.images == count
     with measured("read run.json", parts=job.plan.num_shards):
         assert find_run(STORAGE, job.uri) is not None
+
+
+def parts(folder: Path, count: int) -> None:
+    with _seaweed(folder / "parts") as config:
+        job = replace(_job(folder, count), uri=f"{BUCKET}/out")
+        with measured("run into a bucket, in a process of its own", images=count, shards=job.plan.num_shards):
+            _apart(_run_into, config, folder, count)
+        with fault_proxy(config.s3.endpoint_url or "") as proxy:
+            storage = Storage(StorageConfig(s3=S3Config(endpoint_url=proxy.url)))
+            with measured("resume in a bucket", parts=job.plan.num_shards) as about:
+                summary = run_job(storage, job, [_stage()], Progress("label"), executor=InProcess())
+                about |= {"already_done": summary.already_done, "requests": len(proxy.seen)}
+                about |= Counter("LIST" if "prefix=" in path else method for method, path, _ in proxy.seen)
+            with measured("read run.json in a bucket", parts=job.plan.num_shards):
+                assert find_run(storage, job.uri) is not None
+    assert summary.images == count
+
+
+def _run_into(config: StorageConfig, folder: Path, count: int) -> None:
+    job = replace(_job(folder, count), uri=f"{BUCKET}/out")
+    with suppress(StorageError):
+        run_job(Storage(config), job, [_stage(job.plan.num_shards - 1)], Progress("label"), executor=InProcess())
 
 
 def full(folder: Path, count: int) -> None:
@@ -300,21 +380,26 @@ def _executor(nodes: int = 1) -> Executor:
 
 
 def evaluate(folder: Path, count: int) -> None:
-    """Pairs of label maps of 48×64 pixels: a hundred are drawn, and repeated under other names."""
+    """Pairs of label maps of 48×64 pixels: a hundred are drawn, and repeated under other names.
+
+    What another one has scored in the same folder is not scored again, as in the job.
+    """
     for side, shift in (("truth", 0), ("predicted", 7)):
         if not (folder / side / "run.json").exists():
             _apart(_write_side, str(folder / side), count, shift)
-    memory = _Memory(count)
     config = {"predictions": {"uri": str(folder / "predicted")}, "truth": {"uri": str(folder / "truth")}}
     evaluation = open_evaluation(
         EvaluateConfig.model_validate({**config, "output": {"uri": str(folder / "scores")}}), STORAGE
     )
     (entry,) = evaluation.entries
-    with measured("score", pairs=count, parts=len(entry.spans)) as about:
+    standing = list_parts(STORAGE, entry.uri, "scores")
+    pending = [(number, span) for number, span in enumerate(entry.spans) if number not in standing]
+    memory = _Memory(sum(_images(span) for _, span in pending))
+    with measured("score", pairs=count, ranges=len(entry.spans), before=len(standing)) as about:
         STORAGE.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
-        for number, span in enumerate(entry.spans):
-            ok, others = publish_range(number, span, entry.pairing, entry.uri)
-            memory.note(ok + others)
+        for number, span in pending:
+            publish_range(number, span, entry.pairing, entry.uri)
+            memory.note(_images(span))
         about["rss_mb"] = memory.mb
     with measured("report", pairs=count) as about:
         report = make_report(evaluation)
@@ -322,6 +407,10 @@ def evaluate(folder: Path, count: int) -> None:
             STORAGE.put_if_absent(uri, data)
         about["images"] = report.images
     assert report.images["ok"] == count
+
+
+def _images(span: Range) -> int:
+    return sum(part.rows for part in span.truth)
 
 
 def _write_side(uri: str, count: int, shift: int) -> None:
@@ -360,6 +449,8 @@ def _pictures(count: int) -> Iterator[dict[str, Any]]:
 WHAT: dict[str, Callable[[Path, int], None]] = {
     "files": files,
     "objects": objects,
+    "bucket": bucket,
+    "parts": parts,
     "run": run,
     "resume": resume,
     "full": full,

@@ -11,10 +11,14 @@ from tests.torture.driver import WHAT
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
 def test_each_figure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for what in ("files", "objects", "run", "resume", "evaluate"):
+    for what in ("files", "objects", "bucket", "run", "resume", "parts", "evaluate"):
         WHAT[what](tmp_path, 1300)
     figures = {one["figure"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert figures["list and plan"]["shards"] == figures["list and plan objects"]["shards"] == 21
+    listed = ("list and plan", "list and plan objects", "list and plan real objects")
+    assert [figures[name]["shards"] for name in listed] == [21, 21, 21]
     assert figures["run in this process"]["ended"] == "the store is gone"
     assert figures["resume, verify=receipts"]["parts"] == figures["read run.json"]["parts"] == 21
-    assert figures["evaluate"]["images"]["ok"] == 1300
+    resumed = figures["resume in a bucket"]
+    assert (resumed["already_done"], resumed["LIST"], resumed["PUT"]) == (1240, 3, 2)
+    assert figures["score"]["ranges"] == 5
+    assert figures["report"]["images"]["ok"] == 1300
