@@ -9,6 +9,7 @@ of the image. Each batch of tiles is under the watchdog by itself.
 """
 
 import ctypes
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import torch
 
 _BATCH_BYTES = 2**25  # of logits, on a CPU, which gains nothing by batches of large tiles
+_UNSURE_PX = 2**22  # of an image that are looked at for its uncertainty: 16 bytes each, and another 16 at its end
 _LIBC = ctypes.CDLL(None)
 
 
@@ -92,6 +94,7 @@ class _Image:
         with self._busy("decode_ms"):
             self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels, bands=tiler.decoding.bands)
         self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
+        self._unsure_step = max(TILE_STEP, math.ceil(math.sqrt(math.prod(self._windows.size_hw) / _UNSURE_PX)))
 
     def label(self) -> Tiled:
         with self._busy("read_ms"):
@@ -207,7 +210,7 @@ class _Image:
         if blender is not None:
             blended = blender.add(row, column, self._logits(output))
             if self._tiler.uncertainty:
-                self._unsure.append(pixels_of(blended, TILE_STEP))
+                self._unsure.append(pixels_of(blended, self._unsure_step))
             return label_map_of(blended)
         prediction = self._prediction(output)
         assert isinstance(prediction, LabelMap) and prediction.confidence is not None, "a semantic model"  # noqa: S101

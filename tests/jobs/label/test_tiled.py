@@ -17,6 +17,7 @@ from segjobs.config import LabelConfig, ModelConfig, PostprocessConfig, TilesCon
 from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label import decode
+from segjobs.jobs.label import tiled as job_tiled
 from segjobs.jobs.label.decode import decoding_tasks
 from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.parts import footer_of, open_run, read_part
@@ -82,6 +83,21 @@ def test_margin_and_entropy_are_those_of_the_blended_logits(tmp_path: Path) -> N
     assert found == pytest.approx(every, abs=0.1) and found[1] < found[0] and found[3] > found[2]
     (row,) = rows_of(replace(tiled("none"), uncertainty=True), items_of(tmp_path))
     assert row["entropy"] is None
+
+
+def test_of_a_larger_image_no_more_pixels_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene(tmp_path / "a.tif", drawn(3, (170, 290)))
+    seen, settings = [], replace(tiled(), uncertainty=True)
+    monkeypatch.setattr(
+        job_tiled, "summed_up", lambda margin, entropy: seen.append(len(margin)) or summed_up(margin, entropy)
+    )
+    (row,) = rows_of(settings, items_of(tmp_path))
+    monkeypatch.setattr(job_tiled, "_UNSURE_PX", 170 * 290 // 256)
+    (other,) = rows_of(settings, items_of(tmp_path))
+    assert seen[1] < 0.5 * seen[0]  # each tile begins its own grid: more than a sixteenth pixel each way
+    assert [other[name] for name in Uncertainty._fields] == pytest.approx(
+        [row[name] for name in Uncertainty._fields], abs=0.05
+    )
 
 
 @pytest.fixture
