@@ -129,7 +129,7 @@ class Field5:
         return output
 
     def postprocess(self, output: torch.Tensor, size_hw: tuple[int, int]) -> Prediction:
-        return label_map_of(self.logits(output, size_hw))
+        return label_map_of(self.logits(output, size_hw).numpy())
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         return batching.predict(self, images)

@@ -145,6 +145,8 @@ def tensors_of(prepared: Prepared) -> tuple["torch.Tensor", ...]:
     return prepared.tensors if isinstance(prepared, Views) else (prepared,)
 
 
+Logits = Union[np.ndarray, "torch.Tensor"]
+"""float32 (C, h, w), an array or a tensor of any device."""
 Target = LabelMap | Instances
 """What a network is trained towards."""
 Prediction = LabelMap | Instances | PanopticMap
@@ -205,8 +207,8 @@ class Segmenter(Protocol):
 class GivesLogits(Protocol):
     """What a semantic Segmenter has besides, for tiles whose logits are blended (``tiles.blend``)."""
 
-    def logits(self, output: RawOutput, size_hw: tuple[int, int]) -> "torch.Tensor":
-        """Raw output of one image → float32 (C, H, W) at the original ``size_hw``, of any device. Thread-safe.
+    def logits(self, output: RawOutput, size_hw: tuple[int, int]) -> Logits:
+        """Raw output of one image → float32 (C, H, W) at the original ``size_hw``. Thread-safe.
 
         Numbers whose softmax over the C categories are their probabilities; the caller may write over them. Raises
         ItemError NON_FINITE where the output holds NaN or infinity.

@@ -17,6 +17,7 @@ from segjobs.models.base import (
     Instances,
     LabelMap,
     LabelRuns,
+    Logits,
     PanopticMap,
     Prediction,
     Prepared,
@@ -77,15 +78,21 @@ def prepared(segmenter: Segmenter, image: np.ndarray) -> Prepared:
     return given if segmenter.module is None else checked_prepared(given)
 
 
-def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> "torch.Tensor":
-    """What ``GivesLogits.logits`` gave for a tile of ``size_hw``, float32 (C, H, W). Raises ItemError MODEL_ERROR."""
+def checked_logits(value: object, card: ModelCard, size_hw: tuple[int, int]) -> Logits:
+    """What ``GivesLogits.logits`` gave for a tile of ``size_hw``, float32 (C, H, W): a GPU's tensor, or an array.
+
+    Raises ItemError MODEL_ERROR.
+    """
+    shape = (len(card.categories), *size_hw)
+    if isinstance(value, np.ndarray):
+        return _array("logits", value, shape, kinds="f").astype(np.float32, copy=False)
     import torch
 
-    shape = (len(card.categories), *size_hw)
     if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape or not value.is_floating_point():
         given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
         raise _wrong(f"logits gave {given}, expected floats {shape}")
-    return value.float()
+    found = value.detach().float()
+    return found if found.is_cuda else found.numpy()
 
 
 def checked(prediction: object, card: ModelCard, size_hw: tuple[int, int]) -> Prediction:

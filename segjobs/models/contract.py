@@ -27,6 +27,7 @@ from segjobs.models.base import (
 )
 from segjobs.models.check_prediction import checked, checked_logits, checked_prepared
 from segjobs.models.factories import own_words
+from segjobs.models.tiling import label_map_of
 
 SIZES_HW = ((50, 70), (97, 33))
 HOSTILE_HW = ((1, 1), (3000, 10), (10, 3000))
@@ -186,7 +187,7 @@ def _logits(subject: Subject) -> str | None:
         return "it has no method logits: tiles.blend=none alone"
     size_hw = SIZES_HW[0]
     (output,) = _forward(subject, [segmenter.preprocess(draw(*size_hw))])
-    ids = checked_logits(segmenter.logits(output, size_hw), segmenter.card, size_hw).argmax(dim=0).cpu().numpy()
+    ids = label_map_of(checked_logits(segmenter.logits(output, size_hw), segmenter.card, size_hw)).ids
     (again,) = _forward(subject, [segmenter.preprocess(draw(*size_hw))])  # logits may write over the first one
     prediction = _postprocess(subject, again, size_hw)
     assert isinstance(prediction, LabelMap)  # noqa: S101

@@ -22,7 +22,7 @@ from segjobs.models.preparing import preparing_by_card
 from segjobs.models.resize import target_size
 from segjobs.models.run_finder import find_runs
 from segjobs.models.uncertainty import of_logits
-from segjobs.models.upsample import upsample_on_cpu
+from segjobs.models.upsample import upsample_on_cpu, upsampled_array
 
 if TYPE_CHECKING:
     import torch
@@ -92,15 +92,11 @@ class ExportedSegmenter:
             return error
         return find_runs(logits, size_hw, by_way_of=by_way_of)
 
-    def logits(self, output: np.ndarray, size_hw: tuple[int, int]) -> "torch.Tensor":
-        """See ``base.GivesLogits``: for tiles, which torch blends and which bring it into the process."""
-        import torch
-
-        from segjobs.models.upsample_device import upsampled
-
+    def logits(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """See ``base.GivesLogits``. Raises ItemError NON_FINITE."""
         logits, by_way_of = self._at_inner_size(output, size_hw)
         self._check_finite(logits)
-        return upsampled(torch.from_numpy(logits), size_hw, by_way_of=by_way_of)
+        return upsampled_array(logits, size_hw, by_way_of=by_way_of)
 
     def uncertainty(self, output: np.ndarray, size_hw: tuple[int, int]) -> Uncertainty:
         """See ``base.GivesUncertainty``."""

@@ -41,7 +41,7 @@ class Pass:
             planes = segmenter.planes(output, size_hw)
         else:
             assert isinstance(segmenter, GivesLogits), "passes_of has looked"  # noqa: S101
-            planes = segmenter.logits(output, size_hw)
+            planes = torch.as_tensor(segmenter.logits(output, size_hw))
         axes = [axis for axis, mirrored in ((1, self.view.vflip), (2, self.view.hflip)) if mirrored]
         planes = planes.float().flip(axes) if axes else planes.float()
         if (self.classes == np.arange(len(self.classes))).all():

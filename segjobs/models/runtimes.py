@@ -25,8 +25,9 @@ from segjobs.config import LabellingModelConfig, ModelConfig, NetworkConfig
 from segjobs.errors import ConfigError
 from segjobs.manifest.schema import ModelCard
 from segjobs.models.exported import ExportedSegmenter, Network
+from segjobs.models.factories import own_words
 from segjobs.models.table import FROM_WEIGHTS, get_spec
-from segjobs.models.weights import cached
+from segjobs.models.weights import cached, digest_of
 from segjobs.storage import Storage
 
 MOST_OTHER = {"fp32": 0.001, "bf16": 0.05}
@@ -34,6 +35,7 @@ MOST_OTHER = {"fp32": 0.001, "bf16": 0.05}
 fp32, 0.01 to 0.02 in bf16, whose numbers have 8 bits."""
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _EXPORT = "1"  # what export_network.py makes; another number makes it anew
+_DIGEST = "net.sha256"  # beside net.onnx, whose bytes it is of
 _SHOWN = 300
 
 
@@ -73,11 +75,16 @@ class Exporting:
 
     def segmenter(self) -> ExportedSegmenter:
         """With the network of the cache, exported first where it is not there. Raises ConfigError or WeightsError."""
-        path = cached(f"exported {_EXPORT} {self.card.digest}", "net.onnx", self._export)
+        path = cached(f"exported {_EXPORT} {self.card.digest}", "net.onnx", self._export, whole=_is_whole)
+        try:
+            network = self._network(path)
+        except Exception as error:  # a runtime raises anything
+            raise ConfigError(
+                f"model.runtime={self.config.runtime}: {self.card.label} cannot be loaded: {own_words(error)}; take "
+                "model.runtime=torch"
+            ) from error
         spec = get_spec(self.card.name)
-        return ExportedSegmenter(
-            self._network(path), self.card, divisor=spec.divisor, least=spec.least, check=self._check_once
-        )
+        return ExportedSegmenter(network, self.card, divisor=spec.divisor, least=spec.least, check=self._check_once)
 
     def _network(self, path: Path) -> Network:
         if self.config.runtime == "onnxruntime":
@@ -90,6 +97,7 @@ class Exporting:
 
     def _export(self, path: Path) -> None:
         self._child({"export": str(path)})
+        path.with_name(_DIGEST).write_text(digest_of(path), encoding="utf-8")
 
     def _check_once(self, pixels: np.ndarray, logits: np.ndarray) -> None:
         """Of this node's first batch. Raises ConfigError where too many labels are others than torch's."""
@@ -135,3 +143,11 @@ class Exporting:
                 f"model.runtime={self.config.runtime}: {self.card.label} cannot be exported: {words[:_SHOWN]}; take "
                 "model.runtime=torch"
             )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an exported network has the bytes that were written: a disk that fails changes them."""
+    try:
+        return digest_of(path) == path.with_name(_DIGEST).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False

@@ -17,18 +17,20 @@ none        the seam has no width: each pixel is of the tile whose edge is farth
 What is held is one tile, and the seams to the right of it and below its row: (C, seam, W) numbers. So that these do not
 grow with the image, a wide one is worked on in blocks of columns of tiles, each from the top to the bottom; the last
 column of a block is computed again for the seam to the next.
+
+Logits are arrays, or a GPU's tensors, which stay there. Torch is imported for these alone: an exported network does
+without.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from segjobs.config import TilesConfig
-from segjobs.models.base import LabelMap
+from segjobs.models.base import LabelMap, Logits
 from segjobs.models.upsample import upsample_on_cpu
-from segjobs.models.upsample_device import upsample_on_device
 
 _STRIDE = 32
 """Tiles begin at multiples of it, the last ones apart: a network of such strides sees a pixel as in the whole image."""
@@ -103,69 +105,107 @@ class Blender:
         self._columns = columns
         self._begin, self._end = columns.finished(block.start)[0], columns.finished(block.stop - 1)[1]
         self._blend = config.blend
-        self._left = torch.empty(0)
-        self._above: torch.Tensor | None = None
+        self._left: Logits = np.empty(0, np.float32)
+        self._above: Logits | None = None
 
-    @torch.inference_mode()
-    def begin(self, row: int, column: int, logits: torch.Tensor) -> None:
+    def begin(self, row: int, column: int, logits: Logits) -> None:
         """float32 (C, size, size) of the last tile of the block before: what it gives to the seam."""
         top, bottom = (side - self._rows.starts[row] for side in self._rows.used(row))
         left, right = (side - self._columns.starts[column] for side in self._columns.seams[column])
-        self._left = logits[:, top:bottom, left:right].clone()
+        self._left = _copy(logits[:, top:bottom, left:right])
 
-    @torch.inference_mode()
-    def add(self, row: int, column: int, logits: torch.Tensor) -> torch.Tensor:
+    def add(self, row: int, column: int, logits: Logits) -> Logits:
         """float32 (C, size, size) of a tile, which is written over → (C, h, w), what it finishes.
 
         That is ``Axis.finished`` of the row and of the column.
         """
+        with _writable(logits):
+            return self._add(row, column, logits)
+
+    def _add(self, row: int, column: int, logits: Logits) -> Logits:
         (top, bottom), (left, right) = self._rows.used(row), self._columns.used(column)
         first_row, first_column = self._rows.starts[row], self._columns.starts[column]
         tile = logits[:, top - first_row : bottom - first_row, left - first_column : right - first_column]
         if column:
             _cross(self._left, tile, self._shares(self._columns, column))
         done = self._columns.finished(column)[1] - left
-        self._left = tile[:, :, done:].clone()
+        self._left = _copy(tile[:, :, done:])
         tile = tile[:, :, :done]
         above = self._above_columns(tile, left, done)
         if row:
-            _cross(above.transpose(1, 2), tile.transpose(1, 2), self._shares(self._rows, row))
+            _cross(above.swapaxes(1, 2), tile.swapaxes(1, 2), self._shares(self._rows, row))
         done = self._rows.finished(row)[1] - top
         if row < len(self._rows.seams):
-            above.copy_(tile[:, done:])
+            above[:] = tile[:, done:]
         return tile[:, :done]
 
-    def _above_columns(self, tile: torch.Tensor, left: int, width: int) -> torch.Tensor:
+    def _above_columns(self, tile: Logits, left: int, width: int) -> Logits:
         """The seam above the tile, or below it: (C, seam, width), a view of what is held of a whole row of them."""
         if self._above is None:
             seam = self._rows.seams[0][1] - self._rows.seams[0][0] if self._rows.seams else 0
-            self._above = tile.new_empty(len(tile), seam, self._end - self._begin)
+            self._above = _empty(tile, (len(tile), seam, self._end - self._begin))
         return self._above[:, :, left - self._begin : left - self._begin + width]
 
-    def _shares(self, axis: Axis, number: int) -> torch.Tensor:
-        """The later tile's share of the sum of both weights, float64 (seam,), along the seam before it."""
+    def _shares(self, axis: Axis, number: int) -> np.ndarray:
+        """The later tile's share of the sum of both weights, float64 (seam,), ascending along the seam before it."""
         begin, end = axis.seams[number - 1]
-        centres = torch.arange(end - begin, dtype=torch.float64) + 0.5
+        centres = np.arange(end - begin) + 0.5
         if self._blend == "linear":
             return centres / (end - begin)
         apart = axis.starts[number] - axis.starts[number - 1]
-        return torch.sigmoid((centres - (end - begin) / 2) * apart / (_SIGMA_OF_SIZE * axis.size) ** 2)
+        return 1 / (1 + np.exp(((end - begin) / 2 - centres) * apart / (_SIGMA_OF_SIZE * axis.size) ** 2))
 
 
-def _cross(before: torch.Tensor, tile: torch.Tensor, shares: torch.Tensor) -> None:
-    """Blend the first columns of ``tile`` with the same of the tile ``before``, (C, h, seam), in place."""
-    first = tile[:, :, : before.shape[2]]
-    first.copy_(torch.lerp(before, first, shares.to(first)))
+def _cross(before: Logits, tile: Logits, shares: np.ndarray) -> None:
+    """Blend the first columns of ``tile`` with the same of the tile ``before``, (C, h, seam); both are written over.
+
+    From the nearer tile's value on, by a share of the difference: where there is none, the value stays bit by bit.
+    """
+    half = int(np.searchsorted(shares, 0.5))
+    old, new = before[:, :, :half], tile[:, :, :half]
+    new -= old
+    new *= _beside(new, shares[:half])
+    new += old
+    old, new = before[:, :, half:], tile[:, :, half : before.shape[2]]
+    old -= new
+    old *= _beside(new, 1 - shares[half:])
+    new += old
 
 
-def label_map_of(logits: torch.Tensor) -> LabelMap:
+def _beside(logits: Logits, values: np.ndarray) -> Logits:
+    """``values`` as float32, where ``logits`` are."""
+    if isinstance(logits, np.ndarray):
+        return values.astype(np.float32)
+    return logits.new_tensor(values)
+
+
+def _copy(logits: Logits) -> Logits:
+    return logits.copy() if isinstance(logits, np.ndarray) else logits.clone()
+
+
+def _empty(logits: Logits, shape: tuple[int, int, int]) -> Logits:
+    return np.empty(shape, np.float32) if isinstance(logits, np.ndarray) else logits.new_empty(shape)
+
+
+def _writable(logits: Logits) -> AbstractContextManager[object]:
+    """In which they are written over: those of torch's inference mode in that alone."""
+    if isinstance(logits, np.ndarray):
+        return nullcontext()
+    import torch
+
+    return torch.inference_mode()
+
+
+def label_map_of(logits: Logits) -> LabelMap:
     """Blended logits (C, h, w) → the label map of these pixels: the winner of each, and its softmax probability."""
-    if logits.is_cuda:
+    if not isinstance(logits, np.ndarray):
+        from segjobs.models.upsample_device import upsample_on_device
+
         return LabelMap(*upsample_on_device(logits, (logits.shape[1], logits.shape[2])))
     ids = np.empty(logits.shape[1:], np.uint16)
     confidence = np.empty(ids.shape, np.float32)
     for top in range(0, len(ids), _ROWS_AT_ONCE):
         rows = slice(top, top + _ROWS_AT_ONCE)
-        some = logits[:, rows].contiguous().numpy()
+        some = np.ascontiguousarray(logits[:, rows])
         ids[rows], confidence[rows] = upsample_on_cpu(some, (some.shape[1], some.shape[2]))
     return LabelMap(ids, confidence)

@@ -42,6 +42,17 @@ def upsample_on_cpu(
     return ids.astype(np.uint16), _confidence(probabilities(logits, scores=scores), ids, channels)
 
 
+def upsampled_array(
+    logits: np.ndarray, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
+) -> np.ndarray:
+    """float32 (C, h, w) → (C, H, W): the interpolated logits themselves, a copy of them."""
+    steps = steps_to(size_hw, by_way_of)
+    found = np.empty((len(logits), *size_hw), np.float32)
+    for plane, small in zip(found, logits, strict=True):
+        plane[:] = resize_plane(small, steps)
+    return found
+
+
 def probabilities(logits: np.ndarray, *, scores: bool = False) -> np.ndarray:
     """float32 (C, h, w) → the same: their softmax over the channels; of ``scores`` each one's share of their sum."""
     if not scores:

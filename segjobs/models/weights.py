@@ -269,16 +269,18 @@ def local_copy(uri: str, storage: Storage) -> Path:
     return path
 
 
-def cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
+def cached(
+    key: str, name: str, download: Callable[[Path], None], *, whole: Callable[[Path], bool] = Path.exists
+) -> Path:
     """The file ``name`` under ``key``, made by the first of this node's processes that asks for it.
 
-    ``download`` writes it to the path that it is given. A cache that cannot be written serves what is in it. Raises
-    StorageError where something lacks there.
+    ``download`` writes it to the path that it is given. ``whole``: whether what is there serves, or is made anew. A
+    cache that cannot be written serves what is in it. Raises StorageError where something lacks there.
     """
     root = os.environ.get("SEGJOBS_CACHE", "~/.cache/segjobs")
     folder = Path(os.path.expanduser(root)) / "weights" / hashlib.sha256(key.encode()).hexdigest()[:32]
     path = folder / name
-    if path.exists():  # it was published whole
+    if whole(path):
         return path
     if root.startswith("~") and not folder.is_absolute():
         raise StorageError("no home folder is known to keep weights in; set SEGJOBS_CACHE to a writable folder")
@@ -292,7 +294,7 @@ def cached(key: str, name: str, download: Callable[[Path], None]) -> Path:
             f"{folder}: weights cannot be kept there: {error}; set SEGJOBS_CACHE to a writable folder"
         ) from error
     try:
-        if not path.exists():
+        if not whole(path):  # else another process has made it meanwhile
             download(part)
             part.replace(path)
     finally:

@@ -20,6 +20,7 @@ from segjobs.models.batching import forward_in_halves
 from segjobs.models.ensemble import ensemble_card, together, with_views
 from segjobs.models.registry import build, resolve
 from segjobs.models.semantic import SemanticSegmenter
+from segjobs.models.uncertainty import of_logits
 from segjobs.storage import Storage
 from tests.tiny_hf import save_tiny
 
@@ -90,6 +91,23 @@ def test_flips_are_the_mean_of_softmax_mirrored_back() -> None:
     ).mean(0)
     check_equal(label_map(several(one, views=views), image), mean)
     assert (label_map(one, image).ids != mean.argmax(0).numpy()).mean() > 0.05  # it is another answer
+
+
+def test_how_unsure_several_passes_are_is_of_their_mean() -> None:
+    """Two models that are sure of different classes are unsure together."""
+    image = draw(37, 50)
+    alone = [model(seed) for seed in (0, 1)]
+    for found, shares in (
+        (several(*alone), [probabilities(one, image) for one in alone]),
+        (
+            several(alone[0], views=[View(hflip=True)]),
+            [probabilities(alone[0], image), probabilities(alone[0], image[:, ::-1]).flip(2)],
+        ),
+    ):
+        (output,) = found.forward([found.preprocess(image)])
+        unsure = found.uncertainty(output, (37, 50))
+        assert unsure == pytest.approx(of_logits(torch.stack(shares).mean(0).log()), abs=1e-4)
+        assert unsure.margin < min(of_logits(one.log()).margin for one in shares)
 
 
 def test_scales_meet_at_the_finest_grid() -> None:

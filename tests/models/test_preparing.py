@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import resize
 
-from segjobs.config import ModelConfig
+from segjobs.config import LabellingModelConfig, ModelConfig
 from segjobs.errors import ConfigError, ItemError
 from segjobs.models.preparing import check_preparing, preparing_of
 from segjobs.models.registry import build, resolve
@@ -49,6 +49,33 @@ def test_a_segmenter_is_given_what_it_makes_itself():
     torch.testing.assert_close(tasks.given(tasks.array(image)), segmenter.preprocess(image), rtol=0, atol=0)
     with pytest.raises(ConfigError, match=r"compute.decode: unet.* in a way of its own.*set compute.decode=actor"):
         check_preparing(segmenter, replace(tasks, divisor=64))
+
+
+@pytest.mark.parametrize(("factor", "size_hw"), [(0.75, (48, 72)), (1.25, (80, 120)), (0.01, (1, 1))])
+def test_a_view_of_another_scale(factor, size_hw):
+    """Both sides so many times as long as by the rule, from the image itself, and padded then."""
+    image = draw_scene(3, (90, 135), index=0)[0]
+    view = replace(preparing("short:64"), factor=factor)
+    assert view.inner_size((90, 135)) == size_hw
+    found = view.array(image)
+    expected = resize(torch.from_numpy(image).permute(2, 0, 1), list(size_hw), antialias=True).permute(1, 2, 0).numpy()
+    assert found.shape == (*view.padded_size(size_hw), 3)
+    np.testing.assert_array_equal(found[: size_hw[0], : size_hw[1]], expected)
+    assert (found[size_hw[0] :] == (124, 116, 104)).all()
+    segmenter = build(ModelConfig(**UNET, resize="short:64"), Storage(), device="cpu", threads=1).scaled(factor)
+    torch.testing.assert_close(view.given(found), segmenter.preprocess(image), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="in a way of its own"):
+        check_preparing(segmenter, replace(view, factor=1.0))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tta": ["hflip"]}, {"tta": ["scale:1.25"]}, {"name": "ensemble", "models": [UNET, UNET]}]
+)
+def test_several_passes_are_left_to_the_actor(settings):
+    """Each sees an image in its own way, and decoding tasks prepare it in one."""
+    model = settings if "models" in settings else {**UNET, **settings}
+    config = LabellingModelConfig.model_validate(model)
+    assert preparing_of(config, resolve(config, Storage())) is None
 
 
 def test_a_strip_is_too_long():

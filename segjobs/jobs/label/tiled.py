@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesLogits, Instances, LabelMap, Prediction, Prepared, RawOutput, Segmenter
+from segjobs.models.base import GivesLogits, Instances, LabelMap, Logits, Prediction, Prepared, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
 from segjobs.models.check_prediction import checked, checked_logits, of_the_model, prepared
 from segjobs.models.postprocess import BandedSegments
@@ -37,9 +36,6 @@ from segjobs.sources.read import digest_of, opened_item
 from segjobs.sources.tiff import Slices
 from segjobs.sources.windows import Window, count_pixels, open_windows
 from segjobs.storage import FileInfo
-
-if TYPE_CHECKING:
-    import torch
 
 _BATCH_BYTES = 2**25  # of logits, on a CPU, which gains nothing by batches of large tiles
 _UNSURE_PX = 2**22  # of an image that are looked at for its uncertainty: 16 bytes each, and another 16 at its end
@@ -217,7 +213,7 @@ class _Image:
         own = _within(self._rows, row), _within(self._columns, column)
         return LabelMap(prediction.ids[own], prediction.confidence[own])
 
-    def _logits(self, output: RawOutput) -> "torch.Tensor":
+    def _logits(self, output: RawOutput) -> Logits:
         """Of a tile, at its own size."""
         segmenter, size_hw = self._tiler.segmenter, (self._rows.size, self._columns.size)
         assert isinstance(segmenter, GivesLogits), "check_blend"  # noqa: S101
