@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Preparing:
     """``rule``: of ``resize.py``; sides are padded to multiples of ``divisor``, to at least ``least``, by ``fill``.
 
-    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes several times as long. ``factor``:
-    both sides are so many times as long as by the rule (a view of ``model.tta``).
+    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes two to three times as long.
+    ``factor``: both sides are so many times as long as by the rule (a view of ``model.tta``).
     """
 
     rule: str

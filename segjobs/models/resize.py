@@ -9,6 +9,7 @@ In: a rule and an image's height and width. Out: the height and width to resize 
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 MAX_ASPECT = 16
 """``short:N`` refuses longer strips: 30000×10 pixels would become 1,560,000×520, which no memory holds."""
-_ROWS_AT_ONCE = 32  # whose sums stay in a core's cache: twice as fast as all at once
+_ROWS_AT_ONCE = 8  # a band of the matrix of weights: of more rows it is mostly zeros, of fewer it is no work for a BLAS
+_VALUES_AT_ONCE = 2**20  # whose memory malloc keeps, where larger ones are mapped and zeroed each time
+_PRODUCTS_AT_ONCE = 2**20  # above, OpenBLAS wakes threads, which spin beside those of the network
 
 
 def target_size(rule: str, size_hw: tuple[int, int]) -> tuple[int, int]:
@@ -103,26 +106,62 @@ def resize_array(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) → uint8 (h, w, 3): ``resize_image`` without torch, byte by byte.
 
     The kernel (ATen's UpSampleKernel.cpp, after Pillow's) has a triangle of two scales' width for each pixel, in whole
-    numbers: first along the rows, rounded to uint8, and then along the columns.
+    numbers: first along the rows, rounded to uint8, and then along the columns. Here each pass is products of small
+    matrices: a BLAS multiplies floats many times as fast as numpy whole numbers, and of these not one is rounded.
     """
     if image.shape[1] != size_hw[1]:
-        image = cv2.transpose(_resize_rows(cv2.transpose(image), size_hw[1]))
-    return _resize_rows(image, size_hw[0]) if image.shape[0] != size_hw[0] else image
+        found = np.empty((image.shape[0], size_hw[1], 3), np.uint8)
+        for some in _pieces(image.shape[0], 3, image.shape[1], size_hw[1]):
+            columns = cv2.transpose(image[some])
+            found[some] = cv2.transpose(
+                _resize_rows(columns.reshape(len(columns), -1), size_hw[1]).reshape(-1, columns.shape[1], 3)
+            )
+        image = found
+    if image.shape[0] != size_hw[0]:
+        rows = image.reshape(image.shape[0], -1)
+        found = np.empty((size_hw[0], rows.shape[1]), np.uint8)
+        for some in _pieces(rows.shape[1], 1, image.shape[0], size_hw[0]):
+            found[:, some] = _resize_rows(rows[:, some], size_hw[0])
+        image = found.reshape(*size_hw, 3)
+    return image
 
 
-def _resize_rows(image: np.ndarray, height: int) -> np.ndarray:
-    """uint8 (H, W, 3) → (height, W, 3)."""
-    places, weights, precision = _triangles(len(image), height)
-    rows = image.reshape(len(image), -1)
-    found = np.empty((height, rows.shape[1]), np.uint8)
-    for start in range(0, height, _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        total = np.full(found[some].shape, 1 << (precision - 1), np.int32)
-        for place, weight in zip(places[:, some], weights[:, some, None], strict=True):
-            total += np.multiply(rows[place], weight, dtype=np.int32)
-        total >>= precision
-        found[some] = np.minimum(total, 255, out=total)
-    return found.reshape(height, *image.shape[1:])
+def _pieces(count: int, width: int, length: int, to: int) -> Iterator[slice]:
+    """Cut ``count`` lines, ``width`` values wide, that are resized from ``length`` to ``to``: as many as fit at once."""
+    taps = max(one.shape[1] for _, _, one in _bands(length, to))
+    most = min(_VALUES_AT_ONCE // max(length, to), _PRODUCTS_AT_ONCE // (_ROWS_AT_ONCE * taps))
+    step = max(1, most // width)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _resize_rows(rows: np.ndarray, height: int) -> np.ndarray:
+    """uint8 (H, n) → (height, n)."""
+    bands = _bands(len(rows), height)
+    values = rows.astype(bands[0][2].dtype)
+    found = np.empty((height, rows.shape[1]), values.dtype)
+    for to, of, weights in bands:
+        np.matmul(weights, values[of], out=found[to])
+    found += 0.5
+    return found.astype(np.uint8)  # below 256: the roundings of the weights are less than a half together
+
+
+@lru_cache(maxsize=256)
+def _bands(length: int, to: int) -> list[tuple[slice, slice, np.ndarray]]:
+    """Some of the ``to`` pixels, those of ``length`` that they are made of, and the weights (pixels made, pixels of).
+
+    Floats of a type in which sums of 255 times the weights, and a half, are exact.
+    """
+    places, weights, precision = _triangles(length, to)
+    exact = np.float32 if precision <= 16 else np.float64
+    bands: list[tuple[slice, slice, np.ndarray]] = []
+    for start in range(0, to, _ROWS_AT_ONCE):
+        made = slice(start, min(start + _ROWS_AT_ONCE, to))
+        of = slice(int(places[:, made].min()), int(places[:, made].max()) + 1)
+        band = np.zeros((made.stop - start, of.stop - of.start), exact)
+        for place, weight in zip(places[:, made], weights[:, made], strict=True):
+            band[np.arange(len(band)), place - of.start] += weight / 2**precision  # behind the last pixel: 0
+        bands.append((made, of, band))
+    return bands
 
 
 @lru_cache(maxsize=256)

@@ -98,8 +98,20 @@ def test_without_torch_images_are_resized_to_the_same_bytes(seed, height, width,
     np.testing.assert_array_equal(resize_array(image, (to_height, to_width)), expected)
 
 
-@pytest.mark.parametrize("size_hw", [(256, 341), (520, 693), (1024, 1365), (30, 40)])
-def test_a_photographs_bytes_without_torch(size_hw):
-    image = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+@pytest.mark.parametrize(
+    ("original_hw", "size_hw"),
+    [
+        ((480, 640), (256, 341)),
+        ((480, 640), (520, 693)),
+        ((480, 640), (1024, 1365)),
+        ((480, 640), (30, 40)),
+        ((600, 803), (200, 200)),  # in thirds and fourths: the largest sums that a float32 holds
+        ((11, 12_000), (5, 3000)),  # as many pixels as are resized in several pieces
+        ((12_000, 11), (3000, 5)),
+    ],
+)
+@pytest.mark.parametrize("white", [False, True])
+def test_a_photographs_bytes_without_torch(original_hw, size_hw, white):
+    image = np.random.default_rng(1).integers(254 if white else 0, 256, (*original_hw, 3), np.uint8)
     expected = resize_image(to_tensor(image), size_hw).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(resize_array(image, size_hw), expected)
