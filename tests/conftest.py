@@ -223,7 +223,7 @@ def start_s3(folder: Path, *words: str) -> Iterator[StorageConfig]:
             server.kill()  # asked to end, it takes half a minute, for files that nobody wants
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 120) -> None:
     end = time.monotonic() + wait_s
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -234,7 +234,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> 
     raise RuntimeError(f"no answer from {url}")
 
 
-def _wait_for_bucket(config: StorageConfig, wait_s: float = 60) -> None:
+def _wait_for_bucket(config: StorageConfig, wait_s: float = 120) -> None:
     """The server answers before it has made its bucket."""
     end = time.monotonic() + wait_s
     while True:
