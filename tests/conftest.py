@@ -58,30 +58,40 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class _RayTogether(LoadScopeScheduling):
-    """The files whose tests need a Ray go to one process, in one piece, the flows to another: two are started at most.
-
-    A flow waits for processes of its own much of the time; all slow ones in one piece would be a third longer.
-    """
+class _InPieces(LoadScopeScheduling):
+    """Tests that share something dear go to one process, in one piece."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, _ = nodeid.partition("::")
-        if not _uses_ray(file):
-            return nodeid
+        return _piece_of(nodeid)
+
+
+def _piece_of(nodeid: str) -> str:
+    """The files whose tests need a Ray are one piece, the flows another: two are started at most.
+
+    A flow waits for processes of its own much of the time; all slow ones in one piece would be a third longer. What a
+    file makes once for several tests, such as a network, would be made in each process: those tests are a piece too.
+    Any other test is one for itself.
+    """
+    file, _, name = nodeid.partition("::")
+    if _says(file, r"\bray_(session|environment|head)\b(?! import)"):
         return "flows" if file.startswith("tests/test_flow_") else "ray"
+    if _says(file, r'\bscope="module", params='):
+        return f"{file}::{re.split('[]-]', name.partition('[')[2])[0]}"  # one of them stands first in a test's name
+    return file if _says(file, r'\bscope="module"') else nodeid
 
 
 @cache
-def _uses_ray(file: str) -> bool:
-    return bool(re.search(r"\bray_(session|environment|head)\b", (REPOSITORY / file).read_text()))
+def _says(file: str, pattern: str) -> bool:
+    return bool(re.search(pattern, (REPOSITORY / file).read_text()))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return _RayTogether(config, log)
+    config.option.loadscopereorder = False  # by the number of their tests; their order is that below
+    return _InPieces(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, by the time that they are allowed, so that no process is left with a long one at the end.
+    """Longest first, by the time that they are allowed, then pieces: no process is left with a long one at the end.
 
     Coverage, which makes a test a third slower, is that of the rooms by their own tests.
     """
@@ -89,11 +99,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.relative_to(REPOSITORY / "tests").parts[0] not in _MEASURED:
             item.add_marker("no_cover")
 
-    def allowed_s(item: pytest.Item) -> float:
+    def rank(item: pytest.Item) -> tuple[float, bool]:
         marker = item.get_closest_marker("timeout")
-        return -float(marker.args[0]) if marker else 0.0
+        return -float(marker.args[0]) if marker else 0.0, _piece_of(item.nodeid) == item.nodeid
 
-    items.sort(key=allowed_s)
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -213,7 +223,7 @@ def start_s3(folder: Path, *words: str) -> Iterator[StorageConfig]:
             server.kill()  # asked to end, it takes half a minute, for files that nobody wants
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 120) -> None:
     end = time.monotonic() + wait_s
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -224,7 +234,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], wait_s: float = 30) -> 
     raise RuntimeError(f"no answer from {url}")
 
 
-def _wait_for_bucket(config: StorageConfig, wait_s: float = 60) -> None:
+def _wait_for_bucket(config: StorageConfig, wait_s: float = 120) -> None:
     """The server answers before it has made its bucket."""
     end = time.monotonic() + wait_s
     while True:

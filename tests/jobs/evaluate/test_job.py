@@ -288,7 +288,7 @@ def test_any_number_of_workers_and_a_kill_give_the_same_bytes(ray_session: None,
     victim.kill()
     victim.communicate()
     assert published("killed") < 12 and not (tmp_path / "killed" / "report.json").exists()
-    said = started(8, "killed").communicate()[1]
+    said = started(4, "killed").communicate()[1]
     assert (tmp_path / "killed" / "report.json").exists(), said
     evaluate(load_config(EvaluateConfig, None, words("whole")))  # on two CPUs
     for file in ("report.json", "per_image.parquet"):

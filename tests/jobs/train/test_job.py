@@ -167,7 +167,8 @@ def test_a_scheduler_that_waits_for_the_training_does_not_spin(tmp_path: Path, m
     steps = trainer.task.feed.batches(0, 1, first_step=0)
     next(steps)
     time.sleep(0.5)
-    assert len(rounds) > 2
+    while len(rounds) <= 2:  # on a busy machine
+        time.sleep(0.05)
     assert np.diff(rounds).min() >= 0.01
     steps.close()
 
