@@ -12,6 +12,9 @@ rows that are made in no time. Each figure is a line of JSON: seconds, CPU secon
     bucket    list and plan COUNT real objects of a SeaweedFS server, which it starts and fills
     parts     label COUNT images into a bucket of such a server, die before the last shard, and resume; requests of it
     evaluate  score COUNT pairs of label maps and make their report
+    report    make their report alone: the counts of a hundred pairs, which repeat, are written for all
+    cost      label COUNT photographs of --photographs by the LR-ASPP of the directory --model, with torch and with
+              ONNX Runtime, and score these against each other: what of it is CPU an image
 """
 
 import argparse
@@ -40,14 +43,22 @@ import pyarrow as pa
 from obstore.store import S3Store
 from PIL import Image
 
-from segjobs.config import EvaluateConfig, InputConfig, S3Config, ShardConfig, StorageConfig
+from segjobs.config import (
+    EvaluateConfig,
+    InputConfig,
+    LabelConfig,
+    S3Config,
+    ShardConfig,
+    StorageConfig,
+    load_config,
+)
 from segjobs.errors import StorageError
-from segjobs.evaluation.entries import open_evaluation
+from segjobs.evaluation.entries import Evaluation, open_evaluation
 from segjobs.evaluation.output import output_files
-from segjobs.evaluation.pairing import Range
+from segjobs.evaluation.pairing import SCORES_SCHEMA, Range
 from segjobs.evaluation.report import make_report
-from segjobs.evaluation.score_range import publish_range
-from segjobs.evaluation.scored_parts import inputs_uri
+from segjobs.evaluation.score_range import publish_range, score_rows
+from segjobs.evaluation.scored_parts import OF_KEY, inputs_uri, part_of, scored_digest
 from segjobs.jobs.engine.executor import Actors, Executor, InProcess, Stage, Worker
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.run import run_job
@@ -56,15 +67,16 @@ from segjobs.manifest.parts import Run, find_run, list_parts, part_bytes, part_u
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.run_info import PartInfo, RunCounts
 from segjobs.manifest.schema import MANIFEST_SCHEMA, Footer, make_categories
-from segjobs.manifest.seal import sealed_text
+from segjobs.manifest.seal import sealed_table, sealed_text
 from segjobs.sources.images import list_images
 from segjobs.storage import FileInfo, Storage
 from tests.fault_proxy import fault_proxy
-from tests.made import TRUTH, row_of
+from tests.in_process import label_in_process
+from tests.made import TRUTH, row_of, scored
 from tests.manifests import info_of
 
 SHARD, LINKS = 62, 50_000  # a file system allows so many links to a file
-BUCKET = "s3://segjobs"
+BUCKET, FEW, DRAWN = "s3://segjobs", 8, 100
 STORAGE = Storage()
 
 
@@ -115,10 +127,13 @@ def objects(folder: Path, count: int) -> None:
 
 
 def bucket(folder: Path, count: int) -> None:
-    with _seaweed(folder / "bucket") as config:
-        with measured("put objects, with the server's CPU") as about:
-            _apart(_fill, config, count)
-            about["server_cpu_s"] = _cpu_s_below(os.getpid())
+    filled = folder / "bucket" / "filled"
+    with _seaweed(filled.parent) as config:
+        if not filled.exists():
+            with measured("put objects, with the server's CPU") as about:
+                _apart(_fill, config, count)
+                about["server_cpu_s"] = _cpu_s_below(os.getpid())
+            filled.touch()
         before = _cpu_s_below(os.getpid())
         with measured("list and plan real objects", objects=count) as about:
             plan = make_plan(list_images(Storage(config), InputConfig(uri=f"{BUCKET}/in/")), ShardConfig(images=SHARD))
@@ -142,7 +157,7 @@ def _fill(config: StorageConfig, count: int) -> None:
 def _seaweed(folder: Path) -> Iterator[StorageConfig]:
     from tests.conftest import start_s3  # puts its credentials into the environment
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with start_s3(folder) as config:
         yield config
 
@@ -384,29 +399,58 @@ def evaluate(folder: Path, count: int) -> None:
 
     What another one has scored in the same folder is not scored again, as in the job.
     """
-    for side, shift in (("truth", 0), ("predicted", 7)):
-        if not (folder / side / "run.json").exists():
-            _apart(_write_side, str(folder / side), count, shift)
-    config = {"predictions": {"uri": str(folder / "predicted")}, "truth": {"uri": str(folder / "truth")}}
-    evaluation = open_evaluation(
-        EvaluateConfig.model_validate({**config, "output": {"uri": str(folder / "scores")}}), STORAGE
-    )
+    evaluation = _evaluation(folder, count)
     (entry,) = evaluation.entries
     standing = list_parts(STORAGE, entry.uri, "scores")
     pending = [(number, span) for number, span in enumerate(entry.spans) if number not in standing]
     memory = _Memory(sum(_images(span) for _, span in pending))
     with measured("score", pairs=count, ranges=len(entry.spans), before=len(standing)) as about:
-        STORAGE.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
         for number, span in pending:
             publish_range(number, span, entry.pairing, entry.uri)
             memory.note(_images(span))
         about["rss_mb"] = memory.mb
+    _report(evaluation, count)
+
+
+def report(folder: Path, count: int) -> None:
+    evaluation = _evaluation(folder, count)
+    _apart(_write_scores, folder, count)
+    _report(evaluation, count)
+
+
+def _report(evaluation: Evaluation, count: int) -> None:
     with measured("report", pairs=count) as about:
-        report = make_report(evaluation)
-        for uri, data in output_files(evaluation, report):
+        made = make_report(evaluation)
+        for uri, data in output_files(evaluation, made):
             STORAGE.put_if_absent(uri, data)
-        about["images"] = report.images
-    assert report.images["ok"] == count
+        about["images"] = made.images
+    assert made.images["ok"] == count
+
+
+def _write_scores(folder: Path, count: int) -> None:
+    """Pair n's counts are those of pair n % 100: scored once, and published under all names."""
+    (entry,) = _evaluation(folder, count).entries
+    drawn = pa.Table.from_pylist(score_rows(entry.spans[0], entry.pairing)[:DRAWN], SCORES_SCHEMA)
+    digest, start = scored_digest(STORAGE, entry.uri), 0
+    for number, span in enumerate(entry.spans):
+        places = np.arange(start, start + _images(span))
+        start += places.size
+        metadata = {OF_KEY: part_of(digest, number)}
+        data = sealed_table(_named(drawn, places, 0), metadata=metadata, options={"row_group_size": 1000})
+        STORAGE.put_if_absent(part_uri(entry.uri, number, "scores"), data)
+
+
+def _evaluation(folder: Path, count: int) -> Evaluation:
+    """The two sides, made where they are not there, and what is to be scored."""
+    for side, shift in (("truth", 0), ("predicted", 7)):
+        if not (folder / side / "run.json").exists():
+            _apart(_write_side, str(folder / side), count, shift)
+    sides = {"predictions": {"uri": str(folder / "predicted")}, "truth": {"uri": str(folder / "truth")}}
+    config = EvaluateConfig.model_validate({**sides, "output": {"uri": str(folder / "scores")}})
+    evaluation = open_evaluation(config, STORAGE)
+    for entry in evaluation.entries:
+        STORAGE.put_if_absent(inputs_uri(entry.uri), sealed_text(entry.inputs.to_json()))
+    return evaluation
 
 
 def _images(span: Range) -> int:
@@ -415,21 +459,26 @@ def _images(span: Range) -> int:
 
 def _write_side(uri: str, count: int, shift: int) -> None:
     """A finished manifest in parts of a shard's images."""
-    drawn = pa.Table.from_pylist(list(_pictures(100)), MANIFEST_SCHEMA)
+    drawn = pa.Table.from_pylist(list(_pictures(DRAWN)), MANIFEST_SCHEMA)
     footer = Footer("semantic", tuple(TRUTH), "digest", {"label": f"{Path(uri).name}@1"})
     parts: list[PartInfo] = []
     for number, start in enumerate(range(0, count, SHARD)):
-        places = np.arange(start, min(start + SHARD, count))
-        ids = [f"{place:07d}" for place in places.tolist()]
-        rows = drawn.take(pa.array((places + shift) % drawn.num_rows))
-        for name, texts in (("image_id", ids), ("uri", [f"/d/{one}" for one in ids])):
-            rows = rows.set_column(rows.schema.get_field_index(name), MANIFEST_SCHEMA.field(name), pa.array(texts))
+        rows = _named(drawn, np.arange(start, min(start + SHARD, count)), shift)
         data = part_bytes(rows, footer)
         where = part_uri(uri, number)
         STORAGE.put_if_absent(where, data)
-        digest = hashlib.sha256(data).hexdigest()
+        digest, ids = hashlib.sha256(data).hexdigest(), rows["image_id"].to_pylist()
         parts.append(PartInfo(where.rpartition("/")[2], len(ids), digest, ids[0], ids[-1]))
     write_run(STORAGE, Run(uri, tuple(parts), info_of(footer, RunCounts(count, count, 0, 0), run_id=Path(uri).name)))
+
+
+def _named(drawn: pa.Table, places: np.ndarray, shift: int) -> pa.Table:
+    """The rows at these places, int64 (N,), of those that were drawn again and again, each under its own name."""
+    rows = drawn.take(pa.array((places + shift) % drawn.num_rows))
+    ids = [f"{place:07d}" for place in places.tolist()]
+    for name, texts in (("image_id", ids), ("uri", [f"/d/{one}" for one in ids])):
+        rows = rows.set_column(rows.schema.get_field_index(name), drawn.schema.field(name), pa.array(texts))
+    return rows
 
 
 def _apart(work: Callable[..., None], *arguments: Any) -> None:
@@ -446,6 +495,27 @@ def _pictures(count: int) -> Iterator[dict[str, Any]]:
         yield row_of(f"{number:03d}", ["".join(letters[line]) for line in picture], TRUTH)
 
 
+def cost(folder: Path, count: int, photographs: str, model: str) -> None:
+    """What a run of a few takes, imports, building and exporting, is not counted."""
+    spent: dict[str, float] = {}
+    for runtime in ("torch", "onnxruntime"):
+        for name, images in (("first", FEW), ("few", FEW), (runtime, count)):
+            words = [
+                *(f"input.uri={photographs}", f"input.limit={images}", f"output.uri={folder / name}-{runtime}"),
+                *("model.name=lraspp_mobilenet_v3_large", f"model.weights={model}", "model.resize=native"),
+                *(f"model.runtime={runtime}", "shard.images=62"),
+            ]
+            before = time.process_time()
+            assert label_in_process(load_config(LabelConfig, None, words)).ok == images
+            spent[name] = time.process_time() - before
+        spent[runtime] = 1000 * (spent[runtime] - spent["few"]) / (count - FEW)
+    before = time.process_time()
+    scored(folder, f"{folder}/torch-torch", f"{folder}/onnxruntime-onnxruntime", bootstrap={"resamples": 0})
+    spent["scored"] = 1000 * (time.process_time() - before) / count
+    figures = {f"{name}_cpu_ms": round(spent[name], 2) for name in ("torch", "onnxruntime", "scored")}
+    sys.stdout.write(json.dumps({"figure": "cost of an image", "images": count, **figures}) + "\n")
+
+
 WHAT: dict[str, Callable[[Path, int], None]] = {
     "files": files,
     "objects": objects,
@@ -456,12 +526,18 @@ WHAT: dict[str, Callable[[Path, int], None]] = {
     "full": full,
     "cluster": cluster,
     "evaluate": evaluate,
+    "report": report,
 }
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("what", choices=[*WHAT, "cost"])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, required=True, help="images and manifests; kept")
+    parser.add_argument("--photographs")
+    parser.add_argument("--model", help="a directory that train has written")
     arguments = parser.parse_args()
-    WHAT[arguments.what](arguments.folder, arguments.count)
+    if arguments.what == "cost":
+        cost(arguments.folder, arguments.count, arguments.photographs, arguments.model)
+    else:
+        WHAT[arguments.what](arguments.folder, arguments.count)

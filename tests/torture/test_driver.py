@@ -22,3 +22,13 @@ def test_each_figure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (resumed["already_done"], resumed["LIST"], resumed["PUT"]) == (1240, 3, 2)
     assert figures["score"]["ranges"] == 5
     assert figures["report"]["images"]["ok"] == 1300
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+def test_counts_that_repeat_are_those_that_would_be_scored(tmp_path: Path) -> None:
+    for what in ("evaluate", "report"):
+        WHAT[what](tmp_path / what, 1300)
+    one, two = (json.loads((tmp_path / what / "scores" / "report.json").read_text()) for what in ("evaluate", "report"))
+    assert one["semantic"] == two["semantic"]
+    assert one["disputes"] == two["disputes"]

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from segjobs.jobs.engine.executor import Actors, Rows, Work
 from segjobs.jobs.engine.ray_calls import Given, blocks_of, dataset_of_blocks, map_blocks_by
 from segjobs.jobs.engine.ray_errors import own_error
-from segjobs.jobs.engine.ray_private import ExecutionCallback, map_batches
+from segjobs.jobs.engine.ray_private import ExecutionCallback, map_batches, without_iteration_metrics
 
 _SPOT_WAIT_S = 24 * 3600  # a job may wait that long for preemptible nodes to come back
 _INIT_DEATHS = 20  # model loading can be killed by preemption as often as this in a row
@@ -99,7 +99,8 @@ def map_in_actors(
 def rows_of(dataset: "ray.data.Dataset") -> Rows:
     """Run it and hand its rows on as they come. Raises the SegjobsError that stopped a task."""
     try:
-        for block in blocks_of(dataset):
-            yield from block.to_pylist()
+        with without_iteration_metrics():
+            for block in blocks_of(dataset):
+                yield from block.to_pylist()
     except RayError as error:
         raise own_error(error) or error from error

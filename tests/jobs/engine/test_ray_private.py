@@ -1,6 +1,7 @@
 """What is used of Ray beside its public names: these fail where a release changes it."""
 
 import inspect
+import math
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from segjobs.jobs.engine.ray_private import (
     lean_training,
     node_kinds,
     other_drivers,
+    without_iteration_metrics,
     without_log_level,
 )
 from tests.ray_head import Head
@@ -29,6 +31,7 @@ from ray._private import node, parameter, services, worker  # isort: skip
 from ray import _raylet  # isort: skip
 from ray._raylet import wait_for_persisted_port  # isort: skip
 from ray.data import Dataset  # isort: skip
+from ray.data._internal.block_batching.iter_batches import BatchIterator  # isort: skip
 from ray.train.v2.api import data_parallel_trainer  # isort: skip
 
 
@@ -39,6 +42,16 @@ def test_a_callback_is_called_between_the_scheduler_s_rounds() -> None:
 def test_blocks_are_mapped_whole() -> None:
     stage = {"fn_constructor_args", "compute", "batch_size", "batch_format", "num_cpus", "num_gpus"}
     assert stage <= inspect.signature(Dataset.map_batches_internal).parameters.keys()
+
+
+def test_a_dataset_s_statistics_are_not_sent_while_its_blocks_are_taken() -> None:
+    """They grow with its input, and are sent as often as the clock says."""
+    sends = "if (now - self._metrics_last_updated) > self.UPDATE_METRICS_INTERVAL_S:"
+    assert sends in inspect.getsource(BatchIterator.yield_batch_context)
+    before = BatchIterator.UPDATE_METRICS_INTERVAL_S
+    with without_iteration_metrics():
+        assert math.inf == BatchIterator.UPDATE_METRICS_INTERVAL_S
+    assert before == BatchIterator.UPDATE_METRICS_INTERVAL_S
 
 
 def test_closures_are_pickled() -> None:
