@@ -19,7 +19,16 @@ from segjobs.models import batching
 from segjobs.models.base import Prediction, Target, with_attributes
 from segjobs.models.hf_files import Repository
 from segjobs.models.hf_network import Resizing
-from segjobs.models.queries import Patch, Reading, Thresholds, instances, panoptic_map, semantic_map, semantic_scores
+from segjobs.models.queries import (
+    Patch,
+    Reading,
+    Thresholds,
+    instances,
+    panoptic_map,
+    semantic_logits,
+    semantic_map,
+    semantic_scores,
+)
 from segjobs.models.resize import to_tensor
 from segjobs.models.semantic import AUTOCAST
 from segjobs.models.weights import first_line
@@ -104,12 +113,18 @@ class UniversalSegmenter:
     def postprocess(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> Prediction:
         """Logits of one image → its prediction at ``size_hw``. Raises ItemError NON_FINITE."""
         patches, reading, resized_hw = self._read(output, size_hw)
-        if not all(bool(torch.isfinite(one.classes.sum() + one.masks.sum())) for one in patches):
-            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
+        self._check_finite(patches)
         if self.card.task == "semantic":
             return semantic_map(patches, reading, resized_hw, size_hw)
         task = panoptic_map if self.card.task == "panoptic" else instances
         return task(patches[0], reading, self._thresholds, size_hw)
+
+    @torch.inference_mode()
+    def logits(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> torch.Tensor:
+        """See ``base.GivesLogits``: of a semantic network, on the CPU. Raises ItemError NON_FINITE."""
+        patches, reading, resized_hw = self._read(output, size_hw)
+        self._check_finite(patches)
+        return semantic_logits(patches, reading, resized_hw, size_hw)
 
     @torch.inference_mode()
     def planes(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> torch.Tensor:
@@ -122,6 +137,10 @@ class UniversalSegmenter:
     def scaled(self, factor: float) -> "UniversalSegmenter":
         """See ``base.Scales``; it shares the network."""
         return with_attributes(self, _resizing=self._resizing.scaled(factor))
+
+    def _check_finite(self, patches: Sequence[Patch]) -> None:
+        if not all(bool(torch.isfinite(one.classes.sum() + one.masks.sum())) for one in patches):
+            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
 
     def _read(self, output: Sequence[Patch], size_hw: tuple[int, int]) -> tuple[list[Patch], Reading, tuple[int, int]]:
         """Logits on the CPU, how they are read, and the size that the image had for the network."""

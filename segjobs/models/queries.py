@@ -21,9 +21,11 @@ import torch.nn.functional as F
 
 from segjobs.models.base import VOID, Instances, LabelMap, LazyCrops, PanopticMap
 from segjobs.models.upsample import upsample_on_cpu
+from segjobs.models.upsample_device import upsampled
 
 _LEAST = 0.01  # of a mask's probability: outside the window of those above it, it counts as 0
 _TINY = 1e-6  # keeps transformers' mean over an empty mask finite
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)  # of scores whose logarithm is taken; they may all be 0
 
 SizeHW = tuple[int, int]
 
@@ -90,10 +92,23 @@ def semantic_scores(patches: Sequence[Patch], reading: Reading, resized_hw: Size
 
 def semantic_map(patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW) -> LabelMap:
     """The class of the largest ``semantic_scores``. The confidence is its share of all classes' scores."""
+    scores = _scores_to_interpolate(patches, reading, resized_hw, size_hw)
+    return LabelMap(*upsample_on_cpu(scores.contiguous().numpy(), size_hw, scores=True))
+
+
+def semantic_logits(patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW) -> torch.Tensor:
+    """What ``semantic_map`` compares, float32 (C, H, W): logarithms of the scores, whose softmax are their shares."""
+    scores = _scores_to_interpolate(patches, reading, resized_hw, size_hw)
+    return upsampled(scores, size_hw).clamp_(min=_SMALLEST).log_()
+
+
+def _scores_to_interpolate(
+    patches: Sequence[Patch], reading: Reading, resized_hw: SizeHW, size_hw: SizeHW
+) -> torch.Tensor:
     scores = semantic_scores(patches, reading, resized_hw, size_hw)
     if reading.antialias and _shrinks((scores.shape[1], scores.shape[2]), size_hw):
-        scores = F.interpolate(scores[None], size_hw, mode="bilinear", antialias=True)[0]
-    return LabelMap(*upsample_on_cpu(scores.contiguous().numpy(), size_hw, scores=True))
+        return F.interpolate(scores[None], size_hw, mode="bilinear", antialias=True)[0]
+    return scores
 
 
 def panoptic_map(patch: Patch, reading: Reading, thresholds: Thresholds, size_hw: SizeHW) -> PanopticMap:

@@ -37,7 +37,7 @@ def peaks(command: list[str]) -> dict[str, int]:
     while process.poll() is None:
         for one in _family(process.pid):
             own[one.pid] = max(own.get(one.pid, 0), _peak(one))
-        time.sleep(0.2)
+        time.sleep(1)  # a look at all processes is no small thing, and the system keeps their peaks
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     driver = own.pop(process.pid, 0)
