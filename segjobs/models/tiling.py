@@ -162,14 +162,17 @@ def _cross(before: Logits, tile: Logits, shares: np.ndarray) -> None:
     From the nearer tile's value on, by a share of the difference: where there is none, the value stays bit by bit.
     """
     half = int(np.searchsorted(shares, 0.5))
-    old, new = before[:, :, :half], tile[:, :, :half]
-    new -= old
-    new *= _beside(new, shares[:half])
-    new += old
-    old, new = before[:, :, half:], tile[:, :, half : before.shape[2]]
-    old -= new
-    old *= _beside(new, 1 - shares[half:])
-    new += old
+    nearer, farther = _beside(tile, shares[:half]), _beside(tile, 1 - shares[half:])
+    # A plane after the other stays in a core's cache; a GPU is asked for all at once.
+    for old, new in zip(before, tile, strict=True) if isinstance(tile, np.ndarray) else [(before, tile)]:
+        first = new[..., :half]
+        first -= old[..., :half]
+        first *= nearer
+        first += old[..., :half]
+        last, change = new[..., half : old.shape[-1]], old[..., half:]
+        change -= last
+        change *= farther
+        last += change
 
 
 def _beside(logits: Logits, values: np.ndarray) -> Logits:

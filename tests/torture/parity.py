@@ -51,7 +51,7 @@ RUNTIMES: dict[str, Callable[[Path, int], Network]] = {
     "openvino": lambda path, threads: OpenVinoNetwork(path, threads=threads, precision="fp32"),
     "openvino bf16": lambda path, threads: OpenVinoNetwork(path, threads=threads, precision="bf16"),
 }
-ROUNDS, BATCH, SIDE = 7, 4, 256
+BATCH, SIDE = 4, 256
 
 
 def network(name: str, weights: str, photos: Sequence[np.ndarray]) -> SemanticSegmenter:
@@ -106,7 +106,7 @@ def parity(name: str, weights: str, photos: Sequence[np.ndarray], folder: Path) 
         )
 
 
-def speed(name: str, photos: Sequence[np.ndarray], folder: Path) -> None:
+def speed(name: str, photos: Sequence[np.ndarray], folder: Path, *, rounds: int = 7) -> None:
     """CPU seconds of torch's bare forward (channels_last) ÷ each runtime's, one thread, by turns: medians of rounds."""
     theirs = network(name, "none", photos[:8])
     path = folder / f"{name}.onnx"
@@ -116,14 +116,14 @@ def speed(name: str, photos: Sequence[np.ndarray], folder: Path) -> None:
     ways: dict[str, Callable[[], object]] = {"torch": partial(theirs.forward, tensors)}
     ways |= {runtime: partial(opened(path, 1), pixels) for runtime, opened in RUNTIMES.items()}
     spent: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS + 1):
+    for _ in range(1 + rounds):
         for way, compute in ways.items():
             start = time.process_time()
             compute()
             spent[way].append((time.process_time() - start) / BATCH)
-    rounds = {way: times[1:] for way, times in spent.items()}  # the first one sets up
-    for way, times in rounds.items():
-        ratios = sorted(torch_s / s for torch_s, s in zip(rounds["torch"], times, strict=True))
+    measured = {way: times[1:] for way, times in spent.items()}  # the first round sets up
+    for way, times in measured.items():
+        ratios = sorted(torch_s / s for torch_s, s in zip(measured["torch"], times, strict=True))
         _tell(
             "forward",
             network=name,
@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"by default {', '.join(NETWORKS)}")
     parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=7, help="of forwards by turns")
     parser.add_argument("--weights", default="none", help="a model directory of the one network that is named")
     parser.add_argument("--figures", nargs="+", choices=["parity", "speed"], default=["parity", "speed"])
     parser.add_argument("--folder", type=Path, required=True, help="where the exported networks go")
@@ -169,7 +170,7 @@ def main() -> None:
         if "parity" in given.figures:
             parity(name, given.weights, photos, given.folder)
         if "speed" in given.figures:
-            speed(name, photos, given.folder)
+            speed(name, photos, given.folder, rounds=given.rounds)
 
 
 if __name__ == "__main__":
