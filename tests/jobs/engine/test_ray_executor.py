@@ -1,7 +1,9 @@
 """Runs on Ray: the files that this process alone would publish, errors as themselves, and few shards that wait."""
 
+import itertools
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from segjobs.storage import FileInfo, Storage
 from tests.stages import labelled, stage_of
 
 import ray  # isort: skip  # after segjobs.jobs, which sets its environment
+from ray.data._internal.block_batching import iter_batches  # isort: skip
 
 
 def run(uri: Path, *stages: Stage, images: int, executor: Executor | None = None, **settings: Any) -> Summary:
@@ -46,6 +49,19 @@ def test_ray_and_this_process_publish_the_same_bytes(ray_session: None, tmp_path
         published[uri.name] = {path.name: path.read_bytes() for path in uri.rglob("*.parquet")}
     assert sorted(published["InProcess"]) == [*(f"part-0000{n}.parquet" for n in range(7)), "plan.parquet"]
     assert published["RayExecutor"] == published["InProcess"]
+
+
+def test_statistics_of_every_shard_are_not_sent_with_every_few(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a minute went by between two shards: Ray Data sends them every five seconds of its clock."""
+    minutes = itertools.count()
+    sent: list[object] = []
+    clock = SimpleNamespace(time=lambda: 60.0 * next(minutes), perf_counter=time.perf_counter)
+    monkeypatch.setattr(iter_batches, "time", clock)
+    monkeypatch.setattr(iter_batches._StatsManager, "update_iteration_metrics", lambda *given: sent.append(given))
+    assert run(tmp_path / "out", stage_of(labelled), images=6).images == 6
+    assert len(sent) <= 2, "at the beginning and at the end, whatever the number of shards"
 
 
 def test_a_worker_s_error_stops_the_job_as_itself(ray_session: None, tmp_path: Path) -> None:
