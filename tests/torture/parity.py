@@ -54,10 +54,10 @@ RUNTIMES: dict[str, Callable[[Path, int], Network]] = {
 BATCH, SIDE = 4, 256
 
 
-def network(name: str, weights: str, photos: Sequence[np.ndarray]) -> SemanticSegmenter:
+def network(name: str, weights: str, photos: Sequence[np.ndarray], side: int = SIDE) -> SemanticSegmenter:
     """By torch; random weights made to say something."""
     options = NETWORKS[name] if weights == "none" else {}
-    config = ModelConfig(name=name, weights=weights, options=options, resize=f"short:{SIDE}")
+    config = ModelConfig(name=name, weights=weights, options=options, resize=f"short:{side}")
     segmenter = build(config, Storage(), device="cpu", threads=1)
     assert isinstance(segmenter, SemanticSegmenter)
     if weights == "none":
@@ -84,9 +84,9 @@ def spread(segmenter: SemanticSegmenter, photos: Sequence[np.ndarray]) -> None:
     biases[0] -= means
 
 
-def parity(name: str, weights: str, photos: Sequence[np.ndarray], folder: Path) -> None:
+def parity(name: str, weights: str, photos: Sequence[np.ndarray], folder: Path, *, side: int = SIDE) -> None:
     """Shares of each photograph's pixels that have torch's class."""
-    theirs = network(name, weights, photos[:8])
+    theirs = network(name, weights, photos[:8], side)
     expected = [_labels(theirs.predict([photo])) for photo in photos]
     path = folder / f"{name}.onnx"
     export(theirs, path)
@@ -99,6 +99,7 @@ def parity(name: str, weights: str, photos: Sequence[np.ndarray], folder: Path) 
             weights=weights,
             runtime=runtime,
             images=len(photos),
+            side=side,
             classes=statistics.median(len(np.unique(ids)) for ids in expected),
             worst=round(min(same), 6),
             mean=round(statistics.fmean(same), 6),
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"by default {', '.join(NETWORKS)}")
     parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--side", type=int, default=SIDE, help="the shorter one that networks see, for parity")
     parser.add_argument("--rounds", type=int, default=7, help="of forwards by turns")
     parser.add_argument("--weights", default="none", help="a model directory of the one network that is named")
     parser.add_argument("--figures", nargs="+", choices=["parity", "speed"], default=["parity", "speed"])
@@ -168,7 +170,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:
         if "parity" in given.figures:
-            parity(name, given.weights, photos, given.folder)
+            parity(name, given.weights, photos, given.folder, side=given.side)
         if "speed" in given.figures:
             speed(name, photos, given.folder, rounds=given.rounds)
 
