@@ -232,7 +232,7 @@ class BareModel:
                 lambda runs: segments_of_runs(runs, categories, given),
             )
         return (
-            lambda outputs, sizes_hw: list(map(segmenter.postprocess, outputs, sizes_hw)),
+            lambda outputs, sizes_hw: list(map(self._segmenter.postprocess, outputs, sizes_hw)),
             lambda predictions: [to_segments(one, categories, given) for one in predictions],
         )
 
