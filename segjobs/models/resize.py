@@ -127,7 +127,7 @@ def resize_array(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _pieces(count: int, width: int, length: int, to: int) -> Iterator[slice]:
-    """Cut ``count`` lines, ``width`` values wide, that are resized from ``length`` to ``to``: as many as fit at once."""
+    """``count`` lines, ``width`` values wide, to be resized from ``length`` to ``to``: cut, as many as fit at once."""
     taps = max(one.shape[1] for _, _, one in _bands(length, to))
     most = min(_VALUES_AT_ONCE // max(length, to), _PRODUCTS_AT_ONCE // (_ROWS_AT_ONCE * taps))
     step = max(1, most // width)

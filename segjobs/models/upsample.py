@@ -84,21 +84,18 @@ def candidates(logits: np.ndarray, *, steps: int = 1) -> np.ndarray:
     its largest corner, and the winner at least the largest, over classes, of the smallest corner. A second
     interpolation mixes pixels of neighbouring cells: then the corners are those of 2x2 cells.
     """
-    highest = lowest = logits
-    for _ in range(steps):
-        highest = _over_cells(np.maximum, highest)
-        lowest = _over_cells(np.minimum, lowest)
-    margin = 1e-5 * np.abs(logits).max()  # the rounding of an interpolation is below 1e-6 of the largest value
-    return np.flatnonzero((highest >= lowest.max(axis=0) - margin).any(axis=(1, 2)))
-
-
-def _over_cells(extreme: np.ufunc, logits: np.ndarray) -> np.ndarray:
-    """Maximum or minimum over the 2x2 corners of every cell: (C, h, w) → (C, max(h-1, 1), max(w-1, 1))."""
-    if logits.shape[1] > 1:
-        logits = extreme(logits[:, 1:], logits[:, :-1])
-    if logits.shape[2] > 1:
-        logits = extreme(logits[:, :, 1:], logits[:, :, :-1])
-    return logits
+    count, height, width = logits.shape
+    cell_hw = min(height, steps + 1), min(width, steps + 1)
+    window = np.ones(cell_hw, np.uint8)
+    planes = np.ascontiguousarray(logits).reshape(-1, width)  # one below the other: cells over two of them are cut off
+    highest, lowest = (
+        extreme(planes, window, anchor=(0, 0)).reshape(count, height, width)[
+            :, : height - cell_hw[0] + 1, : width - cell_hw[1] + 1
+        ]
+        for extreme in (cv2.dilate, cv2.erode)
+    )
+    margin = 1e-5 * max(float(logits.max()), -float(logits.min()))  # an interpolation's rounding is below 1e-6 of it
+    return np.flatnonzero((highest >= lowest.max(axis=0) - np.float32(margin)).any(axis=(1, 2)))
 
 
 def _confidence(chances: np.ndarray, ids: np.ndarray, channels: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from segjobs.models import run_finder
 from segjobs.models.run_finder import find_runs, runs_of
 from segjobs.models.upsample import upsample_on_cpu
 
@@ -86,6 +87,31 @@ def test_photographs_of_a_common_size(kind, by_way_of):
     assert found.sums.sum() / ids.size == pytest.approx(
         confidence.mean(dtype=np.float64), abs=1e-4 if kind == "ties" else 1e-6
     )
+
+
+def test_noise_goes_by_the_label_map(monkeypatch):
+    asked = []
+
+    def pixel_by_pixel(planes, cells, gaps, begin):
+        asked.append(len(cells))
+        return given(planes, cells, gaps, begin)
+
+    given = run_finder._pixel_by_pixel
+    monkeypatch.setattr(run_finder, "_pixel_by_pixel", pixel_by_pixel)
+    noise, calm = (drawn_logits(5, kind, 21, (32, 43)) for kind in ("noise", "smooth"))
+    found = find_runs(noise, (480, 640))
+    assert asked == [], "where a third class leads in most pieces"
+    np.testing.assert_array_equal(painted(found), upsample_on_cpu(noise, (480, 640))[0])
+    find_runs(calm, (480, 640))
+    assert len(asked) == 1, "a third class leads in few pieces"
+
+
+def test_one_class_alone_has_its_whole_confidence():
+    logits = drawn_logits(5, "one class", 21, (32, 43)) + 0
+    logits[5] += 100
+    found = find_runs(logits, (480, 640))
+    assert (found.starts.tolist(), found.values.tolist()) == ([0], [5])
+    assert found.sums.tolist() == pytest.approx([480 * 640])
 
 
 def test_a_class_that_leads_between_two_others_only():

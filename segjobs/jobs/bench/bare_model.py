@@ -4,11 +4,11 @@ A ``BareModel`` runs as a Ray actor, so that it sits where the pipeline's actors
 GPU, the same priority) and leaves no threads or memory behind in the driver.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from segjobs.config import BenchConfig
+from segjobs.errors import ItemError
 from segjobs.jobs.engine.layout import Layout
 from segjobs.jobs.engine.ray_calls import Answer, Asked, end_actor
 from segjobs.jobs.engine.ray_errors import own_error
@@ -28,7 +29,7 @@ from segjobs.sources.windows import read_image
 from segjobs.storage import FileInfo, Storage, join
 
 if TYPE_CHECKING:
-    from segjobs.models.base import RawOutput
+    from segjobs.models.base import LabelRuns, RawOutput
 
 _WARM_UP_BATCHES = 2
 # libgomp's default, which a user's own process has: threads spin for a while before they sleep. (The pipeline's
@@ -46,12 +47,14 @@ class Bare:
     ``predict``: a user's own loop in one process: decoded images in memory → preprocess, forward, postprocess
     to their size, batch by batch. ``forward``: the network alone on prepared tensors, in one process.
     ``forward_split``: the same in as many processes, of as many threads, as the pipeline has actors; on
-    a CPU the hardest to reach, since there nothing but the network computes on any core.
+    a CPU the hardest to reach, since there nothing but the network computes on any core. ``torch_forward``: ``forward``
+    of the same network by torch, where ``model.runtime`` is another.
     """
 
     predict: float
     forward: float
     forward_split: float
+    torch_forward: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,22 @@ def measure_bare(config: BenchConfig, files: Sequence[FileInfo], lay: Layout) ->
     times = lay.max_actors if lay.gpus_per_actor else cpus / threads
     whole = _start(config, files, lay, processes=1, threads=threads)
     predict = times * sum(_rates(whole, "predict"))
-    forward = times * sum(_rates(whole, "forward"))
-    if lay.gpus_per_actor or lay.max_actors == 1:
-        return Bare(predict, forward, forward)
-    end_actor(whole.pop())
-    split = _start(config, files, lay, processes=lay.max_actors, threads=lay.threads)
-    return Bare(predict, forward, sum(_rates(split, "forward")))
+    forward = forward_split = times * sum(_rates(whole, "forward"))
+    end_actor(whole.pop())  # here, and below: threads that spin for a while would disturb the next one
+    if not lay.gpus_per_actor and lay.max_actors > 1:
+        split = _start(config, files, lay, processes=lay.max_actors, threads=lay.threads)
+        forward_split = sum(_rates(split, "forward"))
+        for actor in split:
+            end_actor(actor)
+    if config.model.runtime == "torch":
+        return Bare(predict, forward, forward_split)
+    by_torch = config.model_copy(
+        update={"model": config.model.model_copy(update={"runtime": "torch", "precision": "fp32"})}
+    )
+    plain = _start(by_torch, files, lay, processes=1, threads=threads)
+    torch_forward = times * sum(_rates(plain, "forward"))
+    end_actor(plain.pop())
+    return Bare(predict, forward, forward_split, torch_forward)
 
 
 def measure_stages(config: BenchConfig, files: Sequence[FileInfo], lay: Layout, uri: str) -> dict[str, StageTime]:
@@ -121,6 +134,14 @@ def _get(answers: list["ray.ObjectRef[Answer]"]) -> list[Answer]:
         raise own_error(error) or error from error
 
 
+def _all_good(found: "Sequence[LabelRuns | ItemError]") -> "list[LabelRuns]":
+    """Raises the first ItemError."""
+    for one in found:
+        if isinstance(one, ItemError):
+            raise one
+    return [one for one in found if not isinstance(one, ItemError)]
+
+
 class BareModel:
     """The model in one process, with some of the images decoded in memory."""
 
@@ -151,32 +172,38 @@ class BareModel:
         return images / (time.perf_counter() - start)
 
     def stage_times(self, uri: str) -> dict[str, StageTime]:
-        """What an image takes of every stage, one after the other, each over all images on this thread."""
+        """What an image takes of every stage, one after the other, each over all images on this thread.
+
+        Some images take the same way before, uncounted: the first table of rows imports pandas, for one.
+        """
         from segjobs.models.batching import compute_single_threaded
-        from segjobs.models.postprocess import to_segments
 
         compute_single_threaded()
+        batches = self._batches()
+        self._pass(batches[:_WARM_UP_BATCHES], join(uri, "part-00000.parquet"))
+        return self._pass(batches, join(uri, "part-00001.parquet"))
+
+    def _pass(self, batches: Sequence[Sequence[int]], part: str) -> dict[str, StageTime]:
+        """Once through all stages, as the pipeline goes, from files to one published part."""
+        order = [number for batch in batches for number in batch]
         card, spent = self._segmenter.card, dict[str, StageTime]()
 
         def stage(name: str, work: Callable[[], Result]) -> Result:
             start, cpu = time.perf_counter(), time.process_time()
             result = work()
             took = time.perf_counter() - start, time.process_time() - cpu
-            spent[name] = StageTime(*(1000 * seconds / len(self._images) for seconds in took))
+            spent[name] = StageTime(*(1000 * seconds / len(order) for seconds in took))
             return result
 
-        batches = self._batches()
-        order = [number for batch in batches for number in batch]
         files, sizes_hw = [self._files[n] for n in order], [self._size_hw(n) for n in order]
-        self._predict(batches[:_WARM_UP_BATCHES])
         data = stage("read", lambda: [read_item(self._storage, file) for file in files])
         images = stage("decode", lambda: [self._decode(one) for one in data])
         stage("prepare", lambda: [self._segmenter.preprocess(image) for image in images])
         outputs = stage("forward", lambda: self._forward_all(batches))
-        predictions = stage("restore", lambda: list(map(self._segmenter.postprocess, outputs, sizes_hw)))
-        masks = stage(
-            "encode", lambda: [to_segments(p, card.categories, self._config.postprocess) for p in predictions]
-        )
+        ends = list(itertools.accumulate(map(len, batches), initial=0))
+        restore, encode = self._way_back()
+        restored = stage("restore", lambda: [restore(outputs[a:b], sizes_hw[a:b]) for a, b in itertools.pairwise(ends)])
+        masks = stage("encode", lambda: [one for some in restored for one in encode(some)])
         author, footer = Author("bench", card.label), Footer(card.task, card.categories, "")
 
         def write() -> None:
@@ -184,11 +211,30 @@ class BareModel:
                 ok_row(file, author, sha256="", size_hw=size_hw, segments=segments, confidence=confidence)
                 for file, size_hw, (segments, confidence) in zip(files, sizes_hw, masks, strict=True)
             ]
-            part = part_bytes(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), footer)
-            self._storage.put_if_absent(join(uri, "part-00000.parquet"), part)
+            self._storage.put_if_absent(part, part_bytes(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), footer))
 
         stage("write", write)
         return spent
+
+    def _way_back(self) -> tuple[Callable[..., Sequence[Any]], Callable[..., Sequence[Any]]]:
+        """What the pipeline does with a batch's raw outputs and their images' sizes, and with what comes of that.
+
+        The runs of label maps and their segments; of models without, and where pixels are looked at, predictions.
+        """
+        from segjobs.models.base import gives_runs
+        from segjobs.models.postprocess import needs_pixels, segments_of_runs, to_segments
+
+        segmenter, given = self._segmenter, self._config.postprocess
+        categories = segmenter.card.categories
+        if gives_runs(segmenter) and not needs_pixels(categories, given):
+            return (
+                lambda outputs, sizes_hw: _all_good(segmenter.runs(outputs, sizes_hw)),
+                lambda runs: segments_of_runs(runs, categories, given),
+            )
+        return (
+            lambda outputs, sizes_hw: list(map(self._segmenter.postprocess, outputs, sizes_hw)),
+            lambda predictions: [to_segments(one, categories, given) for one in predictions],
+        )
 
     def _decode(self, data: bytes) -> np.ndarray:
         given = self._config.input
@@ -202,7 +248,7 @@ class BareModel:
         """Numbers of the images in batches as full as the model takes them: of one size, where it wants that."""
         shapes = [tuple(tensor.shape) if self._segmenter.same_size_batches else () for tensor in self._tensors]
         numbers = sorted(range(len(shapes)), key=shapes.__getitem__)
-        groups = [list(group) for _, group in groupby(numbers, key=shapes.__getitem__)]
+        groups = [list(group) for _, group in itertools.groupby(numbers, key=shapes.__getitem__)]
         size = self._config.compute.batch_size
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 

@@ -19,7 +19,8 @@ from segjobs.results import CompareResult
 from segjobs.storage import Storage
 
 Verdict = Literal["better", "worse", "alike", "too noisy to judge", "one round"]
-_SETTINGS = ("model", "resize", "batch_size", "images", "shard_images", "layout")
+_SETTINGS = ("model", "runtime", "resize", "batch_size", "images", "shard_images", "layout")
+_UNSAID = {"runtime": "torch"}  # by benches of earlier releases
 _MORE_IS_BETTER = ("ratios.", "bare.")
 
 
@@ -42,8 +43,9 @@ def compare(config: BenchCompareConfig) -> CompareResult:
     one, other = (_read(Storage(config.storage), uri) for uri in config.files)
     console = Terminal()
     for name in _SETTINGS:
-        if one.get(name) != other.get(name):
-            console.print(f"{name} differs: {one.get(name)} and {other.get(name)}: these are not of the same work")
+        of_one, of_other = (report.get(name, _UNSAID.get(name)) for report in (one, other))
+        if of_one != of_other:
+            console.print(f"{name} differs: {of_one} and {of_other}: these are not of the same work")
     first, second = dict(figures_in(one)), dict(figures_in(other))
     table = Table("", "a", "least – most", "b", "least – most", "b ÷ a", "b is")
     found: dict[str, Mapping[str, object]] = {}

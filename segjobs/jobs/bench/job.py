@@ -44,7 +44,9 @@ _BARE = {
     "predict": "bare model: prepare, forward, restore; one process",
     "forward": "bare forward alone; one process",
     "forward_split": "bare forward alone; a process for each actor",
+    "torch forward": "bare forward alone by torch; one process",
 }
+"""What is measured of the bare model, by its name in bench.json; the last where ``model.runtime`` is not torch."""
 
 
 def bench(config: BenchConfig) -> BenchResult:
@@ -216,8 +218,8 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
     startups_s = [_startup_s(run, window, lay.max_actors) for run, window in zip(measured.label, label, strict=True)]
     plain_startups_s = [window.begin_s - run.started_s for run, window in zip(measured.plain, plain, strict=True)]
     ratios: dict[str, Any] = {}
-    for kind in _BARE:
-        rates = [getattr(one, kind) for one in measured.bare]
+    bare = _bare_rates(measured.bare)
+    for kind, rates in bare.items():
         # Each round's pipeline against the bare model as it was before and after it.
         around = [mean(pair) for pair in itertools.pairwise(rates)]
         ratios[f"pipeline / bare {kind}"] = _ratios((window.images_per_s for window in label), around)
@@ -236,13 +238,14 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
     runs = measured.label + ([measured.long] if measured.long else [])
     return {
         "model": config.model.name,
+        "runtime": config.model.runtime,
         "resize": config.model.resize,
         "batch_size": config.compute.batch_size,
         "images": config.images,
         "shard_images": config.shard.images,
         "layout": str(lay),
         "ratios": ratios,
-        "bare": {kind: spread_of(getattr(one, kind) for one in measured.bare) for kind in _BARE},
+        "bare": {kind: spread_of(rates) for kind, rates in bare.items()},
         "pipeline": _side(measured.label, label, startups_s),
         "plain_script": _side(measured.plain, plain, plain_startups_s) if plain else None,
         "start_s": {phase: spread_of(run.phases_s.get(phase, 0.0) for run in measured.label) for phase in phases},
@@ -255,6 +258,12 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
             for run in runs
         ],
     }
+
+
+def _bare_rates(bare: Sequence[Bare]) -> dict[str, list[float]]:
+    """Images per second of every round, by the names of ``_BARE``."""
+    found = {name: [getattr(one, name.replace(" ", "_")) for one in bare] for name in _BARE}
+    return {name: rates for name, rates in found.items() if None not in rates}
 
 
 def _startup_s(run: Observed, window: SteadyWindow, actors: int) -> float:
@@ -292,10 +301,10 @@ def bottleneck(stages_ms: Mapping[str, float], cpus: float, gpus: float) -> str:
 def _tables(report: Mapping[str, Any]) -> Iterable[Table]:
     rates = Table(
         *("", "images/s", "least – most", "CPU ms/image", "start-up s", "command to end s"),
-        title=f"{report['model']}, {report['layout']}",
+        title=f"{report['model']} by {report['runtime']}, {report['layout']}",
     )
-    for kind, text in _BARE.items():
-        rates.add_row(text, *cells(report["bare"][kind]))
+    for kind, spread in report["bare"].items():
+        rates.add_row(_BARE[kind], *cells(spread))
     for name in ("pipeline", "plain_script"):
         if side := report[name]:
             others = (side[figure]["median"] for figure in ("cpu_ms_per_image", "startup_s", "whole_run_s"))

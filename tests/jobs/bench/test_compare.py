@@ -44,7 +44,8 @@ def bench_json(path: Path, rate: float, **settings: Any) -> str:
 
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     a = bench_json(tmp_path / "a.json", 40)
-    b = bench_json(tmp_path / "b.json", 80, model="fcn", get_cpu_ms=spread_of([0.3, 0.3]))
+    other = {"model": "fcn", "runtime": "openvino"}
+    b = bench_json(tmp_path / "b.json", 80, **other, get_cpu_ms=spread_of([0.3, 0.3]))
     code, (out, err) = main(["bench", "compare", a, b]), capfd.readouterr()
     assert code == 0
     assert json.loads(out) == {
@@ -52,6 +53,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "exit_code": 0,
     }
     assert "model differs: unet and fcn: these are not of the same work" in err
+    assert "runtime differs: torch and openvino" in err, "where an earlier release says none, it is torch"
     assert "1.99" in err and "better" in err
     assert f"only in {b}: get_cpu_ms" in err.replace("\n", "")
 

@@ -5,17 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from segjobs.config import BenchConfig, load_config
+from segjobs.config import BenchConfig, InputConfig, load_config
 from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench import job
-from segjobs.jobs.bench.bare_model import Bare, StageTime
+from segjobs.jobs.bench.bare_model import Bare, BareModel, StageTime
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, _Measured, _report, _tables, bench, bottleneck
 from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
 from segjobs.jobs.engine.layout import Layout, Resources, Share
+from segjobs.manifest.plan import make_plan
+from segjobs.manifest.rows import planned_items
+from segjobs.models.semantic import SemanticSegmenter
+from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
+from segjobs.storage import Storage
 from tests.flow_process import REPOSITORY, run_flow
 
 
@@ -154,6 +160,48 @@ def test_rounds_become_figures() -> None:
     for table in _tables(report):
         Console(file=shown, width=200).print(table)
     assert shown.getvalue().count("too noisy to judge") == len(ratios) == 5
+
+
+def test_of_another_runtime_torchs_own_forward_stands_beside() -> None:
+    measured = _Measured(Resources((Share(2),)), Layout(1, 1, 1.0, 0, 1, "actor"))
+    measured.bare = [Bare(50.0, 100.0, 100.0, 40.0), Bare(50.0, 100.0, 100.0, 60.0)]
+    measured.stages = [{"read": StageTime(9.0, 0.4), "forward": StageTime(20.0, 20.0)}]
+    measured.label = [observed(80.0, 30.0)]
+    config = config_of("model.runtime=onnxruntime", "shard.images=8")
+    report = _report(config, measured)
+    assert report["ratios"]["pipeline / bare forward"]["median"] == 0.8
+    assert report["ratios"]["pipeline / bare torch forward"]["median"] == 1.6
+    assert (report["runtime"], report["bare"]["torch forward"]["runs"]) == ("onnxruntime", [40.0, 60.0])
+    shown = io.StringIO()
+    for table in _tables(report):
+        Console(file=shown, width=200).print(table)
+    assert "lraspp_mobilenet_v3_large by onnxruntime" in shown.getvalue()
+    assert "bare forward alone by torch; one process" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("postprocess", "by_runs"), [("min_confidence=0", True), ("min_confidence=0.5", False)])
+def test_stages_are_those_of_the_pipeline(
+    postprocess: str, by_runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def runs(self: SemanticSegmenter, outputs: Any, sizes_hw: Any) -> Any:
+        asked.append(len(outputs))
+        return given(self, outputs, sizes_hw)
+
+    given = SemanticSegmenter.runs
+    monkeypatch.setattr(SemanticSegmenter, "runs", runs)
+    write_photos(tmp_path / "photos", count=5, seed=0, sizes_hw=((48, 64),))
+    inputs = InputConfig(uri=str(tmp_path / "photos"))
+    config = config_of("model.resize=32x32", "compute.batch_size=2", f"postprocess.{postprocess}", "bare_s=0.01")
+    files = planned_items(make_plan(list_images(Storage(), inputs), config.shard).items)
+    times = BareModel(config, files, "cpu", 1).stage_times(str(tmp_path / "out"))
+    assert list(times) == ["read", "decode", "prepare", "forward", "restore", "encode", "write"]
+    # Two batches before, uncounted, and all three.
+    assert asked == ([2, 2, 2, 2, 1] if by_runs else [])
+    parts = [pq.read_table(tmp_path / "out" / f"part-0000{n}.parquet") for n in range(2)]
+    assert [part.num_rows for part in parts] == [4, 5]
+    assert parts[1]["segments"].null_count == 0
 
 
 @pytest.mark.slow
