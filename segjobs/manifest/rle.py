@@ -158,8 +158,8 @@ def encode_masks(
         codes = _encode_groups(starts, ends, groups, sizes[filled].prod(axis=1))
         areas = np.add.reduceat(ends - starts, groups).tolist()
         boxes = boxes_of(starts, ends, groups, np.repeat(sizes[filled, 0], runs[filled]))
-        for number, *code in zip(filled.tolist(), codes, areas, boxes, strict=True):
-            found[number] = Encoded(*code)
+        for number, code, area, box in zip(filled.tolist(), codes, areas, boxes, strict=True):
+            found[number] = Encoded(code, area, box)
     return found
 
 

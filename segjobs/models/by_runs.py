@@ -26,13 +26,14 @@ ByRuns = Callable[[Sequence[RawOutput], Sequence[SizeHW]], list[Masks | ItemErro
 
 def by_runs(segmenter: Segmenter, config: PostprocessConfig) -> ByRuns | None:
     """The way of a batch of ``segmenter``'s outputs; None where there is none. It raises ItemError MODEL_ERROR."""
-    if segmenter.card.task == "instance":
+    card = segmenter.card
+    if card.task == "instance":
         if not gives_object_runs(segmenter) or config.fill_holes:
             return None
-        return partial(_of_objects, segmenter, segmenter.card, config)
-    if not gives_runs(segmenter) or needs_pixels(segmenter.card.categories, config):
+        return partial(_of_objects, segmenter, card, config)
+    if not gives_runs(segmenter) or needs_pixels(card.categories, config):
         return None
-    return partial(_of_label_maps, segmenter, segmenter.card, config)
+    return partial(_of_label_maps, segmenter, card, config)
 
 
 def _of_label_maps(

@@ -70,6 +70,9 @@ class _Side:
     hidden: np.ndarray
     shown: np.ndarray
 
+    def part(self, which: slice | np.ndarray) -> "_Side":
+        return _Side(self.begin[which], self.length[which], self.hidden[which], self.shown[which])
+
 
 def _windows(boxes_xyxy: np.ndarray, size_hw: tuple[int, int], mask_side: int) -> tuple[_Side, _Side]:
     """Rows and columns of each object's window."""
@@ -133,7 +136,9 @@ class MaskCrops(Sequence[np.ndarray]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         mask, (top, bottom, *heights), (left, right, *widths) = (
-            one[index] for one in (self._masks, self._heights, self._widths)
+            self._masks[index],
+            self._heights[index],
+            self._widths[index],
         )
         columns = _mixed(mask.take(left, axis=1), mask.take(right, axis=1), *widths)
         return _mixed(columns.take(top, axis=0), columns.take(bottom, axis=0), *(one[:, None] for one in heights))
@@ -167,8 +172,8 @@ class _Strips:
         return self.columns.shown * (self.rows.shown + 1)
 
     def part(self, which: slice) -> "_Strips":
-        sides = (_Side(*(values[which] for values in vars(side).values())) for side in (self.rows, self.columns))
-        return _Strips(self.owner[which], *sides, self.origin[which], self.stride[which])
+        rows, columns = self.rows.part(which), self.columns.part(which)
+        return _Strips(self.owner[which], rows, columns, self.origin[which], self.stride[which])
 
 
 def runs_at(threshold: float, images: Sequence[RoiMasks], *, by_pixel: bool | None = None) -> list[MaskRuns]:
@@ -213,7 +218,12 @@ def _steps(images: Sequence[RoiMasks]) -> list[_Strips]:
 def _strips(images: Sequence[RoiMasks], most: int) -> _Strips:
     sides = [_windows(one.boxes_xyxy, one.size_hw, one.masks.shape[-1]) for one in images]
     rows, columns = (
-        _Side(*(np.concatenate([getattr(two[axis], name) for two in sides]) for name in _Side.__dataclass_fields__))
+        _Side(
+            begin=np.concatenate([two[axis].begin for two in sides]),
+            length=np.concatenate([two[axis].length for two in sides]),
+            hidden=np.concatenate([two[axis].hidden for two in sides]),
+            shown=np.concatenate([two[axis].shown for two in sides]),
+        )
         for axis in (0, 1)
     )
     stride = np.repeat([one.size_hw[0] for one in images], [len(one.boxes_xyxy) for one in images])
@@ -222,7 +232,7 @@ def _strips(images: Sequence[RoiMasks], most: int) -> _Strips:
     pieces = np.where(rows.shown > 0, -(-columns.shown // width), 0)
     owner = np.repeat(np.arange(len(pieces)), pieces)
     before = (np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * width[owner]
-    rows, columns = (_Side(*(values[owner] for values in vars(side).values())) for side in (rows, columns))
+    rows, columns = rows.part(owner), columns.part(owner)
     columns = replace(columns, hidden=columns.hidden + before, shown=np.minimum(columns.shown - before, width[owner]))
     stride = stride[owner]
     origin = (columns.begin + columns.hidden) * stride + rows.begin + rows.hidden
@@ -308,7 +318,7 @@ def _looked_at(numbers: np.ndarray, seen: np.ndarray, threshold: float) -> tuple
     Cell m is what lies below a mask: outside.
     """
     low, high = (_over_corners(bound, numbers.transpose(0, 2, 1)) for bound in (np.minimum, np.maximum))
-    sides = np.zeros((*low.shape[:2], low.shape[2] + 1), np.uint8)
+    sides = np.zeros((low.shape[0], low.shape[1], low.shape[2] + 1), np.uint8)
     sides[:, :, :-1] = _DOUBTFUL  # NaN too
     sides[:, :, :-1][low >= threshold + _DOUBT] = _INSIDE
     sides[:, :, :-1][high < threshold - _DOUBT] = _OUTSIDE

@@ -211,8 +211,9 @@ def segments_of_objects(
     ``mask_threshold`` were applied to; for a ``config`` without ``fill_holes``, which looks at pixels."""
     first = np.concatenate([[0], *(np.diff(one.first) for one in images)]).cumsum()
     sizes_hw = [one.size_hw for one in images for _ in one.scores]
-    runs = (np.concatenate([getattr(one, name) for one in images] or [first[:0]]) for name in ("starts", "ends"))
-    codes = iter(encode_masks(*runs, first, sizes_hw))
+    starts = np.concatenate([first[:0], *(one.starts for one in images)])
+    ends = np.concatenate([first[:0], *(one.ends for one in images)])
+    codes = iter(encode_masks(starts, ends, first, sizes_hw))
     found: list[tuple[list[Segment], float | None]] = []
     for one in images:
         segments: list[Segment] = []
