@@ -197,7 +197,8 @@ def runs_at(threshold: float, images: Sequence[RoiMasks], *, by_pixel: bool | No
         if answer[0] >= len(answer):  # rare: more changes than there was room for
             (answer,) = to_host([find(masks, step, at, int(answer[0]))])
         found.append(_runs_of(step, answer[1 : 1 + answer[0]].astype(np.int64)))
-    return _by_image(*map(np.concatenate, zip(*found, strict=True)), counts)
+    starts, ends, owner = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _by_image(starts, ends, owner, counts)
 
 
 def _steps(images: Sequence[RoiMasks]) -> list[_Strips]:
