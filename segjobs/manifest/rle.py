@@ -137,10 +137,30 @@ def encode_runs(starts: np.ndarray, ends: np.ndarray, size_hw: tuple[int, int]) 
 
     Runs that touch are one run each already.
     """
-    first = np.zeros(1, np.int64)
-    (counts,) = _encode_groups(starts, ends, first, np.array([size_hw[0] * size_hw[1]]))
-    (box,) = boxes_of(starts, ends, first, size_hw[0])
-    return Encoded(counts, int((ends - starts).sum()), box)
+    (code,) = encode_masks(starts, ends, np.array([0, len(starts)]), [size_hw])
+    return code
+
+
+def encode_masks(
+    starts: np.ndarray, ends: np.ndarray, first: np.ndarray, sizes_hw: Sequence[tuple[int, int]]
+) -> list[Encoded]:
+    """``encode_runs`` of N masks at once, whose runs lie behind each other, those of mask n from ``first[n]`` up to
+    ``first[n + 1]``, int64 (N + 1,); none of an empty mask. ``sizes_hw``: of each mask's image.
+    """
+    sizes = np.array(sizes_hw, np.int64).reshape(-1, 2)
+    runs = np.diff(first)
+    filled = np.flatnonzero(runs)
+    found = [Encoded("", 0, (0, 0, 0, 0))] * len(sizes_hw)
+    for number in np.flatnonzero(runs == 0).tolist():
+        found[number] = Encoded(counts_from_runs([int(sizes[number].prod())]), 0, (0, 0, 0, 0))
+    if filled.size:
+        groups = first[filled]
+        codes = _encode_groups(starts, ends, groups, sizes[filled].prod(axis=1))
+        areas = np.add.reduceat(ends - starts, groups).tolist()
+        boxes = boxes_of(starts, ends, groups, np.repeat(sizes[filled, 0], runs[filled]))
+        for number, code, area, box in zip(filled.tolist(), codes, areas, boxes, strict=True):
+            found[number] = Encoded(code, area, box)
+    return found
 
 
 def encode_polygons(polygons: Sequence[object], size_hw: tuple[int, int]) -> str:

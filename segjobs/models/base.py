@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeGuard, TypeVar, Union
 
 import numpy as np
 
-from segjobs.config import LossConfig
+from segjobs.config import LossConfig, PostprocessConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.rle import VOID
 from segjobs.manifest.rows import Uncertainty
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VOID",
     "GivesLogits",
+    "GivesObjectRuns",
     "GivesPlanes",
     "GivesRuns",
     "GivesUncertainty",
@@ -32,6 +33,7 @@ __all__ = [
     "LabelMap",
     "LabelRuns",
     "LazyCrops",
+    "ObjectRuns",
     "PanopticMap",
     "Prediction",
     "Prepared",
@@ -39,6 +41,7 @@ __all__ = [
     "Segmenter",
     "Target",
     "Views",
+    "gives_object_runs",
     "gives_runs",
     "tensors_of",
     "with_attributes",
@@ -89,6 +92,24 @@ class Instances:
     boxes_xyxy: np.ndarray
     crops: Sequence[np.ndarray]
     corners_xy: np.ndarray
+
+
+@dataclass(frozen=True)
+class ObjectRuns:
+    """Instance prediction of one image as the column-major runs of its objects' masks at a threshold.
+
+    ``size_hw``, ``classes``, ``scores``, ``boxes_xyxy``: as of ``Instances``. ``starts``, ``ends``: int64 (R,), the
+    pixel x·H + y that each run begins at, ascending within an object, and the one behind its last; runs of an object
+    do not touch. ``first``: int64 (N + 1,), those of object n are ``first[n]`` up to ``first[n + 1]``.
+    """
+
+    size_hw: tuple[int, int]
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xyxy: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    first: np.ndarray
 
 
 class LazyCrops(Sequence[np.ndarray]):
@@ -239,12 +260,35 @@ class GivesUncertainty(Protocol):
         ...
 
 
+class GivesObjectRuns(Protocol):
+    """What an instance Segmenter has besides, for masks of which nobody asks for pixels: the faster ``postprocess``."""
+
+    def object_runs(
+        self, outputs: Sequence[RawOutput], sizes_hw: Sequence[tuple[int, int]], config: PostprocessConfig
+    ) -> list[ObjectRuns | ItemError]:
+        """Raw outputs of a batch → the objects of each image that ``score_threshold`` and ``classes`` keep, best
+        first, with the runs of their masks at ``mask_threshold``. Thread-safe.
+
+        ItemError NON_FINITE for an image whose output holds NaN or infinity.
+        """
+        ...
+
+
 def gives_runs(segmenter: object) -> TypeGuard[GivesRuns]:
     """Whether ``runs`` says the same as ``postprocess``: not of a subclass that has another ``postprocess`` only."""
+    return _beside_postprocess(segmenter, "runs")
+
+
+def gives_object_runs(segmenter: object) -> TypeGuard[GivesObjectRuns]:
+    """As ``gives_runs``, of ``object_runs``."""
+    return _beside_postprocess(segmenter, "object_runs")
+
+
+def _beside_postprocess(segmenter: object, name: str) -> bool:
     if "postprocess" in vars(segmenter):
         return False
-    nearest = next((one for one in type(segmenter).__mro__ if {"runs", "postprocess"} & vars(one).keys()), object)
-    return "runs" in vars(nearest)
+    nearest = next((one for one in type(segmenter).__mro__ if {name, "postprocess"} & vars(one).keys()), object)
+    return name in vars(nearest)
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from segjobs.models.base import (
     LabelMap,
     LabelRuns,
     Logits,
+    ObjectRuns,
     PanopticMap,
     Prediction,
     Prepared,
@@ -134,6 +135,35 @@ def _check_runs(runs: LabelRuns, classes: int, size_hw: tuple[int, int]) -> None
     if not (runs.starts[0] == 0 and lengths.min() > 0):
         raise _wrong(f"runs begin at {runs.starts[0]} and do not cover the image in order")
     _check_probabilities("confidence", runs.sums / lengths)
+
+
+def checked_object_runs(
+    given: Sequence[ObjectRuns | ItemError], card: ModelCard, sizes_hw: Sequence[tuple[int, int]]
+) -> list[ObjectRuns | ItemError]:
+    """What ``GivesObjectRuns.object_runs`` gave for images of ``sizes_hw``. Raises ItemError MODEL_ERROR."""
+    if len(given) != len(sizes_hw):
+        raise _wrong(f"object_runs gave {len(given)} answers for {len(sizes_hw)} image(s)")
+    for one, size_hw in zip(given, sizes_hw, strict=True):
+        if not isinstance(one, ItemError):
+            _check_object_runs(one, len(card.categories), size_hw)
+    return list(given)
+
+
+def _check_object_runs(runs: ObjectRuns, classes: int, size_hw: tuple[int, int]) -> None:
+    if runs.size_hw != size_hw:
+        raise _wrong(f"object_runs are of an image of {runs.size_hw}, the image's is {size_hw}")
+    count = len(runs.scores)
+    _check_classes(_array("classes", runs.classes, (count,), kinds="iu"), classes)
+    _check_probabilities("scores", _array("scores", runs.scores, (count,), kinds="f"))
+    _array("boxes_xyxy", runs.boxes_xyxy, (count, 4), kinds="f")
+    first = _array("first", runs.first, (count + 1,), kinds="iu")
+    bounds = np.stack([runs.starts, runs.ends], axis=1)
+    bounds += np.repeat(np.arange(count), np.diff(first))[:, None] * (
+        size_hw[0] * size_hw[1] + 1
+    )  # one mask on another
+    inside = not bounds.size or (runs.starts.min() >= 0 and runs.ends.max() <= size_hw[0] * size_hw[1])
+    if not (inside and (np.diff(bounds.ravel()) > 0).all()):
+        raise _wrong("object_runs are not inside the image, or not in order")
 
 
 def _checked_map(prediction: LabelMap, classes: int, size_hw: tuple[int, int]) -> LabelMap:

@@ -1,10 +1,10 @@
 """The instance Segmenter: torchvision's Mask R-CNN without its paste of every mask to the full image.
 
     uint8 image → [normalise, resize, batch: torchvision's own transform] → backbone → RPN → heads → boxes and
-    28x28 mask probabilities → crops at the original size, made when they are looked at
+    28x28 mask probabilities → a batch's masks as runs at the original size, or crops, made when they are looked at
 
 Paper: He et al. 2017 (https://arxiv.org/abs/1703.06870); v2: Li et al. 2021 (https://arxiv.org/abs/2111.11429).
-The crops hold exactly the pixels that torchvision's ``paste_masks_in_image`` gives. Images of different sizes share
+Masks are pasted as torchvision's ``paste_masks_in_image`` does it (``paste.py``). Images of different sizes share
 a batch, padded with zeros to the largest, as torchvision does; so a result may differ in its last digits, and near
 the frame, from the one in another batch.
 
@@ -14,10 +14,11 @@ the longer side alone; ``HxW`` is exact; ``native`` resizes nothing.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,17 +26,20 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, maskrcnn_inference
+from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from segjobs.config import LossConfig
+from segjobs.config import LossConfig, PostprocessConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard, Options
 from segjobs.models import batching
-from segjobs.models.base import Instances, Prediction, Target, with_attributes
+from segjobs.models.base import Instances, ObjectRuns, Prediction, Target, with_attributes
+from segjobs.models.paste import MaskCrops, MaskRuns, RoiMasks, runs_at
+from segjobs.models.postprocess import kept_objects
 from segjobs.models.resize import scaled_size, to_tensor
 from segjobs.models.semantic import AUTOCAST
+from segjobs.models.upsample_device import to_host
 
 
 def maskrcnn(options: Options, num_classes: int) -> nn.Module:
@@ -67,7 +71,7 @@ class Detections:
     """Raw output of one image, on the device. ``size_hw``: of the resized image, the frame of ``boxes_xyxy``.
 
     ``labels``: int64 (N,), the network's channel. ``masks``: float32 (N, 1, 28, 28) in [0, 1]. ``checksum``: NaN or
-    infinite where a feature or a class score is.
+    infinite where a feature, a class score or a mask is.
     """
 
     size_hw: tuple[int, int]
@@ -78,37 +82,12 @@ class Detections:
     checksum: torch.Tensor
 
 
-class MaskCrops(Sequence[np.ndarray]):
-    """Each object's mask probability inside its window, float32 (h, w), interpolated when it is asked for.
+class _Found(NamedTuple):
+    """An image's objects on the host: index into the categories, or -1, int64 (N,); float32 (N,); float32 (N, 4)."""
 
-    100 objects on a 12-megapixel photo would be gigabytes; the caller looks at one after the other, and at those
-    only that its thresholds keep. ``corners_xy``: int32 (N, 2), the windows' top left corners.
-    """
-
-    def __init__(self, masks: torch.Tensor, boxes_xyxy: torch.Tensor, size_hw: tuple[int, int]) -> None:
-        padded, scale = expand_masks(masks, padding=1)
-        # The window in whole pixels, both ends inclusive, may reach over the frame; torchvision truncates as here.
-        self._windows = expand_boxes(boxes_xyxy, scale).to(torch.int64).numpy()
-        self._masks = padded
-        self._size_hw = size_hw
-        self.corners_xy = np.maximum(self._windows[:, :2], 0).astype(np.int32)
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        left, top, right, bottom = self._windows[index].tolist()
-        size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
-        with torch.inference_mode():
-            mask = F.interpolate(self._masks[index][None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
-        height, width = self._size_hw
-        return mask[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xyxy: np.ndarray
 
 
 class InstanceSegmenter:
@@ -153,20 +132,68 @@ class InstanceSegmenter:
     @torch.inference_mode()
     def postprocess(self, output: Detections, size_hw: tuple[int, int]) -> Instances:
         """Raw output of one image → its instances, best first. Raises ItemError NON_FINITE."""
-        if not torch.isfinite(output.checksum):
-            raise ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
-        boxes = resize_boxes(output.boxes_xyxy.float().cpu(), list(output.size_hw), list(size_hw))
-        classes = self._index_of_channel[output.labels.cpu().numpy()]
-        known = np.flatnonzero(classes >= 0)
-        crops = MaskCrops(output.masks.float().cpu()[known], boxes[known], size_hw)
+        ((found, masks),) = self._on_host([output], [size_hw])
+        if found is None:
+            raise self._non_finite()
+        known = np.flatnonzero(found.classes >= 0)
+        crops = MaskCrops(RoiMasks(masks.cpu()[known], found.boxes_xyxy[known], size_hw))
         return Instances(
             size_hw=size_hw,
-            classes=classes[known],
-            scores=output.scores.float().cpu().numpy()[known],
-            boxes_xyxy=boxes.numpy()[known],
+            classes=found.classes[known],
+            scores=found.scores[known],
+            boxes_xyxy=found.boxes_xyxy[known],
             crops=crops,
             corners_xy=crops.corners_xy,
         )
+
+    @torch.inference_mode()
+    def object_runs(
+        self, outputs: Sequence[Detections], sizes_hw: Sequence[tuple[int, int]], config: PostprocessConfig
+    ) -> list[ObjectRuns | ItemError]:
+        """See ``base.GivesObjectRuns``. Two copies to the host a batch: of what is no mask, and of the runs."""
+        found: list[_Found | None] = []
+        objects: list[RoiMasks] = []
+        for (one, masks), size_hw in zip(self._on_host(outputs, sizes_hw), sizes_hw, strict=True):
+            if one is not None:
+                known = np.flatnonzero(one.classes >= 0)
+                kept = known[kept_objects(one.scores[known], one.classes[known], self.card.categories, config)]
+                one = _Found(*(values[kept] for values in one))
+                places = torch.from_numpy(kept).to(masks.device, non_blocking=True)
+                objects.append(RoiMasks(masks[places], one.boxes_xyxy, size_hw))
+            found.append(one)
+        runs = iter(self._runs(config.mask_threshold, objects))
+        return [
+            self._non_finite()
+            if one is None
+            else ObjectRuns(size_hw, one.classes, one.scores, one.boxes_xyxy, *next(runs))
+            for one, size_hw in zip(found, sizes_hw, strict=True)
+        ]
+
+    def _runs(self, threshold: float, objects: Sequence[RoiMasks]) -> list[MaskRuns]:
+        """``runs_at`` on the device; on the CPU where a GPU has no room for it."""
+        with suppress(torch.OutOfMemoryError):
+            return runs_at(threshold, objects)
+        return runs_at(threshold, [replace(one, masks=one.masks.cpu()) for one in objects])
+
+    def _on_host(
+        self, outputs: Sequence[Detections], sizes_hw: Sequence[tuple[int, int]]
+    ) -> "list[tuple[_Found | None, torch.Tensor]]":
+        """Of each image all that is no mask, by one copy for the batch, None where it holds NaN; and its masks."""
+        parts: list[torch.Tensor] = []
+        for one in outputs:
+            numbers = [one.boxes_xyxy.flatten(), one.scores, one.checksum.reshape(1)]
+            parts.append(torch.cat([*(part.float().view(torch.int32) for part in numbers), one.labels.int()]))
+        found: list[tuple[_Found | None, torch.Tensor]] = []
+        for one, part, size_hw in zip(outputs, to_host(parts), sizes_hw, strict=True):
+            count = len(one.labels)
+            boxes, scores, checksum = np.split(part[: 5 * count + 1].view(np.float32), [4 * count, 5 * count])
+            resized = resize_boxes(torch.from_numpy(boxes.reshape(-1, 4)), list(one.size_hw), list(size_hw)).numpy()
+            kept = _Found(self._index_of_channel[part[5 * count + 1 :]], scores, resized)
+            found.append((kept if np.isfinite(checksum[0]) else None, one.masks))
+        return found
+
+    def _non_finite(self) -> ItemError:
+        return ItemError("NON_FINITE", f"{self.card.name} gave NaN or infinity; with precision=fp16 try fp32")
 
     def scaled(self, factor: float) -> "InstanceSegmenter":
         """See ``base.Scales``; it shares the network."""
@@ -238,7 +265,14 @@ class InstanceSegmenter:
         mask_logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
         masks = maskrcnn_inference(mask_logits, labels)
         return [
-            Detections(sizes[i], boxes[i], labels[i], scores[i], masks[i], checksums[i] + logits[i].sum())
+            Detections(
+                sizes[i],
+                boxes[i],
+                labels[i],
+                scores[i],
+                masks[i],
+                checksums[i] + logits[i].sum() + masks[i].float().sum(),
+            )
             for i in range(len(boxes))
         ]
 

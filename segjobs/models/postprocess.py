@@ -18,6 +18,7 @@ The image's confidence is the mean over all pixels of the winning class's probab
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -25,10 +26,10 @@ import numpy as np
 from segjobs.config import PostprocessConfig
 from segjobs.manifest.bands import LabelBands
 from segjobs.manifest.coco_api import Box
-from segjobs.manifest.rle import Region, encode_label_map, encode_label_runs
+from segjobs.manifest.rle import Region, encode_label_map, encode_label_runs, encode_masks
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, PanopticMap, Prediction
+from segjobs.models.base import VOID, Instances, LabelMap, LabelRuns, ObjectRuns, PanopticMap, Prediction
 from segjobs.models.run_finder import runs_of
 
 _ROWS_AT_ONCE = 64  # numpy's bincount makes 16 bytes of each pixel
@@ -160,16 +161,24 @@ class InstanceMask:
     box_xywh: Box
 
 
+def kept_objects(
+    scores: np.ndarray, classes: np.ndarray, categories: Sequence[Category], config: PostprocessConfig
+) -> list[int]:
+    """Which objects ``score_threshold`` and ``classes`` keep, best first. Floats (N,), class indices int64 (N,)."""
+    kept = scores >= np.float64(config.score_threshold)
+    if config.classes is not None:
+        named = [number for number, category in enumerate(categories) if category.name in config.classes]
+        kept = kept & np.isin(classes, named)
+    order = np.argsort(-scores, kind="stable")
+    return order[kept[order]].tolist()
+
+
 def instance_masks(
     prediction: Instances, categories: Sequence[Category], config: PostprocessConfig
 ) -> Iterator[InstanceMask]:
     """Best first, after score_threshold, classes, mask_threshold and fill_holes; made when they are asked for."""
-    for index in np.argsort(-prediction.scores, kind="stable").tolist():
+    for index in kept_objects(prediction.scores, prediction.classes, categories, config):
         category, score = categories[int(prediction.classes[index])], float(prediction.scores[index])
-        if score < config.score_threshold:
-            break  # scores descend
-        if config.classes is not None and category.name not in config.classes:
-            continue
         mask: np.ndarray = prediction.crops[index] >= config.mask_threshold
         if config.fill_holes:
             mask = fill_mask_holes(mask)
@@ -192,8 +201,35 @@ def _instance_segments(
             break
         if np.count_nonzero(one.mask) >= config.min_area_px and (segment := segment_of(one, prediction.size_hw)):
             segments.append(segment)
+    return segments, _mean_score(segments)
+
+
+def segments_of_objects(
+    images: Sequence[ObjectRuns], categories: Sequence[Category], config: PostprocessConfig
+) -> list[tuple[list[Segment], float | None]]:
+    """``to_segments`` of a batch of instance predictions as runs, which ``score_threshold``, ``classes`` and
+    ``mask_threshold`` were applied to; for a ``config`` without ``fill_holes``, which looks at pixels."""
+    first = np.concatenate([[0], *(np.diff(one.first) for one in images)]).cumsum()
+    sizes_hw = [one.size_hw for one in images for _ in one.scores]
+    starts = np.concatenate([first[:0], *(one.starts for one in images)])
+    ends = np.concatenate([first[:0], *(one.ends for one in images)])
+    codes = iter(encode_masks(starts, ends, first, sizes_hw))
+    found: list[tuple[list[Segment], float | None]] = []
+    for one in images:
+        segments: list[Segment] = []
+        objects = zip(one.classes.tolist(), one.scores.tolist(), one.boxes_xyxy, strict=True)
+        for (label, score, box), code in zip(objects, islice(codes, len(one.scores)), strict=True):
+            if code.area >= max(config.min_area_px, 1):
+                segment = Segment.from_region(categories[label], code, one.size_hw, score=score)
+                segments.append(replace(segment, stated_bbox=_box_xywh(box)))
+        segments = segments[: config.top_k]
+        found.append((segments, _mean_score(segments)))
+    return found
+
+
+def _mean_score(segments: Sequence[Segment]) -> float | None:
     scores = [segment.score or 0.0 for segment in segments]
-    return segments, sum(scores) / len(scores) if scores else None
+    return sum(scores) / len(scores) if scores else None
 
 
 def _panoptic_segments(

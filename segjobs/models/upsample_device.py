@@ -41,10 +41,10 @@ def runs_on_device(images: Sequence[DeviceLogits]) -> list[LabelRuns | None]:
     found: list[LabelRuns | None] = [None] * len(images)
     steps = list(_steps(images))
     packed = [_found([images[number] for number in step], _room(images, step)) for step in steps]
-    for step, answer in zip(steps, _to_host(packed), strict=True):
+    for step, answer in zip(steps, to_host(packed), strict=True):
         runs = _unpacked(answer, [images[number].size_hw for number in step])
         if runs is None:  # rare: more runs than there was room for
-            (answer,) = _to_host([_found([images[number] for number in step], _pixels(images, step))])
+            (answer,) = to_host([_found([images[number] for number in step], _pixels(images, step))])
             runs = _unpacked(answer, [images[number].size_hw for number in step])
             assert runs is not None, "a run has a pixel"  # noqa: S101
         for number, one in zip(step, runs, strict=True):
@@ -166,8 +166,10 @@ def _interpolate(planes: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor
     return F.interpolate(planes, size_hw, mode="bilinear", align_corners=False)
 
 
-def _to_host(parts: Sequence[torch.Tensor]) -> list[np.ndarray]:
+def to_host(parts: Sequence[torch.Tensor]) -> list[np.ndarray]:
     """int32 tensors (n,) by one copy, on a GPU by way of pinned memory."""
+    if not parts:
+        return []
     whole = torch.cat(list(parts))
     host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.is_cuda)
     host.copy_(whole, non_blocking=True)

@@ -83,8 +83,8 @@ def test_segments_are_those_of_the_label_map(seed, sizes_hw, classes, in_two_ste
 
 def test_images_of_a_batch_come_to_the_host_by_one_copy(monkeypatch):
     copies = []
-    to_host = upsample_device._to_host
-    monkeypatch.setattr(upsample_device, "_to_host", lambda parts: copies.append(len(parts)) or to_host(parts))
+    to_host = upsample_device.to_host
+    monkeypatch.setattr(upsample_device, "to_host", lambda parts: copies.append(len(parts)) or to_host(parts))
     logits = logits_of(drawn_ids(1, "blobs", 3, (90, 70)), 3)
     runs_on_device([DeviceLogits(logits, size_hw) for size_hw in ((90, 70), (90, 70), (180, 140), (90, 70))])
     assert copies == [2], "two sizes, one copy"
@@ -99,8 +99,8 @@ def test_nothing_asks_the_device_for_a_number_before_the_copy():
 
 def test_more_runs_than_expected_take_a_second_copy(monkeypatch):
     copies = []
-    to_host = upsample_device._to_host
-    monkeypatch.setattr(upsample_device, "_to_host", lambda parts: copies.append(len(parts)) or to_host(parts))
+    to_host = upsample_device.to_host
+    monkeypatch.setattr(upsample_device, "to_host", lambda parts: copies.append(len(parts)) or to_host(parts))
     ids = drawn_ids(1, "checkerboard", 2, (64, 64))
     (found,) = runs_on_device([DeviceLogits(logits_of(ids, 2), (64, 64))])
     assert len(found.starts) == np.count_nonzero(np.diff(ids.ravel(order="F"))) + 1

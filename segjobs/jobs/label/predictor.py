@@ -120,17 +120,15 @@ class Predictor:
     """One model on one device; called with shards, by several threads at a time."""
 
     def __init__(self, settings: Settings, report: OnStuck) -> None:
-        from segjobs.models.base import gives_runs
         from segjobs.models.batching import beside_the_network, compute_single_threaded
-        from segjobs.models.check_prediction import checked, checked_runs, of_the_model, prepared
-        from segjobs.models.postprocess import needs_pixels, segments_of_runs, to_segments
+        from segjobs.models.by_runs import by_runs
+        from segjobs.models.check_prediction import checked, of_the_model, prepared
+        from segjobs.models.postprocess import to_segments
         from segjobs.models.uncertainty import measured
 
         self._settings = settings
         self._to_segments = to_segments
-        self._segments_of_runs = segments_of_runs
         self._measured = measured
-        self._checked_runs = checked_runs
         self._checked = checked
         self._prepared = prepared
         self._of_the_model = of_the_model
@@ -148,8 +146,7 @@ class Predictor:
         except SegjobsError as error:
             self._broken = error
         else:
-            pixels = needs_pixels(settings.card.categories, settings.postprocess)
-            self._runs = self._segmenter.runs if gives_runs(self._segmenter) and not pixels else None
+            self._by_runs = by_runs(self._segmenter, settings.postprocess)
         self._watchdog = Watchdog(settings.decoding.deadline_s, report)
 
     def predict(self, items: pa.Table, on_row: OnRow = lambda row: None) -> pa.Table:
@@ -300,7 +297,7 @@ class Predictor:
                 outputs[number] = self._again_alone(one, shard)
             one.tensor = None
         # By runs a batch at once, on a GPU with one copy to the host; a label map is an image's work for itself.
-        at_once, encode = (len(flight.batch), self._encode_runs) if self._runs else (1, self._encode_each)
+        at_once, encode = (len(flight.batch), self._encode_runs) if self._by_runs else (1, self._encode_each)
         for first in range(0, len(flight.batch), at_once):
             some = slice(first, first + at_once)
             shard.encoding.append(self._encoders.submit(encode, shard, flight.batch[some], outputs[some], forward_ms))
@@ -322,33 +319,26 @@ class Predictor:
         self, shard: _Shard, batch: list[_Prepared], outputs: "list[RawOutput | ItemError]", forward_ms: float
     ) -> None:
         """Raw outputs of a batch → its rows, by the runs of its masks. Where the model fails at that, one by one."""
-        assert self._runs is not None, "asked for only then"  # noqa: S101
+        assert self._by_runs is not None, "asked for only then"  # noqa: S101
         start = time.perf_counter()
         good = [n for n, output in enumerate(outputs) if not isinstance(output, ItemError)]
-        sizes_hw = [batch[n].size_hw for n in good]
         try:
             with (
                 self._watchdog.holding([batch[n].loaded.item.path for n in good]),
                 self._beside_the_network(self._segmenter),
-                self._of_the_model(),
             ):
-                found = self._checked_runs(
-                    self._runs([outputs[n] for n in good], sizes_hw), self._settings.card, sizes_hw
-                )
+                found = self._by_runs([outputs[n] for n in good], [batch[n].size_hw for n in good])
         except ItemError:
             self._encode_each(shard, batch, outputs, forward_ms)
             return
-        answers = [*outputs]
-        for n, one in zip(good, found, strict=True):
-            answers[n] = one
-        runs = [one for one in found if not isinstance(one, ItemError)]
-        segments = iter(self._segments_of_runs(runs, self._settings.card.categories, self._settings.postprocess))
+        made = iter(found)
+        answers = [output if isinstance(output, ItemError) else next(made) for output in outputs]
         encode_ms = 1000 * (time.perf_counter() - start) / len(batch)
         for one, output, answer in zip(batch, outputs, answers, strict=True):
             try:
                 if isinstance(answer, ItemError):
                     raise answer
-                masks, confidence = next(segments)
+                masks, confidence = answer
                 with self._watchdog.holding([one.loaded.item.path]), self._beside_the_network(self._segmenter):
                     unsure = self._uncertainty(one, output, masks)
             except ItemError as error:

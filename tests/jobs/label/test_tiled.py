@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tifffile
+import torch
 
 from segjobs.config import LabelConfig, ModelConfig, PostprocessConfig, TilesConfig
 from segjobs.errors import ConfigError, ConflictError
@@ -30,7 +31,7 @@ from segjobs.models.uncertainty import pixels_of, summed_up
 from tests.in_process import label_in_process
 from tests.jobs.label.test_job import save
 from tests.jobs.label.test_predictor import SETTINGS, STORAGE, items_of
-from tests.toy_model import Field5
+from tests.toy_model import Blobs, Field5
 
 MODEL = ModelConfig.model_validate({"name": "tests.toy_model:field5"})
 
@@ -207,6 +208,50 @@ def test_objects_over_blocks_of_columns_are_whole(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tiling, "_LEAST_OF_BLOCK", 1)
     (row,) = rows_of(settings, items_of(tmp_path))
     check_same(row, expected)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 7])
+def test_objects_of_tiles_out_of_memory_are_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A device that holds so many tiles gives what one that holds eight does, each tile once; one that has no room for
+    a tile fails its image, and no other."""
+    pixels = np.zeros((90, 300, 3), np.uint8)
+    cv2.line(pixels, (3, 80), (290, 10), (200, 250, 0), 2)
+    cv2.circle(pixels, (150, 45), 30, (100, 230, 0), 4)
+    scene(tmp_path / "a.tif", pixels)
+    marked = pixels.copy()
+    marked[40, 200] = (90, 90, 77)
+    scene(tmp_path / "b.tif", marked)
+    scene(tmp_path / "c.tif", pixels[:, ::-1])
+    model = ModelConfig.model_validate({"name": "tests.toy_model:blobs"})
+    settings = replace(tiled(overlap=0.25), model=model, card=resolve(model, STORAGE), batch_size=8)
+    items, forward = items_of(tmp_path), Blobs.forward
+    seen: list[bytes] = []
+    asked: list[int] = []
+    room_for_marked = True
+
+    def short(self: Blobs, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        asked.append(len(batch))
+        if len(batch) > room or (not room_for_marked and any((one[2] == 77).any() for one in batch)):
+            raise torch.OutOfMemoryError("no room")
+        seen.extend(one.numpy().tobytes() for one in batch)
+        return forward(self, batch)
+
+    monkeypatch.setattr(Blobs, "forward", short)
+    room = 8
+    expected = rows_of(settings, items)
+    assert max(asked) == 8 and all(len(row["segments"]) > 1 for row in expected)
+    tiles = sorted(seen)
+    seen.clear()
+    asked.clear()
+    room = most
+    for row, other in zip(rows_of(settings, items), expected, strict=True):
+        check_same(row, other)
+    assert max(asked) == 8 and sorted(seen) == tiles
+    room_for_marked = False
+    first, failed, last = rows_of(settings, items)
+    check_same(first, expected[0])
+    check_same(last, expected[2])
+    assert (failed["status"], failed["error"]["code"], failed["segments"]) == ("failed", "GPU_OOM", None)
 
 
 def test_huge_files_are_read_at_their_turn_and_small_images_in_them_labelled_whole(
