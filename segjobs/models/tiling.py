@@ -136,7 +136,7 @@ class Blender:
             _cross(above.swapaxes(1, 2), tile.swapaxes(1, 2), self._shares(self._rows, row))
         done = self._rows.finished(row)[1] - top
         if row < len(self._rows.seams):
-            above[:] = tile[:, done:]
+            above[:] = tile[:, done:]  # pyright: ignore[reportArgumentType]  of the same kind
         return tile[:, :done]
 
     def _above_columns(self, tile: Logits, left: int, width: int) -> Logits:
