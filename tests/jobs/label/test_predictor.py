@@ -91,7 +91,7 @@ def test_margin_and_entropy_where_they_are_asked_for(tmp_path: Path, photos: dic
         (logits,) = segmenter.forward([segmenter.preprocess(image)])
         assert [row[name] for name in names] == pytest.approx(of_logits(logits), abs=1e-3)
     pixels = Predictor(replace(plain, uncertainty=True, postprocess=PostprocessConfig(min_area_px=2)), print)
-    assert pixels._runs is None, "the way by label maps"
+    assert pixels._by_runs is None, "the way by label maps"
     assert [[row[name] for name in names] for row in pixels.predict(items).to_pylist()] == [
         [row[name] for name in names] for row in rows
     ]
