@@ -250,12 +250,9 @@ def check_tiles(card: ModelCard, tiles: TilesConfig, postprocess: PostprocessCon
                     f"postprocess.{key}: with tiles, a label map is finished row by row, and a region may go on below; "
                     "drop one of the two"
                 )
-    elif card.task == "panoptic":
-        problems.append(
-            "tiles.size: a panoptic map is made of a whole image; take model.options.task=semantic or =instance, or "
-            "leave tiles away"
-        )
-    elif tiles.overlap == 0:
+    elif card.task == "panoptic" and postprocess.fill_holes:
+        problems.append("postprocess.fill_holes: with tiles, a hole may go on in the next one; drop one of the two")
+    if card.task != "semantic" and tiles.overlap == 0:
         problems.append("tiles.overlap: objects are merged by the pixels that two tiles see; 0 leaves them cut")
     if problems:
         raise ConfigError(*problems)

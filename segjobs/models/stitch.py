@@ -1,6 +1,7 @@
-"""Objects that tiles cut: each tile's instances in, as masks of the whole image at once; whole objects out.
+"""Objects that tiles cut: each tile's objects in, as masks of the whole image at once; whole objects out.
 
     Instances of a tile ─→ masks, as run-length codes ─→ the same object in two tiles? ─→ their union
+    PanopticMap ─→ the same; of each mask counts what is of the tile, so that unions never overlap; stuff is one a class
 
 Two tiles both look at what they share. Two masks of one class are one object where, on the pixels that both tiles see,
 they agree: their intersection there is at least ``tiles.merge_at`` of the smaller mask's part there, or of the union of
@@ -20,8 +21,8 @@ from segjobs.manifest.coco_api import Box
 from segjobs.manifest.rle import encode_runs, encoded
 from segjobs.manifest.schema import Category
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import Instances
-from segjobs.models.postprocess import instance_masks, segment_of
+from segjobs.models.base import Instances, PanopticMap, Prediction
+from segjobs.models.postprocess import instance_masks, kept_objects, segment_of
 from segjobs.models.tiling import Axis
 
 _Span = tuple[int, int]
@@ -35,54 +36,37 @@ class _Piece:
     segment: Segment
 
 
-class Stitcher:
-    """The objects of an image of ``rows`` by ``columns`` of tiles, which come in any order."""
+class Pieces:
+    """What tiles see of objects, and which of it is one object. Tiles come in any order."""
 
-    def __init__(
-        self,
-        rows: Axis,
-        columns: Axis,
-        categories: Sequence[Category],
-        tiles: TilesConfig,
-        postprocess: PostprocessConfig,
-    ) -> None:
+    def __init__(self, rows: Axis, columns: Axis, tiles: TilesConfig) -> None:
         self._rows = rows
         self._columns = columns
-        self._categories = categories
         self._tiles = tiles
-        self._postprocess = postprocess
         self._size_hw = (rows.length, columns.length)
         self._segments: list[Segment] = []
         self._same_as: list[int] = []  # an earlier piece of the same object, or the piece itself
         self._of_tile: dict[tuple[int, int], list[_Piece]] = {}
 
-    def add(self, row: int, column: int, prediction: Instances) -> None:
-        """A tile's objects, in its own pixels."""
-        top, left = self._rows.starts[row], self._columns.starts[column]
-        pieces: list[_Piece] = []
-        for one in instance_masks(prediction, self._categories, self._postprocess):
-            segment = segment_of(
-                replace(one, corner_xy=(one.corner_xy[0] + left, one.corner_xy[1] + top)), self._size_hw
-            )
-            if segment is not None:
-                x, y, w, h = one.box_xywh
-                pieces.append(_Piece(len(self._segments), replace(segment, stated_bbox=(x + left, y + top, w, h))))
-                self._segments.append(pieces[-1].segment)
-                self._same_as.append(pieces[-1].number)
+    def add(self, row: int, column: int, segments: Sequence[Segment]) -> None:
+        """A tile's objects, as masks of the whole image."""
+        pieces = [_Piece(number, segment) for number, segment in enumerate(segments, len(self._segments))]
+        self._segments += segments
+        self._same_as += [piece.number for piece in pieces]
         for place in ((row + down, column + across) for down in (-1, 0, 1) for across in (-1, 0, 1)):
             if others := self._of_tile.get(place):
                 self._match(pieces, others, self._shared((row, column), place))
         self._of_tile[row, column] = pieces
 
-    def finish(self) -> tuple[list[Segment], float | None]:
-        """All tiles were added: whole objects by descending score, and the mean of their scores."""
-        groups: defaultdict[int, list[Segment]] = defaultdict(list)
-        for number, segment in enumerate(self._segments):
-            groups[self._root(number)].append(segment)
-        whole = [self._whole(group) for group in groups.values()]
-        kept = [segment for segment in whole if segment.area >= self._postprocess.min_area_px]
-        kept = sorted(kept, key=lambda segment: -_score(segment))[: self._postprocess.top_k]
-        return kept, sum(map(_score, kept)) / len(kept) if kept else None
+    def groups(self) -> list[list[int]]:
+        """All tiles were added: of each object its pieces, by their numbers in the order in which they were added."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for number in range(len(self._segments)):
+            groups[self._root(number)].append(number)
+        return list(groups.values())
+
+    def __getitem__(self, number: int) -> Segment:
+        return self._segments[number]
 
     def _shared(self, place: tuple[int, int], other: tuple[int, int]) -> tuple[_Span, _Span]:
         """Rows and columns of pixels that two tiles both see."""
@@ -117,13 +101,132 @@ class Stitcher:
             number = self._same_as[number]
         return number
 
+
+class Stitcher:
+    """The objects of an image of ``rows`` by ``columns`` of tiles, which come in any order."""
+
+    def __init__(
+        self,
+        rows: Axis,
+        columns: Axis,
+        categories: Sequence[Category],
+        tiles: TilesConfig,
+        postprocess: PostprocessConfig,
+    ) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._categories = categories
+        self._postprocess = postprocess
+        self._size_hw = (rows.length, columns.length)
+        self._pieces = Pieces(rows, columns, tiles)
+
+    def add(self, row: int, column: int, prediction: Prediction) -> None:
+        """A tile's objects, in its own pixels."""
+        assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
+        top, left = self._rows.starts[row], self._columns.starts[column]
+        segments: list[Segment] = []
+        for one in instance_masks(prediction, self._categories, self._postprocess):
+            segment = segment_of(
+                replace(one, corner_xy=(one.corner_xy[0] + left, one.corner_xy[1] + top)), self._size_hw
+            )
+            if segment is not None:
+                x, y, w, h = one.box_xywh
+                segments.append(replace(segment, stated_bbox=(x + left, y + top, w, h)))
+        self._pieces.add(row, column, segments)
+
+    def finish(self) -> tuple[list[Segment], float | None]:
+        """All tiles were added: whole objects by descending score, and the mean of their scores."""
+        return _kept(
+            [self._whole([self._pieces[n] for n in group]) for group in self._pieces.groups()], self._postprocess
+        )
+
     def _whole(self, group: Sequence[Segment]) -> Segment:
-        best = max(group, key=_score)
-        if len(group) == 1:
-            return best
-        union = coco_api.union([segment.segmentation for segment in group])
-        whole = best.with_mask(encoded(union["counts"], self._size_hw), self._size_hw)
+        whole = _union(group, max(group, key=_score))
         return replace(whole, stated_bbox=_around([one.stated_bbox for one in group if one.stated_bbox is not None]))
+
+
+class PanopticStitcher:
+    """The objects and regions of an image of ``rows`` by ``columns`` of tiles, which come in any order.
+
+    A pixel is of the tile whose edge is farthest (``rows`` and ``columns`` are cut by ``tiles.blend=none``), and of
+    that tile's segment there, so that no two overlap. Which segments of things are one is found as of instances, by
+    the whole of what each tile sees; of stuff it is those of a class.
+    """
+
+    def __init__(
+        self,
+        rows: Axis,
+        columns: Axis,
+        categories: Sequence[Category],
+        tiles: TilesConfig,
+        postprocess: PostprocessConfig,
+    ) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._categories = categories
+        self._postprocess = postprocess
+        self._size_hw = (rows.length, columns.length)
+        self._things = Pieces(rows, columns, tiles)
+        self._own: list[Segment | None] = []  # of each piece of a thing what is of its tile, if anything
+        self._stuff: defaultdict[int, list[Segment]] = defaultdict(list)  # by category, of what is of each tile
+
+    def add(self, row: int, column: int, prediction: Prediction) -> None:
+        """A tile's map, in its own pixels."""
+        assert isinstance(prediction, PanopticMap), "a panoptic model"  # noqa: S101
+        things: list[Segment] = []
+        classes, scores = prediction.classes, prediction.scores
+        for index in kept_objects(scores, classes, self._categories, self._postprocess):
+            category, score = self._categories[int(classes[index])], float(scores[index])
+            mask = prediction.ids == index
+            own = self._placed(row, column, mask, category, score, own=True)
+            if category.isthing is False:
+                if own is not None:
+                    self._stuff[category.id].append(own)
+            elif (seen := self._placed(row, column, mask, category, score, own=False)) is not None:
+                things.append(seen)
+                self._own.append(own)
+        self._things.add(row, column, things)
+
+    def finish(self) -> tuple[list[Segment], float | None]:
+        """All tiles were added: whole segments by descending score, and the mean of their scores.
+
+        A thing has the best score that a tile gave it, stuff the mean over its pixels.
+        """
+        found = [
+            _union(parts, replace(parts[0], score=max(_score(self._things[n]) for n in group)))
+            for group in self._things.groups()
+            if (parts := [part for n in group if (part := self._own[n]) is not None])
+        ]
+        for parts in self._stuff.values():
+            mean = sum(_score(part) * part.area for part in parts) / sum(part.area for part in parts)
+            found.append(_union(parts, replace(parts[0], score=mean)))
+        return _kept(found, self._postprocess)
+
+    def _placed(
+        self, row: int, column: int, mask: np.ndarray, category: Category, score: float, *, own: bool
+    ) -> Segment | None:
+        """A tile's mask on the whole image, or what is of the tile's own pixels; None where there is nothing."""
+        top, left = self._rows.starts[row], self._columns.starts[column]
+        if own:
+            (first, last), (begin, end) = self._rows.finished(row), self._columns.finished(column)
+            mask = mask[first - top : last - top, begin - left : end - left]
+            top, left = first, begin
+        return Segment.from_mask(category, mask, corner_xy=(left, top), size_hw=self._size_hw, score=score)
+
+
+def _kept(whole: Sequence[Segment], config: PostprocessConfig) -> tuple[list[Segment], float | None]:
+    """By descending score, after min_area_px and top_k, and the mean score."""
+    kept = [segment for segment in whole if segment.area >= config.min_area_px]
+    kept = sorted(kept, key=lambda segment: -_score(segment))[: config.top_k]
+    return kept, sum(map(_score, kept)) / len(kept) if kept else None
+
+
+def _union(group: Sequence[Segment], like: Segment) -> Segment:
+    """``like`` with the masks of all of the group."""
+    if len(group) == 1:
+        return like
+    union = coco_api.union([segment.segmentation for segment in group])
+    return like.with_mask(encoded(union["counts"], like.size_hw), like.size_hw)
 
 
 def _score(segment: Segment) -> float:

@@ -259,8 +259,10 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path: Path, own: bool) -> None
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in again.module.state_dict().items())
 
 
-def test_a_panoptic_map_is_not_made_of_tiles() -> None:
+def test_panoptic_tiles_need_an_overlap_and_leave_holes() -> None:
     card = replace(card_of("unet"), task="panoptic")
-    with pytest.raises(ConfigError, match=r"tiles\.size: a panoptic map is made of a whole image"):
-        check_tiles(card, TilesConfig(size=64), PostprocessConfig())
-    check_tiles(card, TilesConfig(), PostprocessConfig())
+    with pytest.raises(ConfigError) as caught:
+        check_tiles(card, TilesConfig(size=64, overlap=0), PostprocessConfig(fill_holes=True))
+    assert [one.split(":")[0] for one in caught.value.problems] == ["postprocess.fill_holes", "tiles.overlap"]
+    check_tiles(card, TilesConfig(size=64), PostprocessConfig(min_area_px=9, top_k=3, score_threshold=0.5))
+    check_tiles(card, TilesConfig(), PostprocessConfig(fill_holes=True))

@@ -1,5 +1,6 @@
 """Objects in two tiles: which masks are one, by hand; what is made of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from segjobs.config import PostprocessConfig, TilesConfig
 from segjobs.manifest.schema import make_categories
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import Instances
-from segjobs.models.stitch import Stitcher
+from segjobs.models.base import VOID, Instances, PanopticMap
+from segjobs.models.postprocess import to_segments
+from segjobs.models.stitch import PanopticStitcher, Stitcher
 from segjobs.models.tiling import cut
 
 CATEGORIES = make_categories(["road", "house"], first_id=1)
@@ -75,3 +77,96 @@ def test_area_and_number_are_of_whole_objects() -> None:
     assert boxes(stitched(left, right, {"top_k": 1})) == [(0, 4, 24, 1)]
     assert boxes(stitched(left, right, {"classes": ["house"]})) == [(2, 9, 3, 3)]
     assert boxes(stitched(found(), found())) == []
+
+
+# --- panoptic ----------------------------------------------------------------------------------
+
+SKY, CAR = 0, 1
+PANOPTIC = tuple(
+    replace(one, isthing=thing)
+    for one, thing in zip(make_categories(["sky", "car"], first_id=1), (False, True), strict=True)
+)
+
+
+def panoptic(*segments: tuple[int, float, np.ndarray], size_hw: tuple[int, int] = (SIZE, SIZE)) -> PanopticMap:
+    """Class, score and mask of each; a later one lies above."""
+    ids = np.full(size_hw, VOID, np.uint16)
+    for number, (_, _, mask) in enumerate(segments):
+        ids[mask] = number
+    classes = np.array([index for index, _, _ in segments], np.int64)
+    return PanopticMap(ids, classes, np.array([score for _, score, _ in segments], np.float32))
+
+
+def rectangle(x: int, y: int, w: int, h: int, size_hw: tuple[int, int] = (SIZE, SIZE)) -> np.ndarray:
+    mask = np.zeros(size_hw, bool)
+    mask[y : y + h, x : x + w] = True
+    return mask
+
+
+def panoptic_stitched(
+    maps: dict[tuple[int, int], PanopticMap], size_hw: tuple[int, int], post: dict[str, Any] | None = None
+) -> tuple[list[Segment], float | None]:
+    config = TilesConfig.model_validate({"size": SIZE, "overlap": 0.5, "blend": "none"})
+    rows, columns = (cut(side, config) for side in size_hw)
+    stitcher = PanopticStitcher(rows, columns, PANOPTIC, config, PostprocessConfig.model_validate(post or {}))
+    for place, one in maps.items():
+        stitcher.add(*place, one)
+    return stitcher.finish()
+
+
+def test_a_thing_in_two_tiles_is_one_and_stuff_is_one_region_a_class() -> None:
+    left = panoptic((SKY, 0.5, rectangle(0, 0, 16, 2)), (CAR, 0.7, rectangle(9, 4, 7, 3)))
+    right = panoptic((SKY, 1.0, rectangle(0, 0, 16, 3)), (CAR, 0.9, rectangle(1, 4, 9, 3)))
+    (car, sky), confidence = panoptic_stitched({(0, 0): left, (0, 1): right}, (SIZE, WIDTH))
+    # Columns to 12 are of the left tile, the others of the right one.
+    assert (car.category, car.bbox, car.area, car.score) == ("car", (9, 4, 9, 3), 27, pytest.approx(0.9))
+    assert (sky.category, sky.area, sky.score) == ("sky", 12 * 2 + 12 * 3, pytest.approx((24 * 0.5 + 36 * 1.0) / 60))
+    assert confidence == pytest.approx((0.9 + 0.8) / 2)
+
+
+def test_two_cars_that_tiles_see_otherwise_stay_two_and_do_not_overlap() -> None:
+    """The left tile's car reaches into what is the right tile's, who sees another one there."""
+    left = panoptic((CAR, 0.8, rectangle(2, 4, 12, 3)))
+    right = panoptic((CAR, 0.6, rectangle(4, 6, 10, 6)))
+    segments, _ = panoptic_stitched({(0, 0): left, (0, 1): right}, (SIZE, WIDTH))
+    assert boxes(segments) == [(2, 4, 10, 3), (12, 6, 10, 6)]
+
+
+def test_what_no_tile_has_as_its_own_is_no_segment() -> None:
+    """A car at the far edge of one tile, which the tile whose place that is does not see."""
+    left, right = panoptic((CAR, 0.8, rectangle(13, 4, 3, 3))), panoptic()
+    assert panoptic_stitched({(0, 0): left, (0, 1): right}, (SIZE, WIDTH)) == ([], None)
+
+
+def test_small_ones_are_left_out_when_they_are_whole() -> None:
+    left = panoptic((CAR, 0.8, rectangle(9, 4, 7, 1)), (CAR, 0.9, rectangle(1, 1, 2, 2)))
+    right = panoptic((CAR, 0.7, rectangle(1, 4, 7, 1)))
+    maps = {(0, 0): left, (0, 1): right}
+    assert boxes(panoptic_stitched(maps, (SIZE, WIDTH), {"min_area_px": 5})[0]) == [(9, 4, 7, 1)]
+    assert boxes(panoptic_stitched(maps, (SIZE, WIDTH), {"top_k": 1})[0]) == [(1, 1, 2, 2)]
+    assert boxes(panoptic_stitched(maps, (SIZE, WIDTH), {"score_threshold": 0.85})[0]) == [(1, 1, 2, 2)]
+    assert panoptic_stitched(maps, (SIZE, WIDTH), {"classes": ["sky"]}) == ([], None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tiles_that_see_the_same_give_the_whole_map(seed: int) -> None:
+    """Things of convex shape, so that each tile sees one piece of it, in 5 by 4 tiles, which come in any order."""
+    random = np.random.default_rng(seed)
+    size_hw, config = (56, 48), TilesConfig.model_validate({"size": SIZE, "overlap": 0.5, "blend": "none"})
+    things = [
+        (CAR, 0.5 + number / 100, rectangle(*random.integers((0, 0, 2, 2), (40, 40, 30, 30)).tolist(), size_hw=size_hw))
+        for number in range(4)
+    ]
+    kept = [one for n, one in enumerate(things) if not any((one[2] & other[2]).any() for _, _, other in things[:n])]
+    whole = panoptic((SKY, 0.9, np.ones(size_hw, bool)), *kept, size_hw=size_hw)
+    rows, columns = (cut(side, config) for side in size_hw)
+    maps = {
+        (row, column): replace(whole, ids=whole.ids[top : top + SIZE, left : left + SIZE])
+        for row, top in enumerate(rows.starts)
+        for column, left in enumerate(columns.starts)
+    }
+    shuffled = {place: maps[place] for place in map(tuple, random.permutation(list(maps)).tolist())}
+    found, _ = panoptic_stitched(shuffled, size_hw)
+    expected, _ = to_segments(whole, PANOPTIC, PostprocessConfig())
+    assert sorted((one.category, one.counts) for one in found) == sorted((one.category, one.counts) for one in expected)
+    assert sorted(one.score or 0 for one in found) == pytest.approx(sorted(one.score or 0 for one in expected))

@@ -25,11 +25,11 @@ from segjobs.jobs.engine.watchdog import Watchdog
 from segjobs.jobs.label.decode import Decoding
 from segjobs.manifest.rows import Uncertainty
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesLogits, Instances, LabelMap, Logits, Prediction, Prepared, RawOutput, Segmenter
+from segjobs.models.base import GivesLogits, LabelMap, Logits, Prediction, Prepared, RawOutput, Segmenter
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
 from segjobs.models.check_prediction import checked, checked_logits, of_the_model, prepared
 from segjobs.models.postprocess import BandedSegments
-from segjobs.models.stitch import Stitcher
+from segjobs.models.stitch import PanopticStitcher, Stitcher
 from segjobs.models.tiling import Axis, Blender, blocks, cut, label_map_of
 from segjobs.models.uncertainty import TILE_STEP, of_segments, pixels_of, summed_up
 from segjobs.sources.read import digest_of, opened_item
@@ -89,13 +89,14 @@ class _Image:
         self._unsure: list[tuple[np.ndarray, np.ndarray]] = []
         with self._busy("decode_ms"):
             self._windows = open_windows(data, max_pixels=tiler.decoding.max_pixels, bands=tiler.decoding.bands)
-        self._rows, self._columns = (cut(length, tiler.tiles) for length in self._windows.size_hw)
+        tiles = tiler.tiles if self._card.task == "semantic" else tiler.tiles.model_copy(update={"blend": "none"})
+        self._rows, self._columns = (cut(length, tiles) for length in self._windows.size_hw)
         self._unsure_step = max(TILE_STEP, math.ceil(math.sqrt(math.prod(self._windows.size_hw) / _UNSURE_PX)))
 
     def label(self) -> Tiled:
         with self._busy("read_ms"):
             sha256 = digest_of(self._data)
-        segments, confidence = self._instances() if self._card.task == "instance" else self._label_map()
+        segments, confidence = self._label_map() if self._card.task == "semantic" else self._objects()
         uncertainty = self._uncertainty(segments) if self._tiler.uncertainty else None
         return Tiled(sha256, self._windows.size_hw, segments, confidence, dict(self._spent), uncertainty)
 
@@ -108,16 +109,15 @@ class _Image:
         margin, entropy = (np.concatenate(parts) for parts in zip(*self._unsure, strict=True))
         return summed_up(margin, entropy)
 
-    def _instances(self) -> tuple[list[Segment], float | None]:
+    def _objects(self) -> tuple[list[Segment], float | None]:
         tiler = self._tiler
-        objects = Stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
+        stitcher = Stitcher if self._card.task == "instance" else PanopticStitcher
+        objects = stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
         for block in blocks(self._rows, self._columns, 0):
             for row, pixels in enumerate(self._bands(block)):
                 for column, output in zip(block, self._outputs(pixels, block), strict=True):
                     with self._busy("encode_ms"), beside_the_network(tiler.segmenter):
-                        prediction = self._prediction(output)
-                        assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
-                        objects.add(row, column, prediction)
+                        objects.add(row, column, self._prediction(output))
         with self._busy("encode_ms"):
             return objects.finish()
 
