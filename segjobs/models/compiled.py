@@ -18,7 +18,10 @@ _DRAWN_HW = (256, 320)  # of the images that it is tried with: multiples of ever
 
 
 def compile_network(segmenter: Segmenter) -> Segmenter:
-    """``segmenter``, its network compiled, tried once. Raises ConfigError where that fails, or nothing compiles."""
+    """``segmenter``, its network compiled for batches and for one image, of all sizes.
+
+    Raises ConfigError where that fails, or nothing compiles.
+    """
     assert isinstance(segmenter, SemanticSegmenter), "a semantic model of the table"  # noqa: S101
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
@@ -27,8 +30,11 @@ def compile_network(segmenter: Segmenter) -> Segmenter:
             "on every node, or take model.runtime=torch"
         )
     segmenter.module.compile(dynamic=True)
+    drawn = torch.zeros((3, *_DRAWN_HW), dtype=torch.uint8)
     try:
-        segmenter.forward([torch.zeros((3, *_DRAWN_HW), dtype=torch.uint8)] * 2)
+        # Torch compiles a batch of one apart, and takes sides that are equal the first time to be equal ever after.
+        segmenter.forward([drawn] * 2)
+        segmenter.forward([drawn])
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a compiler raises anything

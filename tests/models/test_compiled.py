@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from segjobs.config import ModelConfig
 from segjobs.errors import ConfigError
@@ -25,9 +26,17 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # torch's compiler, of its own ways
-def test_what_is_compiled_gives_the_same_labels() -> None:
+def test_what_is_compiled_gives_the_same_labels_and_is_compiled_for_all_sizes_at_once() -> None:
+    """Once for batches and once for a lone image, when it is built; then for no size again, nor a square one."""
+    from torch._dynamo.utils import counters  # seconds, of this test alone
+
     plain = build(ModelConfig(**SETTINGS), Storage(), device="cpu", threads=1)
     ours = build(ModelConfig(**SETTINGS, runtime="compile"), Storage(), device="cpu", threads=1)
+    compiled = counters["stats"]["unique_graphs"]
+    for number in range(40):
+        size_hw = (64, 64) if number < 2 else (64 + 32 * (number % 5), 64 + 32 * (number % 7))
+        ours.forward([torch.zeros((3, *size_hw), dtype=torch.uint8)] * (1 + number % 3))
+    assert counters["stats"]["unique_graphs"] == compiled
     for size_hw, count in (((96, 140), 3), ((150, 110), 2)):
         tensors = [plain.preprocess(draw_scene(3, size_hw, index=index)[0]) for index in range(count)]
         for one, other in zip(ours.forward(tensors), plain.forward(tensors), strict=True):
