@@ -370,20 +370,20 @@ def _encode_groups(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, tota
 def _characters(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed codes, int64 (N,) → their characters, uint8, and where each code's characters end, (N,)."""
     magnitude = codes ^ (codes >> 63)
-    most = int(magnitude.max(initial=0))
-    if most < 2**31:  # half the bytes to go through, of every image but a huge one
-        codes, magnitude = codes.astype(np.int32), magnitude.astype(np.int32)
-    width = 1
-    while most >= 16 << 5 * (width - 1):
-        width += 1
-    groups = np.ones(codes.size, np.uint8)
-    table = np.empty((codes.size, width), np.uint8)  # as many for each code as the largest has, and then those it has
-    for place in range(width - 1):
-        more = magnitude >= 16 << 5 * place
-        groups += more
-        table[:, place] = ((codes >> 5 * place).astype(np.uint8) & 31) + 48 + (more.view(np.uint8) << 5)
-    table[:, -1] = ((codes >> 5 * (width - 1)).astype(np.uint8) & 31) + 48
-    return table[np.arange(width, dtype=np.uint8) < groups[:, None]], np.cumsum(groups, dtype=np.int64)
+    groups = np.ones(codes.size, np.int64)
+    limit, larger = 16, np.flatnonzero(magnitude >= 16)
+    while larger.size:
+        groups[larger] += 1
+        limit <<= 5
+        larger = larger[magnitude[larger] >= limit]
+    ends = np.cumsum(groups)
+    characters = np.empty(int(ends[-1]) if ends.size else 0, np.uint8)
+    place, rest, left = ends - groups, codes, groups
+    while rest.size:
+        more = left > 1
+        characters[place] = (rest & 31) + 48 + 32 * more
+        place, rest, left = place[more] + 1, rest[more] >> 5, left[more] - 1
+    return characters, ends
 
 
 def boxes_of(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, heights: np.ndarray | int) -> list[Box]:

@@ -9,6 +9,7 @@ In: a rule and an image's height and width. Out: the height and width to resize 
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MAX_ASPECT = 16
 """``short:N`` refuses longer strips: 30000×10 pixels would become 1,560,000×520, which no memory holds."""
 _ROWS_AT_ONCE = 8  # a band of the matrix of weights: of more rows it is mostly zeros, of fewer it is no work for a BLAS
-_VALUES_AT_ONCE = 2**20  # whose memory malloc keeps, where larger ones are mapped and zeroed each time
+_VALUES_AT_ONCE = 2**19  # of a float each: 2 to 4 MiB, twice, that a thread keeps
 _PRODUCTS_AT_ONCE = 2**20  # above, OpenBLAS wakes threads, which spin beside those of the network
 
 
@@ -137,12 +138,36 @@ def _pieces(count: int, width: int, length: int, to: int) -> Iterator[slice]:
 def _resize_rows(rows: np.ndarray, height: int) -> np.ndarray:
     """uint8 (H, n) → (height, n)."""
     bands = _bands(len(rows), height)
-    values = rows.astype(bands[0][2].dtype)
-    found = np.empty((height, rows.shape[1]), values.dtype)
+    values, found = _SCRATCH.arrays(rows.shape, (height, rows.shape[1]), bands[0][2].dtype)
+    np.copyto(values, rows)
     for to, of, weights in bands:
         np.matmul(weights, values[of], out=found[to])
     found += 0.5
     return found.astype(np.uint8)  # below 256: the roundings of the weights are less than a half together
+
+
+class _Scratch(threading.local):
+    """Memory of one thread's own, taken again and again.
+
+    malloc gives so large an array back to the system when it is freed. Getting it anew for each image, page by page,
+    took longer than what is computed in it.
+    """
+
+    def __init__(self) -> None:
+        self._kept = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def arrays(self, one: tuple[int, ...], other: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Two arrays of these shapes that hold anything, until the next call."""
+        return self._array(0, one, dtype), self._array(1, other, dtype)
+
+    def _array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * dtype.itemsize
+        if self._kept[number].size < size:
+            self._kept[number] = np.empty(size, np.uint8)
+        return self._kept[number][:size].view(dtype).reshape(shape)
+
+
+_SCRATCH = _Scratch()
 
 
 @lru_cache(maxsize=256)

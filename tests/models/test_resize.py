@@ -1,5 +1,7 @@
 """The rules of model.resize, by hand and against torchvision."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
 from segjobs.errors import ItemError
-from segjobs.models.resize import detection_size, resize_array, resize_ids, resize_image, target_size, to_tensor
+from segjobs.models.resize import (
+    _SCRATCH,
+    detection_size,
+    resize_array,
+    resize_ids,
+    resize_image,
+    target_size,
+    to_tensor,
+)
 
 
 @pytest.mark.parametrize(
@@ -115,3 +125,22 @@ def test_a_photographs_bytes_without_torch(original_hw, size_hw, white):
     image = np.random.default_rng(1).integers(254 if white else 0, 256, (*original_hw, 3), np.uint8)
     expected = resize_image(to_tensor(image), size_hw).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(resize_array(image, size_hw), expected)
+
+
+def test_threads_resize_in_memory_of_their_own_that_they_keep():
+    generator = np.random.default_rng(1)
+    images = [generator.integers(0, 256, (*size_hw, 3), np.uint8) for size_hw in [(90, 120), (120, 90), (97, 131)]]
+    expected = [resize_image(to_tensor(one), (64, 80)).permute(1, 2, 0).numpy() for one in images]
+
+    large = np.zeros((480, 640, 3), np.uint8)
+
+    def work(image):
+        resize_array(large, (500, 700))
+        kept = [id(one) for one in _SCRATCH._kept]
+        found = [resize_array(image, (64, 80)) for _ in range(20)]
+        return found, kept == [id(one) for one in _SCRATCH._kept]
+
+    with ThreadPoolExecutor(3) as threads:
+        for (found, kept), one in zip(threads.map(work, images), expected, strict=True):
+            assert kept
+            assert all((other == one).all() for other in found)
