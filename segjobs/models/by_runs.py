@@ -9,18 +9,29 @@ post-processing looks at pixels (``needs_pixels``, ``fill_holes``), that is the 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from segjobs.config import PostprocessConfig
 from segjobs.errors import ItemError
 from segjobs.manifest.schema import ModelCard
 from segjobs.manifest.segments import Segment
-from segjobs.models.base import GivesObjectRuns, GivesRuns, RawOutput, Segmenter, gives_object_runs, gives_runs
+from segjobs.models.base import (
+    GivesObjectRuns,
+    GivesRuns,
+    LabelRuns,
+    ObjectRuns,
+    RawOutput,
+    Segmenter,
+    gives_object_runs,
+    gives_runs,
+)
 from segjobs.models.check_prediction import checked_object_runs, checked_runs, of_the_model
 from segjobs.models.postprocess import needs_pixels, segments_of_objects, segments_of_runs
 
 SizeHW = tuple[int, int]
 Masks = tuple[list[Segment], float | None]
 """An image's segments and its confidence."""
+Runs = TypeVar("Runs", LabelRuns, ObjectRuns)
 ByRuns = Callable[[Sequence[RawOutput], Sequence[SizeHW]], list[Masks | ItemError]]
 
 
@@ -45,9 +56,7 @@ def _of_label_maps(
 ) -> list[Masks | ItemError]:
     with of_the_model():
         found = checked_runs(model.runs(outputs, sizes_hw), card, sizes_hw)
-    good = [one for one in found if not isinstance(one, ItemError)]
-    made = iter(segments_of_runs(good, card.categories, config))
-    return [one if isinstance(one, ItemError) else next(made) for one in found]
+    return _each(found, lambda good: segments_of_runs(good, card.categories, config))
 
 
 def _of_objects(
@@ -59,6 +68,12 @@ def _of_objects(
 ) -> list[Masks | ItemError]:
     with of_the_model():
         found = checked_object_runs(model.object_runs(outputs, sizes_hw, config), card, sizes_hw)
-    good = [one for one in found if not isinstance(one, ItemError)]
-    made = iter(segments_of_objects(good, card.categories, config))
+    return _each(found, lambda good: segments_of_objects(good, card.categories, config))
+
+
+def _each(
+    found: Sequence[Runs | ItemError], segments_of: Callable[[list[Runs]], Sequence[Masks]]
+) -> list[Masks | ItemError]:
+    """The masks of those that have runs, at their places."""
+    made = iter(segments_of([one for one in found if not isinstance(one, ItemError)]))
     return [one if isinstance(one, ItemError) else next(made) for one in found]
