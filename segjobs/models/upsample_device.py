@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from segjobs.models.base import LabelRuns
-from segjobs.models.upsample import resize_plane, steps_to
+from segjobs.models.upsample import steps_to, upsampled_array
 
 _PIXELS_A_RUN = 32
 """Room for one run in so many pixels comes to the host: a trained network's masks have one in 300, noise one in 1.
@@ -150,16 +150,12 @@ def upsampled(
     logits: torch.Tensor, size_hw: tuple[int, int], *, by_way_of: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """float32 (C, h, w) → (C, H, W) on the same device: the interpolated logits themselves, a copy of them."""
-    steps = steps_to(size_hw, by_way_of)
     if logits.is_cuda:
         planes = logits[None]
-        for step in steps:
+        for step in steps_to(size_hw, by_way_of):
             planes = _interpolate(planes, step)
         return planes[0]
-    found = np.empty((len(logits), *size_hw), np.float32)
-    for plane, small in zip(found, logits.contiguous().numpy(), strict=True):
-        plane[:] = resize_plane(small, steps)
-    return torch.from_numpy(found)
+    return torch.from_numpy(upsampled_array(logits.contiguous().numpy(), size_hw, by_way_of=by_way_of))
 
 
 def _interpolate(planes: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
