@@ -11,6 +11,7 @@ In: a rule and an image's height and width. Out: the height and width to resize 
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 MAX_ASPECT = 16
 """``short:N`` refuses longer strips: 30000×10 pixels would become 1,560,000×520, which no memory holds."""
-_ROWS_AT_ONCE = 8  # a band of the matrix of weights: of more rows it is mostly zeros, of fewer it is no work for a BLAS
-_VALUES_AT_ONCE = 2**19  # of a float each: 2 to 4 MiB, twice, that a thread keeps
+_ROWS_AT_ONCE = 4  # a band of the matrix of weights: of more rows it is mostly zeros, of fewer it is no work for a BLAS
+_VALUES_AT_ONCE = 2**19  # of a float each: 2 to 4 MiB that a thread keeps, and less than that for what comes of them
 _PRODUCTS_AT_ONCE = 2**20  # above, OpenBLAS wakes threads, which spin beside those of the network
 
 
@@ -110,40 +111,44 @@ def resize_array(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     numbers: first along the rows, rounded to uint8, and then along the columns. Here each pass is products of small
     matrices: a BLAS multiplies floats many times as fast as numpy whole numbers, and of these not one is rounded.
     """
-    if image.shape[1] != size_hw[1]:
-        found = np.empty((image.shape[0], size_hw[1], 3), np.uint8)
-        for some in _pieces(image.shape[0], 3, image.shape[1], size_hw[1]):
+    height, width = size_hw
+    if image.shape[1] != width:
+        found = np.empty((image.shape[0], width, 3), np.uint8)
+        for some in _pieces(image.shape[0], 3, image.shape[1], width):
             columns = cv2.transpose(image[some])
-            found[some] = cv2.transpose(
-                _resize_rows(columns.reshape(len(columns), -1), size_hw[1]).reshape(-1, columns.shape[1], 3)
-            )
+            resized = _resize_rows(columns.reshape(len(columns), -1), width).astype(np.uint8)
+            cv2.transpose(resized.reshape(width, -1, 3), dst=found[some])
         image = found
-    if image.shape[0] != size_hw[0]:
+    if image.shape[0] != height:
         rows = image.reshape(image.shape[0], -1)
-        found = np.empty((size_hw[0], rows.shape[1]), np.uint8)
-        for some in _pieces(rows.shape[1], 1, image.shape[0], size_hw[0]):
-            found[:, some] = _resize_rows(rows[:, some], size_hw[0])
+        found = np.empty((height, rows.shape[1]), np.uint8)
+        for some in _pieces(rows.shape[1], 1, image.shape[0], height):
+            found[:, some] = _resize_rows(rows[:, some], height)
         image = found.reshape(*size_hw, 3)
     return image
 
 
 def _pieces(count: int, width: int, length: int, to: int) -> Iterator[slice]:
     """``count`` lines, ``width`` values wide, to be resized from ``length`` to ``to``: cut, as many as fit at once."""
-    taps = max(one.shape[1] for _, _, one in _bands(length, to))
-    most = min(_VALUES_AT_ONCE // max(length, to), _PRODUCTS_AT_ONCE // (_ROWS_AT_ONCE * taps))
+    bands = _bands(length, to)
+    most = min(_VALUES_AT_ONCE // bands.of.size, _PRODUCTS_AT_ONCE // bands.weights[0].size)
     step = max(1, most // width)
     return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _resize_rows(rows: np.ndarray, height: int) -> np.ndarray:
-    """uint8 (H, n) → (height, n)."""
+    """uint8 (H, n) → floats (height, n), to be cut to whole numbers, before the next call of this thread."""
     bands = _bands(len(rows), height)
-    values, found = _SCRATCH.arrays(rows.shape, (height, rows.shape[1]), bands[0][2].dtype)
-    np.copyto(values, rows)
-    for to, of, weights in bands:
-        np.matmul(weights, values[of], out=found[to])
+    count, made, of = bands.weights.shape
+    exact, width = bands.weights.dtype, rows.shape[1]
+    taken = _SCRATCH.array("taken", (count * of, width), np.dtype(np.uint8))
+    values = _SCRATCH.array("values", taken.shape, exact)
+    found = _SCRATCH.array("found", (count, made, width), exact)
+    np.take(rows, bands.of, axis=0, out=taken, mode="clip")  # none is outside; to "raise" takes another copy
+    np.copyto(values, taken)
+    np.matmul(bands.weights, values.reshape(count, of, width), out=found)
     found += 0.5
-    return found.astype(np.uint8)  # below 256: the roundings of the weights are less than a half together
+    return found.reshape(-1, width)[:height]  # below 256: the roundings of the weights are less than a half together
 
 
 class _Scratch(threading.local):
@@ -154,39 +159,44 @@ class _Scratch(threading.local):
     """
 
     def __init__(self) -> None:
-        self._kept = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._kept: dict[str, np.ndarray] = {}
 
-    def arrays(self, one: tuple[int, ...], other: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Two arrays of these shapes that hold anything, until the next call."""
-        return self._array(0, one, dtype), self._array(1, other, dtype)
-
-    def _array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of this shape that holds anything, until ``name`` is asked for again."""
         size = math.prod(shape) * dtype.itemsize
-        if self._kept[number].size < size:
-            self._kept[number] = np.empty(size, np.uint8)
-        return self._kept[number][:size].view(dtype).reshape(shape)
+        kept = self._kept.get(name)
+        if kept is None or kept.size < size:
+            kept = self._kept[name] = np.empty(size, np.uint8)
+        return kept[:size].view(dtype).reshape(shape)
 
 
 _SCRATCH = _Scratch()
 
 
-@lru_cache(maxsize=256)
-def _bands(length: int, to: int) -> list[tuple[slice, slice, np.ndarray]]:
-    """Some of the ``to`` pixels, those of ``length`` that they are made of, and the weights (pixels made, pixels of).
+@dataclass(frozen=True)
+class _Bands:
+    """A matrix of weights, mostly zeros, as bands of rows: ``weights[n]`` times the pixels ``of`` band n.
 
-    Floats of a type in which sums of 255 times the weights, and a half, are exact.
+    ``of``: int64 (bands * pixels,), of the old pixels; ``weights``: (bands, rows, pixels), floats of a type in which
+    sums of 255 times the weights, and a half, are exact. The last band's rows may be more than there are.
     """
+
+    of: np.ndarray
+    weights: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def _bands(length: int, to: int) -> _Bands:
     places, weights, precision = _triangles(length, to)
-    exact = np.float32 if precision <= 16 else np.float64
-    bands: list[tuple[slice, slice, np.ndarray]] = []
-    for start in range(0, to, _ROWS_AT_ONCE):
-        made = slice(start, min(start + _ROWS_AT_ONCE, to))
-        of = slice(int(places[:, made].min()), int(places[:, made].max()) + 1)
-        band = np.zeros((made.stop - start, of.stop - of.start), exact)
-        for place, weight in zip(places[:, made], weights[:, made], strict=True):
-            band[np.arange(len(band)), place - of.start] += weight / 2**precision  # behind the last pixel: 0
-        bands.append((made, of, band))
-    return bands
+    starts = np.arange(0, to, _ROWS_AT_ONCE)
+    first = np.minimum.reduceat(places[0], starts)
+    of = int((np.maximum.reduceat(places[-1], starts) + 1 - first).max())
+    first = np.minimum(first, length - of)
+    bands = np.zeros((len(starts), _ROWS_AT_ONCE, of), np.float32 if precision <= 16 else np.float64)
+    band, row = np.divmod(np.arange(to), _ROWS_AT_ONCE)
+    for place, weight in zip(places, weights, strict=True):
+        bands[band, row, place - first[band]] += weight / 2**precision  # behind the last pixel: 0
+    return _Bands((first[:, None] + np.arange(of)).ravel(), bands)
 
 
 @lru_cache(maxsize=256)

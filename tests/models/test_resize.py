@@ -136,9 +136,9 @@ def test_threads_resize_in_memory_of_their_own_that_they_keep():
 
     def work(image):
         resize_array(large, (500, 700))
-        kept = [id(one) for one in _SCRATCH._kept]
+        kept = list(map(id, _SCRATCH._kept.values()))
         found = [resize_array(image, (64, 80)) for _ in range(20)]
-        return found, kept == [id(one) for one in _SCRATCH._kept]
+        return found, kept == list(map(id, _SCRATCH._kept.values()))
 
     with ThreadPoolExecutor(3) as threads:
         for (found, kept), one in zip(threads.map(work, images), expected, strict=True):
