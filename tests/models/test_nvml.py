@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
+import pynvml
 import pytest
 import torch
 
@@ -60,16 +62,42 @@ def test_where_cuda_is_broken_there_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert own_gpus() == []
 
 
-def test_nvidia_s_own_library_has_what_is_asked_of_it() -> None:
-    import pynvml
+class Driver:
+    """libnvidia-ml.so.1 as NVIDIA's Python library calls it: a GPU, and one in MIG mode; status codes of nvml.h."""
 
-    asked = ("nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo")
-    assert all(callable(getattr(pynvml, name)) for name in asked)
-    assert issubclass(pynvml.NVMLError_NotSupported, pynvml.NVMLError)
-    assert {"gpu", "memory"} <= {name for name, _ in pynvml.c_nvmlUtilization_t._fields_}
-    assert {"used", "total"} <= {name for name, _ in pynvml.c_nvmlMemory_t._fields_}
-    if not torch.cuda.is_available():
-        assert gpus_of([ONE]) == []
+    def nvmlInitWithFlags(self, flags: int) -> int:
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: Any, device: Any) -> int:
+        known = [f"GPU-{ONE}".encode(), f"GPU-{OTHER}".encode()]
+        if uuid.value not in known:
+            return 6  # NVML_ERROR_NOT_FOUND
+        device._obj.contents = pynvml.struct_c_nvmlDevice_t()
+        self.mig = uuid.value == known[1]
+        return 0
+
+    def nvmlDeviceGetUtilizationRates(self, device: Any, rates: Any) -> int:
+        rates._obj.gpu, rates._obj.memory = 93, 12
+        return 3 if self.mig else 0  # NVML_ERROR_NOT_SUPPORTED
+
+    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:
+        memory._obj.used, memory._obj.free, memory._obj.total = 3 * 2**30, 5 * 2**30, 8 * 2**30
+        return 0
+
+
+def test_by_nvidia_s_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlLib", Driver())
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    assert gpus_of(["ffffffff-0000-4000-8000-000000000003"]) == []
+    (gpu,) = gpus_of([ONE])
+    assert gpu.read() == Reading(93, 3 * 2**30, 8 * 2**30)
+    (gpu,) = gpus_of([OTHER])
+    assert gpu.read() is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's driver is here")
+def test_on_a_machine_without_a_driver_there_is_none() -> None:
+    assert gpus_of([ONE]) == []
 
 
 def test_the_module_brings_nothing_with_it() -> None:
