@@ -10,6 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+UUID = "8a56a4bc-0000-4000-8000-000000000001"
+"""Of a GPU, as torch has it."""
+
 
 class NVMLError(Exception):
     """As ``pynvml.NVMLError``."""
@@ -60,8 +63,8 @@ class Nvml:
         return self.gpus[uuid]
 
 
-def install(monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> None:
-    """``import pynvml`` gives it from now on."""
+def module_of(nvml: Nvml) -> types.ModuleType:
+    """What ``import pynvml`` is to give."""
     module = types.ModuleType("pynvml")
     module.__dict__.update(
         NVMLError=NVMLError,
@@ -70,4 +73,9 @@ def install(monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> None:
         nvmlDeviceGetUtilizationRates=StandInGpu.utilization,
         nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=gpu.memory[0], total=gpu.memory[1]),
     )
-    monkeypatch.setitem(sys.modules, "pynvml", module)
+    return module
+
+
+def install(monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> None:
+    """``import pynvml`` gives it from now on."""
+    monkeypatch.setitem(sys.modules, "pynvml", module_of(nvml))

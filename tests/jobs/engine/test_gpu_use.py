@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +26,12 @@ from segjobs.manifest.plan import make_plan
 from segjobs.manifest.run_info import GpuUse
 from segjobs.manifest.schema import Footer, make_categories
 from segjobs.models import nvml
+from segjobs.sources.synthetic import write_photos
 from segjobs.storage import FileInfo, Storage
+from tests.flow_process import run_flow
+from tests.ray_head import Head
 from tests.stages import labelled, stage_of
-from tests.stand_in_nvml import LibraryNotFound, NotSupported, Nvml, StandInGpu, install
+from tests.stand_in_nvml import UUID, LibraryNotFound, NotSupported, Nvml, StandInGpu, install
 
 GIB = 2**30
 ON_A_GPU = Actors(least=1, most=1, cpus=0.5, gpus=0.5)
@@ -290,3 +294,22 @@ def test_an_actor_tells_the_run_s_record(
     end_actor(attempts.record)
     while attempt.gpus():  # until it is gone, which costs the figure and not the job
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_actors_on_a_half_of_a_gpu_each_are_one_gpu(ray_head: Head, tmp_path: Path) -> None:
+    """The GPU is in the head's books alone, and NVML a stand-in in the actors: see ``tests/toy_gpu.py``."""
+    write_photos(tmp_path / "photos", count=6, seed=0, sizes_hw=((48, 64),))
+    words = [f"input.uri={tmp_path}/photos", f"output.uri={tmp_path}/out", "model.name=tests.toy_gpu:build"]
+    words += ["shard.images=1", "compute.actors=2", "compute.gpus_per_actor=0.5", "compute.cpus_per_actor=0.5"]
+    token = {name: ray_head.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
+    code, out, err = run_flow("label", *words, f"compute.address={ray_head.address}", **token)
+    assert code == 0, err
+    assert "\nGPUs: 1, busy 40% of the time, 1.0 of 8 GiB at most\n" in err
+    timings = open_run(Storage(), str(tmp_path / "out")).info.timings
+    assert timings.gpus is not None and timings.gpus.keys() == {f"GPU-{UUID}"}
+    use = timings.gpus[f"GPU-{UUID}"]
+    assert (use.busy_percent, use.used_bytes, use.total_bytes) == (40.0, GIB, 8 * GIB)
+    assert 2 <= use.seconds <= timings.seconds, "one reading of each second, of which two actors made two"
+    assert json.loads(out)["gpus"] == {f"GPU-{UUID}": asdict(use)}
