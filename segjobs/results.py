@@ -37,8 +37,9 @@ class RunResult:
 
     ``uri``: its folder. ``failures``: error code → how many images. ``segments``: masks of all images.
     ``already_done``: images that an earlier attempt had published. ``seconds``: of this attempt, 0 where there was
-    nothing to do; ``stage_seconds``: where they went, summed over all threads. ``exit_code``: TOO_MANY_FAILED where
-    more than ``max_failed_fraction`` of the images failed, else DONE.
+    nothing to do; ``stage_seconds``: where they went, summed over all threads; ``gpus``: UUID → ``busy_percent`` of the
+    time, over so many ``seconds``, and ``used_bytes`` of ``total_bytes`` of memory at most; empty without GPUs.
+    ``exit_code``: TOO_MANY_FAILED where more than ``max_failed_fraction`` of the images failed, else DONE.
     """
 
     uri: str
@@ -51,10 +52,12 @@ class RunResult:
     already_done: int
     seconds: float
     stage_seconds: Mapping[str, float]
+    gpus: Mapping[str, Mapping[str, float]]
     exit_code: ExitCode
 
     def text(self) -> str:
         names = ("run_id", "images", "ok", "failed", "failures", "segments", "already_done", "seconds", "stage_seconds")
+        names += ("gpus",)
         fields = {name: getattr(self, name) for name in names}
         return _line({"output": self.uri, **fields, "exit_code": int(self.exit_code)})
 

@@ -163,7 +163,7 @@ def test_lines_for_programs_are_printed_for_programs_and_have_the_exit_code(
 
 def test_every_result_s_line_has_its_exit_code() -> None:
     few, missed = ExitCode.TOO_MANY_FAILED, ExitCode.GATE_MISSED
-    run = RunResult("/o", "1", 2, 1, 1, {"CRASHED": 1}, 3, 0, 1.0, {}, few)
+    run = RunResult("/o", "1", 2, 1, 1, {"CRASHED": 1}, 3, 0, 1.0, {}, {}, few)
     page = ReportResult("/o", 7)
     results = [
         (run, [3]),

@@ -221,12 +221,14 @@ def test_an_upload_leaves_data_and_outputs_out(name: str, tmp_path: Path) -> Non
 
 
 def test_the_dashboard_asks_for_metrics_that_the_code_has() -> None:
+    import ray
+
     board = json.loads((DEPLOY / "grafana.json").read_text())
     (variable,) = [one for one in board["templating"]["list"] if one["name"] == "verb"]
     asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]] + [variable["query"]["query"]]
     exported = {metric.exported: metric for metric in METRICS}
     named = {name for text in asked for name in re.findall(r"\bray_\w+", text)}
-    assert named == exported.keys(), "each is shown, and no other is asked for"
+    assert named == exported.keys() | {"ray_node_gpus_utilization"}, "each is shown, and one of Ray's own"
     for text in asked:
         for name, labels in re.findall(r"\b(ray_\w+)\{([^}]*)\}", text):
             assert set(re.findall(r"(\w+)[=!]", labels)) <= set(exported[name].labels)
@@ -236,6 +238,8 @@ def test_the_dashboard_asks_for_metrics_that_the_code_has() -> None:
             (name,) = set(re.findall(r"\bray_\w+", text.partition(" / ")[0]))
             assert label in exported[name].labels
         assert text.count("(") == text.count(")") and text.count("{") == text.count("}")
+    reporter = (Path(ray.__file__).parent / "dashboard/modules/reporter/reporter_agent.py").read_text()
+    assert '"node_gpus_utilization": Gauge(' in reporter and '"GpuIndex"' in reporter, "Ray has it no more"
     places = [panel["gridPos"] for panel in board["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     assert len({panel["id"] for panel in board["panels"]}) == len(places)

@@ -37,7 +37,7 @@ MEMBERS = {
     "Category": {"id", "name", "color", "isthing"},
     "ModelCard": {"name", "task", "categories", "digest", "weights", "options", "preprocessing", "licence", "label"},
     "RunResult": {"uri", "run_id", "images", "ok", "failed", "failures", "segments", "already_done", "seconds"}
-    | {"stage_seconds", "exit_code", "text"},
+    | {"stage_seconds", "gpus", "exit_code", "text"},
     "PrepareResult": {"manifests", "images", "ok", "failed", "failures", "exit_code", "text"},
     "TrainResult": {"uri", "steps", "seconds", "score", "exit_code", "text"},
     "NightlyResult": {"uri", "night", "version", "counts", "run", "failures", "gate", "page", "exit_code", "text"},

@@ -18,18 +18,38 @@ class RunCounts:
 
 
 @dataclass(frozen=True)
+class GpuUse:
+    """One GPU in a run, read once a second for so many ``seconds``, by all of its processes.
+
+    ``busy_percent``: of the time, in which it computed anything. ``used_bytes``: of its memory, at most.
+    """
+
+    busy_percent: float
+    seconds: int
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
 class Timings:
     """Seconds of the attempt that finished the run, of its stages, summed over workers, and of its start, by phase.
 
-    ``start``: None where the release that made the run did not keep it.
+    ``start``: None where the release that made the run did not keep it. ``gpus``: by UUID; None where none was read.
     """
 
     seconds: float
     stages: dict[str, float]
     start: dict[str, float] | None = None
+    gpus: dict[str, GpuUse] | None = None
 
     def to_json(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> "Timings":
+        others = {name: value for name, value in raw.items() if name != "gpus"}
+        gpus = raw.get("gpus")
+        return Timings(**others, gpus=None if gpus is None else {uuid: GpuUse(**one) for uuid, one in gpus.items()})
 
 
 class RunJson(TypedDict, total=False):
@@ -105,7 +125,7 @@ class RunInfo:
             counts=RunCounts(**raw["counts"]),
             failures=dict(raw["failures"]),
             examples={code: (name, message) for code, (name, message) in raw["examples"].items()},
-            timings=Timings(**raw["timings"]),
+            timings=Timings.from_json(raw["timings"]),
             identity=dict(raw["identity"]),
             footer=Footer.from_json(raw["footer"]),
             config=dict(raw["config"]),

@@ -58,7 +58,8 @@ def check_runtime(config: NetworkConfig) -> None:
         )
     if get_spec(config.name).task != "semantic":
         raise ConfigError(
-            f"{key}: {config.name} gives instances, and semantic models alone are exported or compiled; drop it"
+            f"{key}: {config.name} gives instances, and semantic models alone are exported or compiled; drop "
+            "model.runtime"
         )
     if config.is_exported and importlib.util.find_spec(config.runtime) is None:
         raise ConfigError(f"{key}: it is not installed: pip install 'segjobs[{_EXTRAS[config.runtime]}]' on every node")

@@ -102,32 +102,36 @@ class Pieces:
         return number
 
 
-class Stitcher:
-    """The objects of an image of ``rows`` by ``columns`` of tiles, which come in any order."""
+@dataclass(frozen=True)
+class TiledImage:
+    """An image that is cut into ``rows`` by ``columns`` of tiles, the classes of its objects, and which are kept."""
 
-    def __init__(
-        self,
-        rows: Axis,
-        columns: Axis,
-        categories: Sequence[Category],
-        tiles: TilesConfig,
-        postprocess: PostprocessConfig,
-    ) -> None:
-        self._rows = rows
-        self._columns = columns
-        self._categories = categories
-        self._postprocess = postprocess
-        self._size_hw = (rows.length, columns.length)
-        self._pieces = Pieces(rows, columns, tiles)
+    rows: Axis
+    columns: Axis
+    categories: Sequence[Category]
+    tiles: TilesConfig
+    postprocess: PostprocessConfig
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.rows.length, self.columns.length
+
+
+class Stitcher:
+    """The objects of a tiled image, whose tiles come in any order."""
+
+    def __init__(self, image: TiledImage) -> None:
+        self._image = image
+        self._pieces = Pieces(image.rows, image.columns, image.tiles)
 
     def add(self, row: int, column: int, prediction: Prediction) -> None:
         """A tile's objects, in its own pixels."""
         assert isinstance(prediction, Instances), "an instance model"  # noqa: S101
-        top, left = self._rows.starts[row], self._columns.starts[column]
+        top, left = self._image.rows.starts[row], self._image.columns.starts[column]
         segments: list[Segment] = []
-        for one in instance_masks(prediction, self._categories, self._postprocess):
+        for one in instance_masks(prediction, self._image.categories, self._image.postprocess):
             segment = segment_of(
-                replace(one, corner_xy=(one.corner_xy[0] + left, one.corner_xy[1] + top)), self._size_hw
+                replace(one, corner_xy=(one.corner_xy[0] + left, one.corner_xy[1] + top)), self._image.size_hw
             )
             if segment is not None:
                 x, y, w, h = one.box_xywh
@@ -137,7 +141,7 @@ class Stitcher:
     def finish(self) -> tuple[list[Segment], float | None]:
         """All tiles were added: whole objects by descending score, and the mean of their scores."""
         return _kept(
-            [self._whole([self._pieces[n] for n in group]) for group in self._pieces.groups()], self._postprocess
+            [self._whole([self._pieces[n] for n in group]) for group in self._pieces.groups()], self._image.postprocess
         )
 
     def _whole(self, group: Sequence[Segment]) -> Segment:
@@ -146,27 +150,16 @@ class Stitcher:
 
 
 class PanopticStitcher:
-    """The objects and regions of an image of ``rows`` by ``columns`` of tiles, which come in any order.
+    """The objects and regions of a tiled image, whose tiles come in any order.
 
-    A pixel is of the tile whose edge is farthest (``rows`` and ``columns`` are cut by ``tiles.blend=none``), and of
-    that tile's segment there, so that no two overlap. Which segments of things are one is found as of instances, by
-    the whole of what each tile sees; of stuff it is those of a class.
+    A pixel is of the tile whose edge is farthest (the image is cut by ``tiles.blend=none``), and of that tile's segment
+    there, so that no two overlap. Which segments of things are one is found as of instances, by the whole of what each
+    tile sees; of stuff it is those of a class.
     """
 
-    def __init__(
-        self,
-        rows: Axis,
-        columns: Axis,
-        categories: Sequence[Category],
-        tiles: TilesConfig,
-        postprocess: PostprocessConfig,
-    ) -> None:
-        self._rows = rows
-        self._columns = columns
-        self._categories = categories
-        self._postprocess = postprocess
-        self._size_hw = (rows.length, columns.length)
-        self._things = Pieces(rows, columns, tiles)
+    def __init__(self, image: TiledImage) -> None:
+        self._image = image
+        self._things = Pieces(image.rows, image.columns, image.tiles)
         self._own: list[Segment | None] = []  # of each piece of a thing what is of its tile, if anything
         self._stuff: defaultdict[int, list[Segment]] = defaultdict(list)  # by category, of what is of each tile
 
@@ -175,8 +168,8 @@ class PanopticStitcher:
         assert isinstance(prediction, PanopticMap), "a panoptic model"  # noqa: S101
         things: list[Segment] = []
         classes, scores = prediction.classes, prediction.scores
-        for index in kept_objects(scores, classes, self._categories, self._postprocess):
-            category, score = self._categories[int(classes[index])], float(scores[index])
+        for index in kept_objects(scores, classes, self._image.categories, self._image.postprocess):
+            category, score = self._image.categories[int(classes[index])], float(scores[index])
             mask = prediction.ids == index
             own = self._placed(row, column, mask, category, score, own=True)
             if category.isthing is False:
@@ -200,18 +193,18 @@ class PanopticStitcher:
         for parts in self._stuff.values():
             mean = sum(_score(part) * part.area for part in parts) / sum(part.area for part in parts)
             found.append(_union(parts, replace(parts[0], score=mean)))
-        return _kept(found, self._postprocess)
+        return _kept(found, self._image.postprocess)
 
     def _placed(
         self, row: int, column: int, mask: np.ndarray, category: Category, score: float, *, own: bool
     ) -> Segment | None:
         """A tile's mask on the whole image, or what is of the tile's own pixels; None where there is nothing."""
-        top, left = self._rows.starts[row], self._columns.starts[column]
+        top, left = self._image.rows.starts[row], self._image.columns.starts[column]
         if own:
-            (first, last), (begin, end) = self._rows.finished(row), self._columns.finished(column)
+            (first, last), (begin, end) = self._image.rows.finished(row), self._image.columns.finished(column)
             mask = mask[first - top : last - top, begin - left : end - left]
             top, left = first, begin
-        return Segment.from_mask(category, mask, corner_xy=(left, top), size_hw=self._size_hw, score=score)
+        return Segment.from_mask(category, mask, corner_xy=(left, top), size_hw=self._image.size_hw, score=score)
 
 
 def _kept(whole: Sequence[Segment], config: PostprocessConfig) -> tuple[list[Segment], float | None]:

@@ -273,7 +273,11 @@ def test_other_weights_than_the_job_began_with(weights: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "maskrcnn_resnet50_fpn"}, "maskrcnn_resnet50_fpn gives instances, .*; drop it"),
+        (
+            {"name": "maskrcnn_resnet50_fpn"},
+            "maskrcnn_resnet50_fpn gives instances, and semantic models alone are exported or compiled; "
+            "drop model.runtime$",
+        ),
         ({"name": "hf"}, "hf brings a network of its own.*drop model.runtime"),
         ({"name": "smp"}, "smp brings a network of its own.*drop model.runtime"),
         ({"name": "onnx"}, "onnx brings a network of its own.*drop model.runtime"),

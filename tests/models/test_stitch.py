@@ -11,7 +11,7 @@ from segjobs.manifest.schema import make_categories
 from segjobs.manifest.segments import Segment
 from segjobs.models.base import VOID, Instances, PanopticMap
 from segjobs.models.postprocess import to_segments
-from segjobs.models.stitch import PanopticStitcher, Stitcher
+from segjobs.models.stitch import PanopticStitcher, Stitcher, TiledImage
 from segjobs.models.tiling import cut
 
 CATEGORIES = make_categories(["road", "house"], first_id=1)
@@ -35,7 +35,7 @@ def stitched(left: Instances, right: Instances, post: dict[str, Any] | None = No
     config = TilesConfig.model_validate({"size": SIZE, "overlap": 0.5, **tiles})
     rows, columns = cut(SIZE, config), cut(WIDTH, config)
     assert columns.starts == (0, 8)
-    stitcher = Stitcher(rows, columns, CATEGORIES, config, PostprocessConfig.model_validate(post or {}))
+    stitcher = Stitcher(TiledImage(rows, columns, CATEGORIES, config, PostprocessConfig.model_validate(post or {})))
     stitcher.add(0, 0, left)
     stitcher.add(0, 1, right)
     return stitcher.finish()[0]
@@ -108,7 +108,9 @@ def panoptic_stitched(
 ) -> tuple[list[Segment], float | None]:
     config = TilesConfig.model_validate({"size": SIZE, "overlap": 0.5, "blend": "none"})
     rows, columns = (cut(side, config) for side in size_hw)
-    stitcher = PanopticStitcher(rows, columns, PANOPTIC, config, PostprocessConfig.model_validate(post or {}))
+    stitcher = PanopticStitcher(
+        TiledImage(rows, columns, PANOPTIC, config, PostprocessConfig.model_validate(post or {}))
+    )
     for place, one in maps.items():
         stitcher.add(*place, one)
     return stitcher.finish()

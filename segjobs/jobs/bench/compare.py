@@ -21,7 +21,7 @@ from segjobs.storage import Storage
 Verdict = Literal["better", "worse", "alike", "too noisy to judge", "one round"]
 _SETTINGS = ("model", "runtime", "resize", "batch_size", "images", "shard_images", "layout")
 _UNSAID = {"runtime": "torch"}  # by benches of earlier releases
-_MORE_IS_BETTER = ("ratios.", "bare.")
+_MORE_IS_BETTER = ("ratios.", "bare.", "gpus.busy")
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,14 @@ from segjobs.jobs.bench.bare_model import Bare, StageTime, measure_bare, measure
 from segjobs.jobs.bench.figures import cells, spread_of
 from segjobs.jobs.bench.runs import Observed, PlainArguments, SteadyWindow, run_label, run_plain, steady_window
 from segjobs.jobs.engine.cluster import connect
+from segjobs.jobs.engine.gpu_use import fullest, mean_busy_percent
 from segjobs.jobs.engine.layout import Layout, Resources, layout
 from segjobs.jobs.engine.standing import check_writable
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.jobs.label.job import most_in_flight
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
+from segjobs.manifest.run_info import GpuUse
 from segjobs.results import BenchResult
 from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
@@ -247,6 +249,7 @@ def _report(config: BenchConfig, measured: _Measured) -> dict[str, Any]:
         "ratios": ratios,
         "bare": {kind: spread_of(rates) for kind, rates in bare.items()},
         "pipeline": _side(measured.label, label, startups_s),
+        "gpus": _gpus([run.gpus for run in measured.label]),
         "plain_script": _side(measured.plain, plain, plain_startups_s) if plain else None,
         "start_s": {phase: spread_of(run.phases_s.get(phase, 0.0) for run in measured.label) for phase in phases},
         "stages_ms": stages_ms,
@@ -283,6 +286,18 @@ def _side(runs: Sequence[Observed], windows: Sequence[SteadyWindow], startups_s:
     }
 
 
+def _gpus(runs: Sequence[Mapping[str, GpuUse]]) -> dict[str, Any] | None:
+    """How busy the GPUs were in the pipeline's runs, and the memory of the fullest; None unless each run says it."""
+    if not all(runs):
+        return None
+    return {
+        "count": max(map(len, runs)),
+        "busy_percent": spread_of(map(mean_busy_percent, runs)),
+        "used_mb": spread_of(fullest(run).used_bytes / _MB for run in runs),
+        "total_mb": round(fullest(runs[0]).total_bytes / _MB),
+    }
+
+
 def _ratios(above: Iterable[float], below: Iterable[float]) -> dict[str, Any]:
     return spread_of(one / other for one, other in zip(above, below, strict=True))
 
@@ -314,6 +329,11 @@ def _tables(report: Mapping[str, Any]) -> Iterable[Table]:
     for name, spread in report["ratios"].items():
         ratios.add_row(name, *cells(spread, digits=2), "too noisy to judge" if spread["noisy"] else "")
     yield ratios
+    if gpus := report["gpus"]:
+        cards = Table(f"{gpus['count']} GPU(s), pipeline", "median", "least – most")
+        cards.add_row("busy, % of the time", *cells(gpus["busy_percent"]))
+        cards.add_row(f"memory at most, of {gpus['total_mb']} MiB", *cells(gpus["used_mb"], digits=0))
+        yield cards
     phases = Table("phase of the start", "s", "least – most")
     for phase, spread in report["start_s"].items():
         phases.add_row(phase, *cells(spread))

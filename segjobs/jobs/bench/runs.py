@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from segjobs.config import LabelConfig, to_yaml
 from segjobs.errors import ClusterError
 from segjobs.manifest.parts import open_run
+from segjobs.manifest.run_info import GpuUse
 from segjobs.storage import Storage, join
 
 _PLAIN = Path(__file__).with_name("plain_script.py")
@@ -82,7 +83,8 @@ class Observed:
     """One run. ``cpu_s``: (Unix time, CPU seconds until then of all its processes on this machine), ascending.
 
     ``ended_s``: Unix time at which its command was over. ``first_mask_s``: that of its first mask, where its files
-    tell. ``phases_s``: seconds of its start by phase, where its run.json tells.
+    tell. ``phases_s``: seconds of its start by phase, and ``gpus``: how busy they were, by UUID, where its run.json
+    tells.
     """
 
     started_s: float
@@ -92,6 +94,7 @@ class Observed:
     ended_s: float = 0.0
     first_mask_s: float | None = None
     phases_s: Mapping[str, float] = field(default_factory=dict[str, float])
+    gpus: Mapping[str, GpuUse] = field(default_factory=dict[str, GpuUse])
 
     @property
     def command_s(self) -> float:
@@ -140,7 +143,7 @@ def run_label(config: LabelConfig, scratch: Path) -> Observed:
 
     run = _run([sys.executable, "-m", "segjobs", "label", "--config", str(file)], config.compute.address, published)
     timings = open_run(Storage(config.storage), config.output.uri).info.timings
-    return replace(run, phases_s=timings.start or {})
+    return replace(run, phases_s=timings.start or {}, gpus=timings.gpus or {})
 
 
 @dataclass(frozen=True)

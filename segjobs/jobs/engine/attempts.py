@@ -1,7 +1,8 @@
 """Attempts at shards, on the record: an actor of one run that counts deaths, and what workers ask it.
 
     worker: begin(shard) → do the work, counting its images │ do it in isolation │ leave it;  end(shard)
-    driver: what the workers have to say;  no more shards from now on
+            once a second, what its GPUs do
+    driver: what the workers have to say;  no more shards from now on;  how busy the GPUs were
 
 Ray starts a worker that died anew and gives it the same shard again, without end. A shard that was
 begun and never ended was the death of its worker (or was on a node that went away): after three of
@@ -23,8 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segjobs.errors import SegjobsError
 from segjobs.jobs.engine.death_blame import check_deaths
 from segjobs.jobs.engine.executor import OnRow, Work, Worker, work_on
+from segjobs.jobs.engine.gpu_use import GpuLog, GpuReading
 from segjobs.jobs.engine.logs import LOGGER, logging_about
 from segjobs.jobs.engine.ray_calls import Asked, own_address
+from segjobs.manifest.run_info import GpuUse
 from segjobs.storage import Storage
 
 DEATHS = 3
@@ -57,12 +60,14 @@ class AttemptLog:
         self._counts: dict[int, tuple[int, int]] = {}
         self._stopping = False
         self._begun = 0
+        self._gpus = GpuLog()
 
     def begin(self, shard: str) -> Begun:
         deaths = self._open[shard]
         if not self._stopping:
             self._open[shard] += 1
             self._begun += 1
+            self._gpus.count()
         if deaths == DEATHS:
             self.tell(f"{shard}: {deaths} workers died on it; its images are tried in child processes")
         return Begun(deaths, self._stopping)
@@ -77,6 +82,14 @@ class AttemptLog:
     def count(self, number: int, ok: int, failed: int) -> None:
         """So many images of a shard have their rows, in the attempt that is at it."""
         self._counts[number] = (ok, failed)
+
+    def read(self, gpus: list[GpuReading]) -> None:
+        """What an actor read of its GPUs."""
+        self._gpus.add(gpus, at_work=bool(self._open))
+
+    def gpu_use(self) -> dict[str, GpuUse]:
+        """By UUID, until now."""
+        return self._gpus.use()
 
     def news(self) -> News:
         """What came since the last call."""
@@ -97,6 +110,8 @@ class AttemptLogHandle(Protocol):
     end: Asked[[str], None]
     tell: Asked[[str], None]
     count: Asked[[int, int, int], None]
+    read: Asked[[list[GpuReading]], None]
+    gpu_use: Asked[[], dict[str, GpuUse]]
     news: Asked[[], News]
     stop: Asked[[], int]
 
@@ -153,6 +168,10 @@ class Attempts:
         self.tell(
             f"a worker on {own_address()} hung for longer than compute.batch_deadline_s on {names!r}: it is ended"
         )
+
+    def tell_gpus(self, readings: list[GpuReading]) -> None:
+        """Put on the record what this process's GPUs do; a call without an answer."""
+        self.record.read.remote(readings)
 
     def tell(self, line: str) -> None:
         """A line for the person at the driver; waits until it is on the record."""

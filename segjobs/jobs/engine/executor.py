@@ -11,16 +11,19 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from segjobs.errors import ClusterError
 from segjobs.jobs.engine.first_signal import FirstSignal
+from segjobs.jobs.engine.gpu_use import GpuLog, Sampler
 from segjobs.jobs.engine.logs import logging_about
 from segjobs.jobs.engine.progress import Progress
 from segjobs.jobs.engine.watchdog import OnStuck
 from segjobs.manifest.parts import Receipt, part_uri, plan_uri
+from segjobs.manifest.run_info import GpuUse
 from segjobs.storage import Storage, is_remote
 
 Work = Callable[[pa.Table], pa.Table]
@@ -80,6 +83,11 @@ class Stage:
     make: Callable[[OnStuck], Worker]
     place: Tasks | Actors
 
+    @property
+    def gpus(self) -> float:
+        """What each of its processes has of them."""
+        return self.place.gpus if isinstance(self.place, Actors) else 0.0
+
 
 class Stopping(Protocol):
     """What became of the signals that came while an attempt was at work."""
@@ -127,6 +135,10 @@ class Attempt(Protocol):
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
         """While it is entered, a first signal ends ``run`` once the shards at work are done, or after ``grace_s``."""
+        ...
+
+    def gpus(self) -> dict[str, GpuUse]:
+        """By UUID, how busy the GPUs were in ``run``; those of which nothing is known are left out."""
         ...
 
 
@@ -205,9 +217,21 @@ class _AttemptHere:
         self._run_id = run_id
         self._progress = progress
         self._signal = FirstSignal()
+        self._gpus = GpuLog()
 
     def run(self, blocks: Sequence[pa.Table], stages: Sequence[Stage], write: Work, *, waiting: float) -> Rows:
         workers = [(stage.name, stage.make(self._tell_stuck)) for stage in stages]
+        sampler = Sampler(partial(self._gpus.add, at_work=True)) if any(stage.gpus for stage in stages) else None
+        if sampler is None:
+            yield from self._work(blocks, workers, write)
+            return
+        sampler.begin()
+        try:
+            yield from self._work(blocks, workers, write)
+        finally:
+            sampler.end()
+
+    def _work(self, blocks: Sequence[pa.Table], workers: Sequence[tuple[str, Worker]], write: Work) -> Rows:
         for block in blocks:
             if self._signal.asked:
                 return
@@ -215,6 +239,9 @@ class _AttemptHere:
                 with logging_about(run=self._run_id, shard=block["shard"][0].as_py(), stage=name):
                     block = work_on(name, block, worker.work, storage=self._storage, uri=self._uri)
             yield from write(block).to_pylist()
+
+    def gpus(self) -> dict[str, GpuUse]:
+        return self._gpus.use()
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
         return self._signal

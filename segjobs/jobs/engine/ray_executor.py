@@ -11,23 +11,28 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import ray
+from ray.exceptions import RayError
 
 from segjobs.jobs.engine.attempts import Attempts, open_attempts
 from segjobs.jobs.engine.executor import Rows, Stage, Stopping, Tasks, Work
+from segjobs.jobs.engine.gpu_use import Sampler
 from segjobs.jobs.engine.graceful_stop import GracefulStop
 from segjobs.jobs.engine.layout import Share
 from segjobs.jobs.engine.logs import log_in_worker
 from segjobs.jobs.engine.metrics import RayMeter
 from segjobs.jobs.engine.progress import Progress
-from segjobs.jobs.engine.ray_calls import total_resources
+from segjobs.jobs.engine.ray_calls import is_answered, total_resources
 from segjobs.jobs.engine.ray_data import dataset_of, map_blocks, map_in_actors, rows_of
 from segjobs.jobs.engine.waits import Need, Waits
+from segjobs.manifest.run_info import GpuUse
 from segjobs.storage import Storage
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 _CPUS_PER_WORKER = 4  # that writes or verifies parts
+_ASK_S = 10.0
 
 
 class RayExecutor:
@@ -59,6 +64,14 @@ class RayAttempt:
 
     def stopping(self, grace_s: float) -> AbstractContextManager[Stopping]:
         return GracefulStop(self.attempts, self.progress, grace_s)
+
+    def gpus(self) -> dict[str, GpuUse]:
+        """Of a record that cannot be asked: none, since no job shall fail for a figure."""
+        try:
+            answer = self.attempts.record.gpu_use.remote()
+            return ray.get(answer) if is_answered(answer, _ASK_S) else {}
+        except RayError:
+            return {}
 
 
 def storage_workers(cpus: float) -> int:
@@ -106,6 +119,9 @@ class StageActor:
         self._name = stage.name
         self._attempts = attempts
         self._worker = stage.make(attempts.tell_stuck)
+        self._sampler = Sampler(attempts.tell_gpus) if stage.gpus else None
 
     def __call__(self, items: pa.Table) -> pa.Table:
+        if self._sampler is not None:
+            self._sampler.begin()
         return self._attempts.run(self._name, items, self._worker)

@@ -29,14 +29,17 @@ from segjobs.manifest.parts import (
     part_uri,
     write_run,
 )
-from segjobs.manifest.run_info import RunCounts, RunInfo, Timings
+from segjobs.manifest.run_info import GpuUse, RunCounts, RunInfo, Timings
 from segjobs.manifest.seal import damaged
 from segjobs.storage import Storage
 
 
 @dataclass
 class Summary:
-    """How a run ended. Seconds are of this attempt, counts of the run; ``start_seconds`` by phase of the start."""
+    """How a run ended. Seconds are of this attempt, counts of the run; ``start_seconds`` by phase of the start.
+
+    ``gpus``: of this attempt, by UUID; none of which nothing is known.
+    """
 
     uri: str
     run_id: str
@@ -50,6 +53,7 @@ class Summary:
     first_shard_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
     start_seconds: dict[str, float] = field(default_factory=dict[str, float])
+    gpus: dict[str, GpuUse] = field(default_factory=dict[str, GpuUse])
     complete_before: bool = False
 
     @property
@@ -158,6 +162,8 @@ def run_job(
     summary.seconds = time.monotonic() - start
     summary.stage_seconds = {stage: round(times[stage] / 1000, 3) for stage in (*STAGES, "write")}
     summary.start_seconds = {phase: round(seconds, 3) for phase, seconds in progress.take_seconds().items()}
+    if any(stage.gpus for stage in stages):
+        summary.gpus = attempt.gpus()
     _check_there(executor, storage, job, standing)
     if tallies:
         tallies.publish()
@@ -207,7 +213,7 @@ def _close(storage: Storage, job: Job, summary: Summary, parts: Sequence[PartInf
         counts=RunCounts(summary.images, summary.ok, summary.failed, summary.segments),
         failures=dict(sorted(summary.failures.items())),
         examples=dict(sorted(summary.examples.items())),
-        timings=Timings(round(summary.seconds, 3), summary.stage_seconds, summary.start_seconds),
+        timings=Timings(round(summary.seconds, 3), summary.stage_seconds, summary.start_seconds, summary.gpus or None),
         identity={**job.identity, "input": job.plan.digest},
         footer=job.footer,
         config=job.config,

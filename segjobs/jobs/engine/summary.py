@@ -1,7 +1,10 @@
 """What a person reads when a run ends, and the result that its verb gives."""
 
+from dataclasses import asdict
+
 from segjobs.errors import ExitCode
 from segjobs.jobs.engine.adopt import Adopted, moved_line
+from segjobs.jobs.engine.gpu_use import gpu_line
 from segjobs.jobs.engine.run import Summary
 from segjobs.jobs.engine.terminal import Terminal
 from segjobs.results import DryRun, RunResult
@@ -32,6 +35,7 @@ def print_summary(summary: Summary, max_failed_fraction: float) -> RunResult:
         already_done=summary.already_done,
         seconds=round(summary.seconds, 3),
         stage_seconds=summary.stage_seconds,
+        gpus={uuid: asdict(one) for uuid, one in summary.gpus.items()},
         exit_code=code,
     )
 
@@ -53,6 +57,8 @@ def _lines(summary: Summary, max_failed_fraction: float, *, allowed: bool) -> li
         rate = labelled / summary.seconds
         lines.append(f"{summary.seconds:.1f} s, {rate:.1f} images/s (first shard after {summary.first_shard_s:.1f} s)")
         lines.append(_time_line(summary.start_seconds, summary.stage_seconds))
+        if summary.gpus:
+            lines.append(gpu_line(summary.gpus))
     lines.append(f"manifest: {join(summary.uri, 'run.json')} and parts/")
     return lines
 

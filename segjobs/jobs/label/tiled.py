@@ -29,7 +29,7 @@ from segjobs.models.base import GivesLogits, LabelMap, Logits, Prediction, Prepa
 from segjobs.models.batching import beside_the_network, launch, same_size_runs
 from segjobs.models.check_prediction import checked, checked_logits, of_the_model, prepared
 from segjobs.models.postprocess import BandedSegments
-from segjobs.models.stitch import PanopticStitcher, Stitcher
+from segjobs.models.stitch import PanopticStitcher, Stitcher, TiledImage
 from segjobs.models.tiling import Axis, Blender, blocks, cut, label_map_of
 from segjobs.models.uncertainty import TILE_STEP, of_segments, pixels_of, summed_up
 from segjobs.sources.read import digest_of, opened_item
@@ -112,7 +112,8 @@ class _Image:
     def _objects(self) -> tuple[list[Segment], float | None]:
         tiler = self._tiler
         stitcher = Stitcher if self._card.task == "instance" else PanopticStitcher
-        objects = stitcher(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
+        image = TiledImage(self._rows, self._columns, self._card.categories, tiler.tiles, tiler.postprocess)
+        objects = stitcher(image)
         for block in blocks(self._rows, self._columns, 0):
             for row, pixels in enumerate(self._bands(block)):
                 for column, output in zip(block, self._outputs(pixels, block), strict=True):

@@ -30,6 +30,8 @@ def spread(*values: float) -> Spread:
         ("bare.forward", spread(31, 32, 33), spread(33, 34, 35), "alike"),
         ("bare.forward", spread(31, 32, 40), spread(113, 114, 115), "too noisy to judge"),  # 9 of 32
         ("bare.forward", spread(31), spread(113), "one round"),
+        ("gpus.busy_percent", spread(60, 61), spread(90, 91), "better"),
+        ("gpus.used_mb", spread(6000, 6001), spread(9000, 9001), "worse"),
     ],
 )
 def test_what_b_is_against_a(name: str, a: Spread, b: Spread, said: str) -> None:

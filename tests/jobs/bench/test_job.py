@@ -18,6 +18,7 @@ from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, s
 from segjobs.jobs.engine.layout import Layout, Resources, Share
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
+from segjobs.manifest.run_info import GpuUse
 from segjobs.models.semantic import SemanticSegmenter
 from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
@@ -160,6 +161,31 @@ def test_rounds_become_figures() -> None:
     for table in _tables(report):
         Console(file=shown, width=200).print(table)
     assert shown.getvalue().count("too noisy to judge") == len(ratios) == 5
+
+
+def test_the_pipelines_gpus_where_each_run_tells_of_some() -> None:
+    measured = _Measured(Resources((Share(8, 2),)), Layout(2, 2, 1.0, 1, 1, "task"))
+    measured.bare = [Bare(50.0, 100.0, 100.0)] * 3
+    measured.stages = [{"read": StageTime(9.0, 0.4), "forward": StageTime(20.0, 20.0)}]
+    full, empty = GpuUse(90.0, 30, 6 * 2**30, 80 * 2**30), GpuUse(60.0, 10, 2**30, 80 * 2**30)
+    measured.label = [
+        observed(80.0, 30.0, gpus={"GPU-1": full, "GPU-2": empty}),
+        observed(80.0, 30.0, gpus={"GPU-1": full}),
+    ]
+    report = _report(config_of("shard.images=8"), measured)
+    assert (report["gpus"]["count"], report["gpus"]["total_mb"]) == (2, 81920)
+    assert report["gpus"]["busy_percent"]["runs"] == [82.5, 90.0], "(90 * 30 + 60 * 10) / 40, and one alone"
+    assert report["gpus"]["used_mb"]["runs"] == [6144.0, 6144.0]
+    shown = io.StringIO()
+    for table in _tables(report):
+        Console(file=shown, width=200).print(table)
+    assert "2 GPU(s), pipeline" in shown.getvalue() and "82.5 – 90.0" in shown.getvalue()
+    measured.label[1] = observed(80.0, 30.0)
+    report = _report(config_of("shard.images=8"), measured)
+    assert report["gpus"] is None
+    for table in _tables(report):
+        Console(file=shown, width=200).print(table)
+    assert shown.getvalue().count("GPU(s), pipeline") == 1
 
 
 def test_of_another_runtime_torchs_own_forward_stands_beside() -> None:

@@ -13,6 +13,7 @@ from segjobs.jobs.engine.run import Summary
 from segjobs.jobs.engine.shards import Job
 from segjobs.jobs.engine.summary import dry_run_of, print_summary
 from segjobs.manifest.plan import make_plan
+from segjobs.manifest.run_info import GpuUse
 from segjobs.manifest.schema import Footer
 from segjobs.storage import FileInfo
 
@@ -58,6 +59,7 @@ def test_lines_by_failure_code_and_a_json_line(capsys: pytest.CaptureFixture[str
         "already_done": 4,
         "seconds": 8.0,
         "stage_seconds": {"read": 1.0, "decode": 2.0, "forward": 5.0, "encode": 0.0, "write": 0.0},
+        "gpus": {},
         "exit_code": 0,
     }
 
@@ -69,6 +71,19 @@ def test_where_the_time_went_begins_with_the_start(capsys: pytest.CaptureFixture
         "where the time went: start 6.0 s (imports 2.0, ray 3.5, first image 0.5); "
         "then, over all threads: read 12%, decode 25%, forward 62%"
     )
+
+
+def test_how_busy_the_gpus_were_stands_behind_where_the_time_went(capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = GpuUse(86.0, 10, 2**34, 80 * 2**30), GpuUse(97.4, 30, 21 * 2**30, 80 * 2**30)
+    result = print_summary(replace(summary(), gpus={"GPU-1": one, "GPU-2": other}), 0.15)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-3].startswith("where the time went")
+    # (86 * 10 + 97.4 * 30) / 40 = 94.55
+    assert lines[-2] == "GPUs: 2, busy 95% of the time (86–97%), 21.0 of 80 GiB at most"
+    assert json.loads(result.text())["gpus"] == {
+        "GPU-1": {"busy_percent": 86.0, "seconds": 10, "used_bytes": 2**34, "total_bytes": 80 * 2**30},
+        "GPU-2": {"busy_percent": 97.4, "seconds": 30, "used_bytes": 21 * 2**30, "total_bytes": 80 * 2**30},
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Labelling, and a job of it, with the model on a GPU. Skipped where there is none."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segjobs.jobs.label.predictor import Predictor, Settings
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rle import paint
 from segjobs.manifest.rows import Author
+from segjobs.models import nvml
 from segjobs.models.registry import resolve
 from segjobs.sources.images import list_images
 from segjobs.sources.synthetic import write_photos
@@ -106,9 +108,34 @@ def test_a_job_on_a_gpu_on_half_of_it_and_without(photos: Path, tmp_path: Path) 
         assert code == 0, err
         assert json.loads(out)["ok"] == 40
         assert (f"{gpus:g} GPU" if gpus else "CPU thread") in err
+        if not gpus:
+            assert json.loads(out)["gpus"] == {} and "GPUs: " not in err
     rows = {name: pq.read_table(tmp_path / name / "parts").to_pylist() for name in ("gpu", "shared", "cpu")}
     check_alike(rows["gpu"], rows["cpu"])
     check_alike(rows["shared"], rows["cpu"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("gpus", "actors"), [(1, 1), (0.5, 2)])
+def test_a_job_says_how_busy_its_gpu_was(photos: Path, tmp_path: Path, gpus: float, actors: int) -> None:
+    """Two actors of a half each are one GPU. Enough work for some seconds."""
+    (tmp_path / "many").mkdir()
+    for number, path in enumerate(sorted(photos.iterdir()) * 25):
+        (tmp_path / "many" / f"{number:04d}.jpg").symlink_to(path)
+    words = [f"input.uri={tmp_path / 'many'}", f"output.uri={tmp_path / 'out'}", "shard.images=50"]
+    words += ["model.name=unet", "model.weights=none", "model.categories=[a,b,c]", "model.resize=512x512"]
+    code, out, err = run_flow("label", *words, f"compute.gpus_per_actor={gpus}", f"compute.actors={actors}")
+    assert code == 0, err
+    if not nvml.own_gpus() or nvml.own_gpus()[0].read() is None:
+        assert json.loads(out)["gpus"] == {}
+        pytest.skip("this GPU does not say how busy it is")
+    ((uuid, use),) = json.loads(out)["gpus"].items()
+    assert uuid in {gpu.uuid for gpu in nvml.own_gpus()}
+    assert 0 < use["busy_percent"] <= 100 and use["seconds"] >= 1
+    assert 0 < use["used_bytes"] <= use["total_bytes"]
+    assert json.loads((tmp_path / "out/run.json").read_text())["timings"]["gpus"] == {uuid: use}
+    assert re.search(r"^GPUs: 1, busy \d+% of the time, [\d.]+ of \d+ GiB at most$", err, re.MULTILINE)
 
 
 @pytest.mark.slow
