@@ -235,7 +235,14 @@ def test_stages_are_those_of_the_pipeline(
 def test_the_figures_of_a_small_bench_fit_together(ray_environment: dict[str, str], tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", count=40, seed=0, sizes_hw=((48, 64), (64, 48)))
     words = [f"input.uri={tmp_path / 'photos'}", f"output.uri={tmp_path / 'out'}", "images=40", "memory_images=60"]
-    words += ["repeats=1", "bare_s=0.5", "model.resize=64x64", "shard.images=2", "compute.batch_size=4"]
+    words += [
+        "repeats=1",
+        "bare_s=0.5",
+        "model.resize=64x64",
+        "shard.images=2",
+        "compute.batch_size=4",
+        "compute.actors=1",
+    ]
     words = ["--config", str(REPOSITORY / "conf" / "bench.yaml"), *words]
     code, stdout, err = run_flow("bench", *words, **ray_environment)
     assert code == 0, err
