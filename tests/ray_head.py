@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -82,6 +83,9 @@ def _start(stack: ExitStack, environment: dict[str, str], log_file: Path) -> Hea
     command += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}"]
     command += [f"--{agent}-port={number}" for agent, number in zip(agents, others, strict=True)]
+    # Of its own, and short, since sockets lie there: a job is told the address that the last head of a folder has left.
+    own = TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+    command += [f"--temp-dir={stack.enter_context(own)}"]
     log = stack.enter_context(log_file.open("ab"))
     node = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     stack.callback(_kill, node.pid)
