@@ -27,6 +27,7 @@ _PLAIN = Path(__file__).with_name("plain_script.py")
 _OURS = {"OMP_WAIT_POLICY", "RAY_idle_worker_killing_time_threshold_ms"}
 """What this package sets in the environment of its own processes; a plain script has to do without."""
 _SAMPLE_S = 0.5
+_GROWN = 1.02
 _LAST_LINES = 12
 
 
@@ -206,6 +207,7 @@ class _Watch(threading.Thread):
         self._everywhere = everywhere
         self._rss: dict[int, int] = {}
         self._uss: dict[int, int] = {}
+        self._rss_at_uss: dict[int, int] = {}
         self._cpu: dict[int, float] = {}
         self._ended = threading.Event()
 
@@ -231,12 +233,18 @@ class _Watch(threading.Thread):
                 times = process.cpu_times()
                 self._cpu[process.pid] = times.user + times.system
                 if process.pid == self._driver.pid or _is_worker(process):
-                    taken = process.memory_full_info()
-                    self._rss[process.pid] = max(taken.rss, self._rss.get(process.pid, 0))
-                    self._uss[process.pid] = max(taken.uss, self._uss.get(process.pid, 0))
+                    self._note_memory(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # it ended between the listing and the question
         self.cpu_s.append((now, sum(self._cpu.values())))
+
+    def _note_memory(self, process: psutil.Process) -> None:
+        """USS is asked for when RSS has grown: the kernel walks all pages for it, while the process waits."""
+        pid, rss = process.pid, process.memory_info().rss
+        self._rss[pid] = max(rss, self._rss.get(pid, 0))
+        if rss > _GROWN * self._rss_at_uss.get(pid, 0):
+            self._rss_at_uss[pid] = rss
+            self._uss[pid] = max(process.memory_full_info().uss, self._uss.get(pid, 0))
 
     def _processes(self) -> list[psutil.Process]:
         try:

@@ -2,9 +2,12 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -14,7 +17,7 @@ from segjobs.errors import ConfigError, ConflictError
 from segjobs.jobs.bench import job
 from segjobs.jobs.bench.bare_model import Bare, BareModel, StageTime
 from segjobs.jobs.bench.job import _check_plain, _check_shards, _inputs, _Measured, _report, _tables, bench, bottleneck
-from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, steady_window
+from segjobs.jobs.bench.runs import Memory, Observed, Published, SteadyWindow, _Watch, steady_window
 from segjobs.jobs.engine.layout import Layout, Resources, Share
 from segjobs.manifest.plan import make_plan
 from segjobs.manifest.rows import planned_items
@@ -62,6 +65,32 @@ def test_figures_of_one_run() -> None:
     assert run.whole == SteadyWindow(100.0, 111.0, 50)
     # 9 CPU seconds were spent until 105, 18 until 111.
     assert run.cpu_ms(SteadyWindow(105.0, 111.0, 20)) == 450.0
+
+
+def test_what_holds_a_process_up_is_asked_only_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def memory_full_info(self: psutil.Process) -> Any:
+        asked.append(self.pid)
+        return given(self)
+
+    given = psutil.Process.memory_full_info
+    monkeypatch.setattr(psutil.Process, "memory_full_info", memory_full_info)
+    grow = "import sys\nkept = []\nprint()\nfor _ in sys.stdin:\n    kept.append(b'x' * 50_000_000)\n    print()"
+    with subprocess.Popen([sys.executable, "-u", "-c", grow], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        watch, seen = _Watch(process.pid, everywhere=False), list[Memory]()
+        for _ in range(2):
+            process.stdout.readline()
+            for _ in range(4):
+                watch._sample()
+            seen.append(watch.memory())
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        process.stdin.close()
+    assert asked == [process.pid] * 2 and len(watch.cpu_s) == 8
+    assert all(0 < one.driver_uss <= one.driver_rss for one in seen)
+    assert seen[1].driver_uss - seen[0].driver_uss > 45_000_000
 
 
 def test_a_job_that_writes_late_works_from_its_first_mask_on() -> None:
