@@ -93,11 +93,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first, by the time that they are allowed, then pieces: no process is left with a long one at the end.
 
-    Coverage, which makes a test a third slower, is that of the rooms by their own tests, without the slow ones.
+    Coverage, which makes a test a third slower, is that of the rooms by their own tests.
     """
     for item in items:
-        room = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        if room not in _MEASURED or item.get_closest_marker("slow"):
+        if item.path.relative_to(REPOSITORY / "tests").parts[0] not in _MEASURED:
             item.add_marker("no_cover")
 
     def rank(item: pytest.Item) -> tuple[float, bool]:

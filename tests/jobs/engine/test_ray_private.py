@@ -189,8 +189,11 @@ def test_a_local_ray_has_no_more_processes_than_a_job_needs(ray_session: None) -
 
 
 def test_a_local_ray_listens_on_the_loopback_interface_alone(ray_session: None) -> None:
+    folder = Path(ray.get_runtime_context().get_session_name()).name
+    roots = [one for one in psutil.Process().children() if any(folder in word for word in one.cmdline())]
+    assert len(roots) == 2, "its GCS server and its node, none of another Ray that a test has started"
     hosts: set[str] = set()
-    for process in psutil.Process().children(recursive=True):
+    for process in (other for one in roots for other in (one, *one.children(recursive=True))):
         with suppress(psutil.NoSuchProcess):
             hosts |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert hosts and {host.removeprefix("::ffff:") for host in hosts} == {"127.0.0.1"}
