@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Preparing:
     """``rule``: of ``resize.py``; sides are padded to multiples of ``divisor``, to at least ``least``, by ``fill``.
 
-    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes about three times as long.
+    ``by``: what resizes; numpy gives the same bytes as torch, without it, and takes two to three times as long.
     ``factor``: both sides are so many times as long as by the rule (a view of ``model.tta``).
     """
 

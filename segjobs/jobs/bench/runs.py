@@ -27,7 +27,7 @@ _PLAIN = Path(__file__).with_name("plain_script.py")
 _OURS = {"OMP_WAIT_POLICY", "RAY_idle_worker_killing_time_threshold_ms"}
 """What this package sets in the environment of its own processes; a plain script has to do without."""
 _SAMPLE_S = 0.5
-_GROWN = 1.02
+_GROWN = 1.02  # times its resident memory: then what of it is a process's own is asked anew
 _LAST_LINES = 12
 
 
